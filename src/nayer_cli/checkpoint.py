@@ -29,6 +29,7 @@ def load_state(path: Path, device: torch.device | str = "cpu") -> Any:
 
     Raises:
         RunFailed: the file is missing, damaged, or not a checkpoint.
+
     """
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:

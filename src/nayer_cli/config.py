@@ -4,18 +4,20 @@ A layer is a flat mapping such as `{"schedule.epochs": 100, "method.adv": 1.33}`
 below, preset, configuration file, `NAYER_*` variables, command line.
 """
 
-import json
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from nayer_cli import plugins
-from nayer_cli.errors import ConfigError, InputError, did_you_mean
+from nayer_cli.errors import ConfigError, did_you_mean
+from nayer_cli.layers import Layer as Layer
+from nayer_cli.layers import coerce, flatten, unflatten
+from nayer_cli.layers import read_file as read_file
+from nayer_cli.layers import to_toml as to_toml
 
-Layer = dict[str, Any]
 C = TypeVar("C")
 
 PRESETS = Path(__file__).parent / "presets"
@@ -37,7 +39,9 @@ def setting(
 class ModelConfig:
     """A classifier to load or to create."""
 
-    name: str = setting("", "a timm name, hf-hub:ORG/REPO, local-dir:DIR, a run directory, or py:package.module:factory")
+    name: str = setting(
+        "", "a timm name, hf-hub:ORG/REPO, local-dir:DIR, a run directory, or py:package.module:factory"
+    )
     weights: str | None = setting(None, "weights file (safetensors, or a torch checkpoint read without pickled code)")
     num_classes: int | None = setting(None, "number of classes, if the checkpoint does not tell", low=2)
     input_size: int | None = setting(None, "image side in pixels, if the checkpoint does not tell", low=4)
@@ -51,11 +55,22 @@ class LteConfig:
     """The pool of label-text embeddings."""
 
     file: str | None = setting(None, "a ready-made pool (safetensors); otherwise found in the cache or built")
-    labels: str | None = setting(None, "class names: a text file, or a known set; default: the names the teacher carries")
+    labels: str | None = setting(
+        None, "class names: a text file, or a known set; default: the names the teacher carries"
+    )
     encoder: str = setting("clip", "text encoder: clip, sbert, a sentence-transformers name or folder, or a control")
     prompt: str = setting("p2", "template with {name} and {index}, or p1, p2, p3 of the paper")
     dedupe: str = setting("error", "what to do with equal class names", choices=("error", "index"))
     cache_dir: str | None = setting(None, "folder of the cache; default: $XDG_CACHE_HOME/nayer")
+
+
+@dataclass(frozen=True)
+class EmbedConfig(LteConfig):
+    """Everything `nayer embed` can be told. A ready-made `file` is checked, and copied to `out`."""
+
+    out: str | None = setting(None, "file of the pool; default: an entry of the cache")
+    device: str = setting("auto", "auto, cpu, cuda or cuda:N")
+    seed: int = setting(0, "seed of every random generator; pools do not depend on it", low=0, high=2**32 - 1)
 
 
 @dataclass(frozen=True)
@@ -65,22 +80,30 @@ class BankConfig:
     capacity: int | None = setting(None, "images kept at most; default: every image of the run", low=1)
     policy: str = setting("fifo", "which image goes when the bank is full", choices=("fifo", "reservoir"))
     place: str = setting(
-        "auto", "memory of the training device, of the host, or a file", choices=("auto", "device", "host", "disk")
+        "auto",
+        "memory of the training device, of the host, or a file",
+        choices=("auto", "device", "host", "disk"),
     )
     budget_gb: float = setting(8.0, "with place=auto, GB of memory above which the bank goes to a file", low=0)
 
 
 @dataclass(frozen=True)
-class ScheduleConfig:
-    """How much of what. Epochs of warm-up come before, and are not counted in, `epochs`."""
+class StepsConfig:
+    """How long the student learns."""
 
     epochs: int = setting(100, "epochs in which the student learns", low=0)
+    batch_size: int = setting(512, "images per student step", low=2)
+
+
+@dataclass(frozen=True)
+class ScheduleConfig(StepsConfig):
+    """How much of what. Epochs of warm-up come before, and are not counted in, `epochs`."""
+
     warmup_epochs: int = setting(20, "epochs of synthesis alone, before the student starts", low=0)
     cycles: int = setting(1, "times per epoch that synthesis and student steps alternate", low=1)
     rounds: int = setting(2, "rounds of synthesis per cycle", low=0)
     warmup_rounds: int = setting(10, "rounds of synthesis per warm-up epoch", low=0)
     kd_steps: int = setting(400, "student steps per cycle", low=0)
-    batch_size: int = setting(512, "images per student step", low=2)
 
 
 @dataclass(frozen=True)
@@ -98,7 +121,9 @@ class OptimizerConfig:
 class AugmentConfig:
     """Augmentation of each image, on the device, when the student or the teacher sees it."""
 
-    pad: int | None = setting(None, "random crop after zero padding by so many pixels; default: an eighth of the side", low=0)
+    pad: int | None = setting(
+        None, "random crop after zero padding by so many pixels; default: an eighth of the side", low=0
+    )
     flip: bool = setting(True, "random horizontal flip")
 
 
@@ -133,7 +158,7 @@ class RunConfig:
     device: str = setting("auto", "auto, cpu, cuda or cuda:N")
     amp: str = setting("auto", "precision of the networks: bfloat16 where it pays", choices=("auto", "off", "bf16"))
     student: ModelConfig = field(default_factory=ModelConfig)
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    schedule: StepsConfig = field(default_factory=StepsConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
@@ -146,40 +171,69 @@ class DistillConfig(RunConfig):
 
     preset: str = setting("auto", "hyper-parameters of the paper for a data set; auto goes by classes and image size")
     teacher: ModelConfig = field(default_factory=ModelConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     lte: LteConfig = field(default_factory=LteConfig)
     bank: BankConfig = field(default_factory=BankConfig)
     # The chosen method owns these settings: they are checked against its own `Config`.
     method: dict[str, Any] = field(default_factory=lambda: {"name": "nayer"})
 
 
-def parse_assignment(text: str) -> tuple[str, Any]:
-    """Read `key=value` with a TOML value; a value that is not TOML is taken as a string.
+@dataclass(frozen=True)
+class TrainConfig(RunConfig):
+    """Everything `nayer train` can be told; the defaults are recipe A, by which the paper's teachers were trained."""
 
-    Raises:
-        ConfigError: there is no `=`.
-    """
-    key, found, value = text.partition("=")
-    if not found or not key.strip():
-        raise ConfigError(f"cannot read '{text}' as KEY=VALUE", hint="for example: --set method.adv=1.33")
-    try:
-        return key.strip(), tomllib.loads(f"x = {value}")["x"]
-    except tomllib.TOMLDecodeError:
-        return key.strip(), value.strip()
+    data: str = setting(
+        "", "images to learn from: a built-in set, an image folder, a tar of one, an .npz, or timm's name"
+    )
+    split: str = setting("train", "which part of the data")
+    teacher: ModelConfig = field(default_factory=ModelConfig)
+    ce: float = setting(1.0, "weight of the cross-entropy to the labels", low=0)
+    kl: float = setting(1.0, "with a teacher, weight of the KL to it", low=0)
+    temperature: float = setting(4.0, "with a teacher, softmax temperature T of the KL", low=0)
+    schedule: StepsConfig = field(default_factory=lambda: StepsConfig(epochs=200, batch_size=256))
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=0.1, lr_min=0.0, weight_decay=5e-4))
 
 
-def read_file(path: Path) -> Layer:
-    """Read a TOML file into a layer.
+@dataclass(frozen=True)
+class SampleConfig:
+    """Everything `nayer sample` can be told."""
 
-    Raises:
-        ConfigError: the file is missing or not TOML.
-    """
-    try:
-        with path.open("rb") as file:
-            return dict(flatten(tomllib.load(file)))
-    except OSError as error:
-        raise ConfigError(f"cannot read configuration {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    run: str = setting("", "run directory to take images from")
+    count: int = setting(100, "images to write, spread evenly over the classes", low=1)
+    per_class: int | None = setting(None, "images to write of each class, instead of `count`", low=1)
+    classes: tuple[int | str, ...] | None = setting(None, "only these classes, by name or index; default: all")
+    source: str = setting(
+        "bank", "images that the student saw, or fresh ones of the generator", choices=("bank", "generator")
+    )
+    out: str | None = setting(None, "folder for PNG files, one folder a class; default: RUN/images")
+    grid: str | None = setting(None, "write one picture of all images to this PNG file instead")
+    upscale: int = setting(1, "factor by which each pixel is enlarged", low=1, high=64)
+    seed: int = setting(0, "seed of the choice of images, and of the generator", low=0, high=2**32 - 1)
+    device: str = setting("auto", "auto, cpu, cuda or cuda:N")
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Everything `nayer eval` can be told."""
+
+    models: tuple[str, ...] = setting((), "classifiers to measure, each as in teacher.name")
+    data: str = setting(
+        "", "a built-in set, an image folder, a tar of one, an .npz, or timm's dataset name (NAME@ROOT)"
+    )
+    split: str = setting("validation", "which part of the data")
+    reference: str | None = setting(None, "classifier to compare with: agreement and drop")
+    weights: str | None = setting(None, "weights file of the model, if there is only one")
+    batch_size: int = setting(250, "images per batch", low=1)
+    limit: int | None = setting(None, "images used at most, evenly spaced through the data", low=1)
+    min_top1: float | None = setting(None, "gate: least top-1 accuracy, as a fraction", low=0, high=1)
+    max_drop: float | None = setting(None, "gate: most top-1 that a model may lose to the reference", low=0, high=1)
+    device: str = setting("auto", "auto, cpu, cuda or cuda:N")
+    seed: int = setting(0, "seed of what a model draws when it is made", low=0, high=2**32 - 1)
+    num_classes: int | None = setting(None, "number of classes, if the checkpoint does not tell", low=2)
+    input_size: int | None = setting(None, "image side in pixels, if the checkpoint does not tell", low=4)
+    mean: tuple[float, ...] | None = setting(None, "normalization mean per channel, for images in [0, 1]")
+    std: tuple[float, ...] | None = setting(None, "normalization standard deviation per channel, for images in [0, 1]")
+    out: str | None = setting(None, "also write the result document to this JSON file")
 
 
 def preset_names() -> list[str]:
@@ -192,6 +246,7 @@ def read_preset(name: str, method: str) -> Layer:
 
     Raises:
         ConfigError: no such preset.
+
     """
     if name not in preset_names():
         raise ConfigError(
@@ -204,36 +259,27 @@ def read_preset(name: str, method: str) -> Layer:
     return dict(flatten(document)) | dict(flatten(of_method.get(method, {})))
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield dotted keys and values of nested tables."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def unflatten(layer: Layer) -> dict[str, Any]:
-    """Turn dotted keys into nested tables."""
-    tree: dict[str, Any] = {}
-    for key, value in layer.items():
-        *tables, last = key.split(".")
-        node = tree
-        for table in tables:
-            node = node.setdefault(table, {})
-            if not isinstance(node, dict):
-                raise ConfigError(f"setting '{table}' is not a table, so '{key}' cannot be set")
-        node[last] = value
-    return tree
-
-
 def build(config_class: type[C], layer: Layer, prefix: str = "") -> C:
     """Check `layer` against the dataclass and make it; keys are named with `prefix` in messages.
 
     Raises:
         ConfigError: a key is unknown, or a value has the wrong type or is out of range.
+
     """
-    return _build(config_class, unflatten(layer), prefix, keys(config_class, prefix))
+    return _build(config_class(), unflatten(layer), prefix, keys(config_class, prefix))
+
+
+def check(config_class: type, layer: Layer, source: str) -> None:
+    """Check one layer by itself, so that a fault names the `source` that the layer came from.
+
+    Raises:
+        ConfigError: as `build` does.
+
+    """
+    try:
+        build(config_class, layer)
+    except ConfigError as error:
+        raise ConfigError(f"{error} (from {source})", hint=error.hint) from error
 
 
 def keys(config_class: type, prefix: str = "") -> list[str]:
@@ -241,41 +287,46 @@ def keys(config_class: type, prefix: str = "") -> list[str]:
     return [key for key, _ in describe(config_class, prefix)]
 
 
-def describe(config_class: type, prefix: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield each dotted key with its `help`, `low`, `high`, `choices`, `default` and `type`."""
-    hints = get_type_hints(config_class)
-    for item in fields(config_class):
-        if is_dataclass(hints[item.name]):
-            yield from describe(hints[item.name], f"{prefix}{item.name}.")
+def describe(config: Any, prefix: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield each dotted key with its `help`, `low`, `high`, `choices`, `default` and `type`.
+
+    Args:
+        config: a configuration class, or an instance whose values are the defaults.
+        prefix: what every key begins with.
+
+    """
+    base = config() if isinstance(config, type) else config
+    hints = get_type_hints(type(base))
+    for item in fields(base):
+        key, default = f"{prefix}{item.name}", getattr(base, item.name)
+        if is_dataclass(default):
+            yield from describe(default, f"{key}.")
         else:
-            yield f"{prefix}{item.name}", {**item.metadata, "default": item.default, "type": hints[item.name]}
+            yield key, {**item.metadata, "default": default, "type": hints[item.name]}
 
 
-def _build(config_class: type[C], tree: Mapping[str, Any], prefix: str, known: list[str]) -> C:
-    hints = get_type_hints(config_class)
-    own = {item.name: item for item in fields(config_class)}  # type: ignore[arg-type]
-    for name in tree:
-        if name not in own:
-            raise ConfigError(
-                f"unknown setting '{prefix}{name}'{did_you_mean(prefix + name, known)}",
-                hint="docs/settings.md lists every setting",
-            )
-    values = {}
+def _build(base: C, tree: Mapping[str, Any], prefix: str, known: list[str]) -> C:
+    """Return `base` with the settings of `tree` in place of its own."""
+    hints, own = get_type_hints(type(base)), {item.name: item.metadata for item in fields(base)}  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
     for name, value in tree.items():
         key = f"{prefix}{name}"
-        if is_dataclass(hints[name]):
-            if not isinstance(value, Mapping):
-                raise ConfigError(f"'{key}' is a table of settings, not a value", hint=f"set {key}.NAME=VALUE")
-            base = own[name].default_factory
-            defaults = vars(base()) if base is not MISSING else {}
-            values[name] = _build(hints[name], {**_plain(defaults), **value}, f"{key}.", known)  # type: ignore[arg-type]
+        if name not in own:
+            raise ConfigError(
+                f"unknown setting '{key}'{did_you_mean(key, known)}",
+                hint="docs/settings.md lists every setting",
+            )
+        default = getattr(base, name)
+        is_table = is_dataclass(default) or isinstance(default, dict)
+        if is_table and not isinstance(value, Mapping):
+            raise ConfigError(f"'{key}' is a table of settings, not a value", hint=f"set {key}.NAME=VALUE")
+        if is_dataclass(default):
+            values[name] = _build(default, value, f"{key}.", known)
+        elif is_table:
+            values[name] = {**default, **value}
         else:
-            values[name] = _check(key, value, hints[name], own[name].metadata)
-    return config_class(**values)
-
-
-def _plain(defaults: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in defaults.items() if value is not None}
+            values[name] = _check(key, value, hints[name], own[name])
+    return replace(base, **values)  # type: ignore[type-var]
 
 
 def _check(key: str, value: Any, hint: Any, limits: Mapping[str, Any]) -> Any:
@@ -283,7 +334,7 @@ def _check(key: str, value: Any, hint: Any, limits: Mapping[str, Any]) -> Any:
     wanted = _strip_optional(hint)
     if value is None and wanted is not hint:
         return None
-    value = _coerce(key, value, wanted)
+    value = coerce(key, value, wanted)
     low, high, choices = limits.get("low"), limits.get("high"), limits.get("choices")
     if choices and value not in choices:
         raise ConfigError(
@@ -292,7 +343,8 @@ def _check(key: str, value: Any, hint: Any, limits: Mapping[str, Any]) -> Any:
         )
     if (low is not None and not value >= low) or (high is not None and not value <= high):
         bounds = f"at least {low}" if high is None else f"between {low} and {high}"
-        raise ConfigError(f"{key} = {value!r} is out of range: it must be {bounds}")
+        hint = "this is a fraction: 0.9 means 90 %" if high == 1 else None
+        raise ConfigError(f"{key} = {value!r} is out of range: it must be {bounds}", hint=hint)
     return value
 
 
@@ -300,23 +352,6 @@ def _strip_optional(hint: Any) -> Any:
     if get_origin(hint) is UnionType:
         return next(part for part in get_args(hint) if part is not NoneType)
     return hint
-
-
-def _coerce(key: str, value: Any, wanted: Any) -> Any:
-    if get_origin(wanted) is tuple:
-        items = value if isinstance(value, (list, tuple)) else [value]
-        return tuple(_coerce(key, item, get_args(wanted)[0]) for item in items)
-    if get_origin(wanted) is dict:
-        return dict(value)
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(value, str) and wanted in (int, float, bool):
-        _, value = parse_assignment(f"{key}={value}")
-        if not isinstance(value, str):
-            return _coerce(key, value, wanted)
-    if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
-        raise ConfigError(f"{key} = {value!r} is not a value of type {wanted.__name__}")
-    return value
 
 
 def to_layer(config: Any, prefix: str = "") -> Layer:
@@ -330,20 +365,3 @@ def to_layer(config: Any, prefix: str = "") -> Layer:
         elif value is not None:
             layer[f"{prefix}{name}"] = list(value) if isinstance(value, tuple) else value
     return layer
-
-
-def to_toml(layer: Layer) -> str:
-    """Write a layer as TOML with one table per section, readable by `read_file`."""
-    tree = unflatten(layer)
-    lines = [_toml_line(key, value) for key, value in tree.items() if not isinstance(value, dict)]
-    for table, items in tree.items():
-        if isinstance(items, dict):
-            lines += ["", f"[{table}]", *(_toml_line(key, value) for key, value in items.items())]
-    return "\n".join(lines) + "\n"
-
-
-def _toml_line(key: str, value: Any) -> str:
-    if isinstance(value, float) and value != value:  # NaN is never a sensible setting
-        raise InputError(f"setting {key} is not a number")
-    # JSON's strings, numbers, booleans and arrays of them are TOML's too.
-    return f"{key} = {json.dumps(value, ensure_ascii=False)}"

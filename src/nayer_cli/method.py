@@ -10,6 +10,7 @@ from nayer_cli.augment import Augment
 from nayer_cli.bank import MemoryBank
 from nayer_cli.critic import Critic
 from nayer_cli.losses import distillation_kl
+from nayer_cli.precision import Precision
 from nayer_cli.rng import Streams
 from nayer_cli.types import ImageShape
 
@@ -36,13 +37,24 @@ class Batch(NamedTuple):
 class LoopState:
     """Where the loop stands. Epochs count from 0 and include warm-up."""
 
+    warmup_epochs: int = 0
     epoch: int = 0
-    warming_up: bool = False
     round: int = 0
     """Round within the epoch, from 0."""
-    student_steps: int = 0
     images: int = 0
     """Images synthesized so far."""
+    seen: int = 0
+    """Images that the student has learned from so far, repetitions counted."""
+
+    @property
+    def student_epoch(self) -> int:
+        """Epochs since the student started; negative during warm-up."""
+        return self.epoch - self.warmup_epochs
+
+    @property
+    def warming_up(self) -> bool:
+        """Whether the student has not started yet."""
+        return self.epoch < self.warmup_epochs
 
 
 class Parts(NamedTuple):
@@ -54,6 +66,7 @@ class Parts(NamedTuple):
     shape: ImageShape
     augment: Augment
     rng: Streams
+    precision: Precision
     batch_size: int
     """Images per student step."""
 
@@ -67,6 +80,8 @@ class Method(nn.Module):
 
     temperature: float = 1.0
     """Softmax temperature T of the default student loss."""
+    batch: int
+    """Images that one round makes."""
 
     def __init__(self, parts: Parts) -> None:
         super().__init__()
@@ -86,4 +101,6 @@ class Method(nn.Module):
 
     def student_loss(self, student: nn.Module, batch: Batch) -> Tensor:
         """Return the loss of one student step; by default KL to the teacher at temperature T, times T²."""
-        return distillation_kl(self.parts.critic.logits(batch.images), student(batch.images), self.temperature)
+        return distillation_kl(
+            self.parts.critic.logits(batch.images), student(batch.images), self.temperature
+        )

@@ -25,6 +25,11 @@ class Streams:
             self._generators[name] = torch.Generator(self.device).manual_seed(seed)
         return self._generators[name]
 
+    def reseed(self, seed: int) -> None:
+        """Start all sequences afresh from another seed."""
+        self.seed = seed
+        self._generators = {}
+
     def state_dict(self) -> dict[str, Tensor]:
         """State of every generator used so far, by name, and of torch's own (dropout in a student draws from it)."""
         states = {name: generator.get_state() for name, generator in self._generators.items()}

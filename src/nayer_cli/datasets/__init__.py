@@ -1,0 +1,1 @@
+"""Data sets: what is known about each, and those that travel with a dependency."""

@@ -1,0 +1,35 @@
+# Two commands for a stranger: `make demo` and `make test`. A second call installs nothing.
+PYTHON ?= python3
+WORKERS ?= 2
+BIN := .venv/bin
+INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
+
+.PHONY: demo test lint docs bench constraints clean
+
+demo: .venv/demo.installed  ## install, then distill a digits student from the teacher that ships with nayer
+	$(BIN)/nayer distill
+
+test: .venv/dev.installed  ## install the development extras, then run the whole suite
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+
+lint: .venv/dev.installed  ## style, types, and which layer may import which
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+constraints: .venv/dev.installed  ## pin today's newest versions that satisfy pyproject.toml
+	$(BIN)/uv pip compile --quiet --upgrade pyproject.toml --all-extras --universal --python-version 3.11 \
+		--no-header --no-annotate --no-emit-package nayer-cli --output-file constraints.txt
+
+clean:
+	rm -rf .venv
+
+.venv/%.installed: pyproject.toml constraints.txt | .venv/bin/uv
+	$(INSTALL) --editable '.[$*]'
+	touch $@
+
+.venv/bin/uv:
+	$(PYTHON) -c 'import sys; sys.exit("nayer needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check uv

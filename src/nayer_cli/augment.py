@@ -1,0 +1,68 @@
+"""Random crop and flip of every image by itself, batched on the device and differentiable."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Zero-pad by `pad` pixels, crop each image at random to its old size, flip each with probability ½ if `flip`."""
+
+    pad: int
+    flip: bool
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Augment images `[B, C, H, W]`; shape and range stay."""
+        if not self.pad and not self.flip:
+            return images
+        count, device = len(images), images.device
+        shifts = torch.randint(-self.pad, self.pad + 1, (2, count), generator=generator, device=device)
+        flips = torch.randint(0, 2 if self.flip else 1, (count,), generator=generator, device=device).bool()
+        return shift_flip(images, shifts[0], shifts[1], flips)
+
+
+def shift_flip(images: Tensor, down: Tensor, right: Tensor, flips: Tensor) -> Tensor:
+    """Take pixel (y + down, x + right) of each image, 0 outside, then mirror the columns where `flips`.
+
+    Args:
+        images: `[B, C, H, W]`.
+        down: `[B]` int64, rows to shift by.
+        right: `[B]` int64, columns to shift by.
+        flips: `[B]` bool.
+
+    """
+    result: Tensor = _ShiftFlip.apply(images, down, right, flips)
+    return result
+
+
+class _ShiftFlip(torch.autograd.Function):
+    """A shift with a flip moves each pixel to one place, so its gradient is the opposite shift with the same flip.
+
+    That makes the backward pass one gather like the forward, where indexing would scatter with atomic additions.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, down: Tensor, right: Tensor, flips: Tensor) -> Tensor:
+        ctx.save_for_backward(down, right, flips)
+        return _gather(images, down, right, flips)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        down, right, flips = ctx.saved_tensors
+        # out[x] = in[W-1-x + right] where flipped, so in[u] = out[W-1-u + right]: the shift keeps its sign there.
+        return _gather(gradient, -down, torch.where(flips, right, -right), flips), None, None, None
+
+
+def _gather(images: Tensor, down: Tensor, right: Tensor, flips: Tensor) -> Tensor:
+    count, channels, height, width = images.shape
+    columns = torch.arange(width, device=images.device)
+    rows = torch.arange(height, device=images.device) + down[:, None]
+    columns = torch.where(flips[:, None], width - 1 - columns, columns) + right[:, None]
+    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
+    places = rows.clamp(0, height - 1)[:, :, None] * width + columns.clamp(0, width - 1)[:, None, :]
+    index = places.view(count, 1, -1).expand(-1, channels, -1)
+    taken = images.reshape(count, channels, -1).gather(2, index).view_as(images)
+    return taken * inside[:, None].to(images.dtype)

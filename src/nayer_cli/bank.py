@@ -1,0 +1,124 @@
+"""The memory bank: synthetic images as uint8, on the device, in host memory, or in a memory-mapped file."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nayer_cli.types import ImageShape
+
+
+class MemoryBank:
+    """A bounded set of images with labels.
+
+    Args:
+        capacity: images kept at most.
+        shape: of one image.
+        policy: `fifo` forgets the oldest; `reservoir` keeps a uniform sample of all images ever added (Vitter 1985).
+        device: where images are kept and labels live.
+        file: with a path, images live in this memory-mapped file instead of memory.
+
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        shape: ImageShape,
+        *,
+        policy: str = "fifo",
+        device: torch.device | str = "cpu",
+        file: Path | None = None,
+    ) -> None:
+        self.capacity = capacity
+        self.policy = policy
+        self.added = 0
+        self._changed: list[Tensor] = []
+        size = (capacity, *shape)
+        if file is None:
+            self.images = torch.empty(size, dtype=torch.uint8, device=device)
+        else:
+            flat = torch.from_file(str(file), shared=True, size=capacity * _volume(shape), dtype=torch.uint8)
+            self.images = flat.view(size)
+        self.labels = torch.zeros(capacity, dtype=torch.long, device=self.images.device)
+
+    def __len__(self) -> int:
+        """Images held now."""
+        return min(self.added, self.capacity)
+
+    def add(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> None:
+        """Store images `[B, C, H, W]` in [0, 1], rounded to 256 levels, with labels `[B]`."""
+        slots, kept = self._slots(len(images), generator)
+        kept = kept.to(images.device)
+        pixels = (images[kept].float() * 255).round_().to(torch.uint8)
+        self.put(slots, pixels, labels[kept])
+        self.added += len(images)
+        self._changed.append(slots)
+
+    def put(self, slots: Tensor, pixels: Tensor, labels: Tensor) -> None:
+        """Write uint8 images `[n, C, H, W]` and labels `[n]` into `slots` `[n]`."""
+        slots = slots.to(self.images.device)
+        self.images[slots] = pixels.to(self.images.device)
+        self.labels[slots] = labels.to(self.labels.device)
+
+    def changed(self) -> Tensor:
+        """Slots written by `add` since the last call, each once, `[n]`."""
+        slots: Tensor = torch.cat([self.labels.new_empty(0), *self._changed]).unique()
+        self._changed = []
+        return slots
+
+    def _slots(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Choose slots for `count` new images: (slots, which of the images get one)."""
+        device = self.images.device
+        order = torch.arange(self.added, self.added + count, device=device)
+        if self.policy == "fifo":
+            kept = torch.arange(count, device=device)[-self.capacity :]
+            return order[kept] % self.capacity, kept
+        # Image number n takes a uniform slot among n + 1; beyond the capacity it is not kept.
+        uniform = torch.rand(count, generator=generator, device=generator.device, dtype=torch.float64).to(
+            device
+        )
+        drawn = (uniform * (order + 1)).long()
+        slots = torch.where(order < self.capacity, order, drawn)
+        kept = (slots < self.capacity).nonzero().squeeze(1)
+        return _last_of_each(slots[kept], kept)
+
+    def batches(self, size: int, steps: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield `steps` batches of `size` images `[size, C, H, W]` in [0, 1] and labels, in shuffled passes."""
+        count = len(self)
+        order = torch.empty(0, dtype=torch.long, device=self.images.device)
+        for _ in range(steps):
+            while len(order) < size:
+                shuffled = torch.randperm(count, generator=generator, device=generator.device)
+                order = torch.cat([order, shuffled.to(order.device)])
+            chosen, order = order[:size], order[size:]
+            yield self.take(chosen, generator.device)
+
+    def take(self, slots: Tensor, device: torch.device | str | None = None) -> tuple[Tensor, Tensor]:
+        """Images in [0, 1] and labels at `slots`, on `device`."""
+        images = self.images.index_select(0, slots).to(device or self.images.device, non_blocking=True)
+        labels = self.labels.index_select(0, slots).to(images.device, non_blocking=True)
+        return images.float().div_(255), labels
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything the bank holds; for small banks (`BankStore` saves large ones piecewise)."""
+        count = len(self)
+        return {"added": self.added, "images": self.images[:count], "labels": self.labels[:count]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.put(torch.arange(len(state["labels"])), state["images"], state["labels"])
+        self.added = state["added"]
+
+
+def _volume(shape: ImageShape) -> int:
+    return shape.channels * shape.height * shape.width
+
+
+def _last_of_each(slots: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Where several rows want one slot, keep the last of them, as if they had come one by one."""
+    reversed_slots, first = slots.flip(0).sort(stable=True)
+    keep = torch.ones_like(reversed_slots, dtype=torch.bool)
+    keep[1:] = reversed_slots[1:] != reversed_slots[:-1]
+    return reversed_slots[keep], rows.flip(0)[first[keep]]

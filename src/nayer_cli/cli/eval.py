@@ -1,0 +1,54 @@
+"""`nayer eval`: flags, help, examples."""
+
+import typer
+
+from nayer_cli.cli import options, settings
+from nayer_cli.cli.results import check_gates, evaluation_rows
+from nayer_cli.config import EvaluateConfig
+
+SCHEMA = EvaluateConfig
+EXAMPLES = (
+    ("nayer eval runs/one --data images/val", "accuracy of a run's student on a folder of images"),
+    ("nayer eval runs/one runs/two resnet18 --data test.npz", "several models in one table"),
+    ("nayer eval runs/one --data digits --reference builtin:digits --max-drop 0.02 --json", "a gate in a pipeline"),
+)
+
+
+def command(
+    ctx: typer.Context,
+    models: options.Models = None,
+    weights: options.Weights = None,
+    reference: options.Reference = None,
+    num_classes: options.NumClasses = None,
+    input_size: options.InputSize = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    data: options.Data = None,
+    split: options.Split = None,
+    limit: options.Limit = None,
+    batch_size: options.EvalBatchSize = None,
+    min_top1: options.EvalMinTop1 = None,
+    max_drop: options.EvalMaxDrop = None,
+    config: options.ConfigFile = None,
+    set: options.Set = None,
+    device: options.Device = None,
+    seed: options.Seed = None,
+    debug: options.Debug = False,
+    out: options.ReportOut = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Measure classifiers on labelled images, against thresholds and against a reference.
+
+    Fractions, not percentages: --min-top1 0.9. A gate that is not met gives exit code 1, after the result is printed.
+    """
+    from nayer_cli.cli.output import Output
+
+    given = settings.merge(ctx, SCHEMA)
+    output = Output(json=json, quiet=quiet)
+    with output.progress():
+        from nayer_cli.runs.evaluate import evaluate_models
+
+        result = evaluate_models(given)
+    output.result(result, evaluation_rows(result))
+    check_gates(result)

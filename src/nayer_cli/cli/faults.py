@@ -1,0 +1,100 @@
+"""From any exception to a sentence for people and an exit code."""
+
+import errno
+import os
+import signal
+import sys
+import tempfile
+import traceback
+
+import typer
+
+from nayer_cli import __version__
+from nayer_cli.errors import EnvironmentFault, InputError, Interrupted, NayerError
+from nayer_cli.runs.info import MEND_MISMATCH, MISMATCH
+
+# The parent of all usage errors; its own name is public in no version of Typer.
+UsageError: type[BaseException] = typer.BadParameter.__mro__[1]
+
+CLOSED_PIPE = 141  # 128 + SIGPIPE; 1 would say that a gate was missed
+
+_MACHINE_LACKS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE)
+
+
+def report(error: BaseException, *, debug: bool) -> int:
+    """Print what `error` means to the user, and return the exit code.
+
+    Args:
+        error: whatever ended the command.
+        debug: print the traceback too; without it that of a bug goes to a file.
+
+    """
+    if _is_closed_pipe(error):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that Python's last flush finds no closed pipe
+        return CLOSED_PIPE
+    fault = explain(error)
+    if debug:
+        traceback.print_exception(error)
+    elif fault.exit_code == NayerError.exit_code:
+        fault.hint = f"this is a bug of nayer: please report it with the file {_save_traceback(error)}"
+    if str(fault):  # empty where Typer has shown the help instead
+        from nayer_cli.cli.output import show_fault
+
+        show_fault(fault)
+    return fault.exit_code
+
+
+def explain(error: BaseException) -> NayerError:
+    """Return the fault that `error` means to the user; one with exit code 70 if it is a bug of ours."""
+    match error:
+        case NayerError():
+            return error
+        case typer.Abort(__cause__=BaseException() as cause):
+            return explain(cause)  # Typer takes an EOFError for the end of a dialogue, and we have none
+        case KeyboardInterrupt():
+            return Interrupted(signal.SIGINT)
+        case SystemExit():
+            return Interrupted(signal.SIGTERM)
+        case ModuleNotFoundError(name=str(name)) if not name.startswith("nayer_cli"):
+            return EnvironmentFault(f"the package '{name}' is not installed", hint="nayer info lists what is missing")
+        case OSError(errno=number, filename=file) if number in _MACHINE_LACKS:
+            return EnvironmentFault(f"{error.strerror}{f': {file}' if file else ''}", hint="make room, or use --out")
+    if isinstance(error, UsageError):
+        return _explain_usage(error)
+    if MISMATCH in str(error):
+        return EnvironmentFault("torch and torchvision are of different builds", hint=MEND_MISMATCH)
+    if _is_out_of_memory(error):
+        return EnvironmentFault(
+            f"out of memory: {_first_line(error)}",
+            hint="try a smaller --batch-size or --bank-size, --set bank.place=disk, or another --device",
+        )
+    return NayerError(f"{type(error).__name__}: {_first_line(error)}")
+
+
+def _explain_usage(error: BaseException) -> NayerError:
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "nayer"
+    message: str = error.format_message()  # type: ignore[attr-defined]
+    return InputError(message, hint=f"{command} --help")
+
+
+def _is_closed_pipe(error: BaseException) -> bool:
+    """Typer and rich turn a closed pipe into exit code 1, which nobody else uses."""
+    return isinstance(error, BrokenPipeError) or (isinstance(error, SystemExit) and error.code == 1)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Recognize torch's errors without importing torch."""
+    is_gpu = type(error).__name__ == "OutOfMemoryError"
+    return isinstance(error, MemoryError) or is_gpu or "can't allocate memory" in str(error)
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
+def _save_traceback(error: BaseException) -> str:
+    lines = [f"nayer {__version__}, Python {sys.version}\n", f"{sys.argv}\n", *traceback.format_exception(error)]
+    with tempfile.NamedTemporaryFile("w", prefix="nayer-", suffix=".txt", delete=False, encoding="utf-8") as file:
+        file.writelines(lines)
+    return file.name

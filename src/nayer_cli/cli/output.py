@@ -1,0 +1,179 @@
+"""What the user sees: results on stdout, everything else on stderr. The only user of rich.
+
+A result is a small table or, with `--json`, exactly one document. Progress is a live display on a terminal, and one
+line an epoch elsewhere; records of a kind that is not known here are passed over.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from nayer_cli.cli.results import Document, Rows, clock, percent
+from nayer_cli.errors import NayerError
+from nayer_cli.runlog import Listener
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where a command puts its words."""
+
+    json: bool = False
+    quiet: bool = False
+
+    @contextmanager
+    def progress(self) -> Iterator[Listener]:
+        """Show the records of a run while the block runs; whatever else prints in it goes to stderr."""
+        console = _stderr()
+        with redirect_stdout(sys.stderr):
+            if self.quiet:
+                yield Lines(console, quiet=True)
+            elif sys.stderr.isatty() and not console.is_dumb_terminal:
+                with LiveDisplay(console) as display:
+                    yield display
+            else:
+                yield Lines(console)
+
+    def result(self, document: Document, rows: Rows) -> None:
+        """Print the result: the document as JSON, or the rows as a table."""
+        if self.json:
+            sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
+        else:
+            _print_table(rows)
+        sys.stdout.flush()  # a closed pipe must be noticed here, not when Python ends
+
+
+def show_fault(fault: NayerError) -> None:
+    """Print what went wrong, and what to try next."""
+    console = _stderr()
+    console.print(Text.assemble(("error: ", "bold red"), str(fault)))
+    if fault.hint:
+        console.print(Text.assemble(("hint: ", "bold cyan"), fault.hint))
+
+
+class Lines:
+    """One line for each thing that is worth a line: for logs and pipes."""
+
+    def __init__(self, console: Console, quiet: bool = False) -> None:
+        self._console, self._quiet = console, quiet
+
+    def __call__(self, record: Record) -> None:
+        """Print the record, if it is of a known kind."""
+        line = describe(record)
+        if line is not None and (not self._quiet or record.get("level") == "warning"):
+            self._console.print(line)
+
+
+class LiveDisplay:
+    """A few lines at the foot of the terminal that follow the run; what is worth keeping scrolls away above."""
+
+    def __init__(self, console: Console) -> None:
+        self._state: dict[str, Any] = {}
+        self._finished, self._due = 0, time.monotonic()
+        self._live = Live(self, console=console, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> "LiveDisplay":
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def __call__(self, record: Record) -> None:
+        """Take a record in."""
+        event = record.get("event")
+        if event in ("start", "progress", "epoch"):
+            self._state.update(record)
+        if event in ("start", "epoch"):
+            self._finished = record.get("epoch", 0)
+            self._due = time.monotonic() + record.get("seconds_left", 0.0)
+        if event in ("start", "note") or ("student" in record and event == "epoch"):
+            self._live.console.print(describe(record))
+
+    def __rich__(self) -> RenderableType:
+        """Render where the run stands; rich calls this from its own thread."""
+        state, epochs = dict(self._state), self._state.get("epochs")
+        if not epochs:
+            return Text("loading", style="dim")
+        bar = Table.grid(padding=(0, 2))
+        bar.add_row(
+            Text(f"{state.get('phase', '')}", style="bold"),
+            Text(f"epoch {min(self._finished + 1, epochs)}/{epochs}"),
+            ProgressBar(total=epochs, completed=self._finished, width=30),
+            Text(f"{state['done']}/{state['of']}" if "of" in state else ""),
+        )
+        left = max(0.0, self._due - time.monotonic())
+        figures = Text(" · ".join(_figures(state | {"seconds_left": left})), style="dim")
+        return Group(bar, figures, Text(_losses(state), style="dim"))
+
+
+def describe(record: Record) -> Text | None:
+    """Return the line that a record is worth, or None."""
+    match record:
+        case {"event": "start"}:
+            return Text(_headline(record), style="bold")
+        case {"event": "note", "message": message, "level": "warning"}:
+            return Text.assemble(("warning: ", "bold yellow"), message)
+        case {"event": "note", "message": message}:
+            return Text(message)
+        case {"event": "epoch", "epoch": epoch, "epochs": epochs}:
+            words = [f"epoch {epoch}/{epochs}", record.get("phase"), _losses(record), *_figures(record)]
+            return Text(" · ".join(filter(None, words)))
+    return None
+
+
+def _headline(record: Record) -> str:
+    networks = " → ".join(filter(None, (record.get("teacher"), record.get("student"))))
+    preset = record.get("preset") and f"preset {record['preset']}"
+    epochs = f"{record.get('epochs')} epochs"
+    words = (networks, record.get("method"), preset, epochs, record.get("device"), record.get("run"))
+    return " · ".join(filter(None, words))
+
+
+def _losses(record: Record) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in record.get("losses", {}).items())
+
+
+def _figures(record: Record) -> list[str]:
+    """Return speed, quality of the student and time left, as far as they are known."""
+    figures = []
+    if "images_per_s" in record:
+        figures.append(f"{record['images_per_s']:,.0f} images/s")
+    student = record.get("student")
+    if isinstance(student, Mapping):  # in the first record it is a name
+        figures += [f"student {name} {percent(student[key])}" for key, name in SCORES.items() if key in student][:1]
+    if record.get("seconds_left"):
+        figures.append(f"{clock(record['seconds_left'])} left")
+    return figures
+
+
+SCORES = {"top1": "top-1", "agreement": "agreement"}
+
+
+def _stderr() -> Console:
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def _print_table(rows: Rows) -> None:
+    headings, *body = rows
+    table = Table(box=None, show_header=any(headings), pad_edge=False, padding=(0, 3, 0, 0))
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for row in body:
+        table.add_row(*map(Text, row))
+    is_terminal = sys.stdout.isatty()
+    console = Console(highlight=False, width=None if is_terminal else 1000)  # in a pipe cells must stay whole
+    with console.capture() as capture:
+        console.print(table)
+    sys.stdout.writelines(f"{line.rstrip()}\n" for line in capture.get().splitlines())

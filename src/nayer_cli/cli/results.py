@@ -1,0 +1,112 @@
+"""Result documents for people: as tables, and whether their gates were met. Nothing here prints."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nayer_cli.errors import GateMissed
+
+Document = Mapping[str, Any]
+Rows = list[tuple[str, ...]]
+"""A table: the headings, which may be empty, then the rows."""
+
+OF_A_MODEL = ("model", "top-1", "95 % interval", "top-5", "loss", "ECE", "n", "agreement", "drop", "parameters")
+CHOICES = ("presets", "methods", "generators", "encoders", "datasets")
+
+
+def percent(fraction: float | None) -> str:
+    """Write a fraction of 1 as a percentage, and what was not measured as a dash."""
+    return "–" if fraction is None else f"{100 * fraction:.2f} %"
+
+
+def clock(seconds: float) -> str:
+    """Write a duration as `h:mm:ss`."""
+    minutes, second = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{second:02d}"
+
+
+def interval(bounds: Sequence[float] | None) -> str:
+    """Write a confidence interval of a fraction."""
+    return "–" if bounds is None else f"{100 * bounds[0]:.2f} to {100 * bounds[1]:.2f} %"
+
+
+def fact_rows(document: Document) -> Rows:
+    """Return one row a fact, for documents without a table of their own."""
+    return [("", ""), *((name, str(value)) for name, value in document.items())]
+
+
+def run_rows(result: Document) -> Rows:
+    """Return teacher and student of a run side by side; of a dry run, the settings that it would have."""
+    if result.get("dry_run"):
+        return fact_rows(result["config"])
+    teacher, student = result["teacher"] or {}, result["student"]
+    on = student.get("agreement_on", "evaluation data")
+    agreement = f"agreement on {on}" if on == "evaluation data" else f"agreement on {on}, not accuracy"
+    best = result.get("best_oracle") or {}
+    seconds = result["seconds"]["total"]
+    return [
+        ("", "teacher", "student"),
+        ("model", teacher.get("name", "–"), student["name"]),
+        ("parameters", _count(teacher.get("parameters")), _count(student["parameters"])),
+        ("top-1", percent(teacher.get("top1")), percent(student.get("top1"))),
+        ("95 % interval", interval(teacher.get("ci95")), interval(student.get("ci95"))),
+        ("top-5", percent(teacher.get("top5")), percent(student.get("top5"))),
+        (agreement, "", percent(student.get("agreement"))),
+        ("best epoch, an oracle", "", percent(best.get("top1"))),
+        ("time", "", clock(seconds)),
+        ("run", "", str(result["run"])),
+    ]
+
+
+def evaluation_rows(document: Document) -> Rows:
+    """Return the comparison table: the reference first, then each model."""
+    measured = [document["reference"], *document["results"]]
+    return [OF_A_MODEL, *(_evaluation_row(result) for result in measured if result)]
+
+
+def _evaluation_row(result: Document) -> tuple[str, ...]:
+    return (
+        result["model"],
+        percent(result["top1"]),
+        interval(result["ci95"]),
+        percent(result["top5"]),
+        f"{result['loss']:.4f}",
+        f"{result['ece']:.4f}",
+        _count(result["n"]),
+        percent(result["agreement"]),
+        percent(result["drop"]),
+        _count(result["parameters"]),
+    )
+
+
+def installation_rows(document: Document) -> Rows:
+    """Return what `nayer info` found, with the command that adds each missing extra and mends each problem."""
+    rows: Rows = [("", ""), *((name, str(document[name])) for name in ("nayer", "python", "platform"))]
+    rows += [(name, version or "missing") for name, version in document["packages"].items()]
+    rows += [(f"extra {name}", _extra(name, packages)) for name, packages in document["extras"].items()]
+    rows += [("problem", f"{problem['what']}; mend: {problem['mend']}") for problem in document["problems"]]
+    rows += [(f"device {one['device']}", f"{one['name']}, {one['gb']} GB") for one in document["devices"]]
+    rows += [(f"cache of {name}", path) for name, path in document["caches"].items()]
+    lists = ((name, value) for name, value in document.items() if name in CHOICES)
+    return rows + [(name, ", ".join(value)) for name, value in lists]
+
+
+def _extra(name: str, packages: Mapping[str, str | None]) -> str:
+    if None in packages.values():
+        return f"missing: pip install 'nayer-cli[{name}]'"
+    return ", ".join(f"{package} {version}" for package, version in packages.items())
+
+
+def _count(number: int | None) -> str:
+    return "–" if number is None else f"{number:,}"
+
+
+def check_gates(document: Document) -> None:
+    """Raise GateMissed if a threshold of the user was not met; results are written and shown before."""
+    missed = [gate for gate in document["gates"] if not gate["passed"]]
+    if missed:
+        raise GateMissed("; ".join(map(_missed, missed)))
+
+
+def _missed(gate: Document) -> str:
+    model = f" of {gate['model']}" if "model" in gate else ""
+    return f"{gate['metric']}{model} is {gate['value']:.4f}, but {gate['op']} {gate['threshold']:g} is wanted"

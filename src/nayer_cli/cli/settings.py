@@ -1,0 +1,100 @@
+"""From a parsed command line to settings: layers, their precedence, and what contradicts itself."""
+
+import os
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from nayer_cli import config, layers
+from nayer_cli.cli.options import SETTING_OF, VARIABLES, setting_in
+from nayer_cli.errors import ConfigError, did_you_mean
+from nayer_cli.layers import Layer
+
+ALTERNATIVES = (("lte.file", "lte.encoder"), ("lte.file", "lte.prompt"), ("per_class", "count"))
+"""Pairs of settings that replace each other."""
+
+COMMAND_LINE, ENVIRONMENT = "COMMANDLINE", "ENVIRONMENT"
+
+
+def merge(ctx: typer.Context, schema: type[Any], renamed: Mapping[str, str] | None = None) -> Layer:
+    """Merge configuration file, `NAYER_*` variables and command line, lowest first, after checking each.
+
+    With `--resume` the command line alone counts: the rest is written down in the run directory.
+
+    Args:
+        ctx: context of the command.
+        schema: the configuration class that the settings belong to.
+        renamed: settings of parameters that mean something else in this command.
+
+    Raises:
+        ConfigError: a setting or variable is unknown, impossible, or contradicts another one of its layer.
+
+    """
+    _check_variables(os.environ)
+    merged: Layer = {}
+    for source, layer in _layers(ctx, schema, {**SETTING_OF, **(renamed or {})}):
+        config.check(schema, layer, source)
+        merged = {key: value for key, value in merged.items() if key not in _replaced_by(layer)} | layer
+    return merged
+
+
+def _layers(ctx: typer.Context, schema: type[Any], setting_of: Mapping[str, str]) -> Iterator[tuple[str, Layer]]:
+    """Yield each source of settings and what it gives."""
+    path, resume = ctx.params.get("config"), ctx.params.get("resume")
+    key_of = {name: setting_in(schema, key) for name, key in setting_of.items()}
+    if resume and _source(ctx, "config") == COMMAND_LINE:
+        raise ConfigError("--resume and --config exclude each other", hint=f"{resume} has its own config.toml")
+    if path and not resume:
+        yield str(path), layers.read_file(path)
+    if not resume:
+        yield "the environment", _given(ctx, ENVIRONMENT, key_of, _words(os.environ.get("NAYER_SET", "")))
+    yield "the command line", _given(ctx, COMMAND_LINE, key_of, ctx.params.get("set") or [])
+
+
+def _given(ctx: typer.Context, source: str, key_of: Mapping[str, str], assignments: Iterable[str]) -> Layer:
+    """Return options and assignments that came from one source, as a layer."""
+    options = {
+        key_of[name]: str(value) if isinstance(value, Path) else value
+        for name, value in ctx.params.items()
+        if name in key_of and _source(ctx, name) == source
+    }
+    assigned = dict(layers.flatten(dict(map(layers.parse_assignment, assignments))))
+    for key in options.keys() & assigned.keys():
+        raise ConfigError(f"'{key}' is given twice: as an option and with --set", hint="leave out one of them")
+    layer = options | assigned
+    for a, b in ALTERNATIVES:
+        if a in layer and b in layer:
+            raise ConfigError(f"'{a}' and '{b}' exclude each other", hint="leave out one of them")
+    return layer
+
+
+def _words(text: str) -> list[str]:
+    """Split at blanks that are not quoted, as a shell does."""
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise ConfigError(f"cannot read NAYER_SET={text}: {error}", hint="quote as in a shell") from error
+
+
+def _source(ctx: typer.Context, name: str) -> str:
+    """Return where a parameter's value comes from, by name: the enumeration is public in no version of Typer."""
+    source = ctx.get_parameter_source(name)
+    return source.name if source else ""
+
+
+def _replaced_by(layer: Layer) -> set[str]:
+    """Return the settings that lose their meaning by those of `layer`."""
+    pairs = (pair for a, b in ALTERNATIVES for pair in ((a, b), (b, a)))
+    return {lost for lost, given in pairs if given in layer}
+
+
+def _check_variables(environment: Mapping[str, str]) -> None:
+    for name in environment:
+        if name.startswith("NAYER_") and name not in VARIABLES:
+            raise ConfigError(
+                f"unknown variable {name}{did_you_mean(name, VARIABLES)}",
+                hint="unset it; docs/commands.md lists the variables, and NAYER_SET='KEY=VALUE ...' sets anything",
+            )

@@ -1,0 +1,49 @@
+"""The contract of an image generator, and the choice of one by image size."""
+
+from torch import Tensor, nn
+
+from nayer_cli import plugins
+from nayer_cli.types import ImageShape
+
+
+class Generator(nn.Module):
+    """Maps codes `[B, code_size]` to images `[B, C, H, W]` in [0, 1].
+
+    A plug-in in `generators/` defines a subclass called `Generator`, made by `Generator(code_size, shape, width)`.
+    """
+
+    def __init__(self, code_size: int, shape: ImageShape) -> None:
+        super().__init__()
+        self.code_size = code_size
+        self.shape = shape
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Draw one image for each code."""
+        raise TypeError(f"{type(self).__name__} must define forward")
+
+
+def new_generator(name: str, code_size: int, shape: ImageShape, width: int) -> Generator:
+    """Make a freshly initialized generator; `auto` takes `shallow` up to 64 pixels and `deep` above."""
+    if name == "auto":
+        name = "shallow" if max(shape.height, shape.width) <= 64 else "deep"
+    generator: Generator = plugins.load("generators", name).Generator(code_size, shape, width)
+    return generator
+
+
+def up_to(shape: ImageShape, halvings: int) -> nn.Module:
+    """Nearest-neighbour upsampling to `shape` halved so often, rounded up, so that any size is reached exactly."""
+    return nn.Upsample(size=halved(shape, halvings), mode="nearest")
+
+
+def halved(shape: ImageShape, times: int) -> tuple[int, int]:
+    """Height and width halved so often, rounded up."""
+    return -(-shape.height // 2**times), -(-shape.width // 2**times)
+
+
+def conv_block(inputs: int, outputs: int) -> list[nn.Module]:
+    """3×3 convolution, BatchNorm, LeakyReLU(0.2)."""
+    return [
+        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.LeakyReLU(0.2, inplace=True),
+    ]

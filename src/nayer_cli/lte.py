@@ -1,0 +1,210 @@
+"""The LTE pool: a text embedding for each class `[K, E]`, in a safetensors file that says how it was made."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from nayer_cli.encoder import Encoder
+from nayer_cli.errors import InputError
+from nayer_cli.files import write_atomically
+from nayer_cli.labels import canonical, distinct_names
+from nayer_cli.prompts import render, template
+
+FORMAT = "nayer.lte/1"
+FAMILY = "nayer.lte/"
+EMBEDDINGS = "embeddings"
+ORIGIN = ("encoder", "revision", "prompt")
+SAME = 1e-5
+"""Rows nearer than this fraction of their length are the same: encoders are exact to about 1e-7."""
+REBUILD = "make the pool again with nayer embed"
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Label-text embeddings and where they come from."""
+
+    embeddings: Tensor
+    """`[K, E]` float32, row k for class k, as the encoder gave them."""
+    names: tuple[str, ...]
+    encoder: str = "unknown"
+    revision: str = "unknown"
+    prompt: str = "unknown"
+
+
+def build_pool(encoder: Encoder, names: Sequence[str], prompt: str, dedupe: str = "error") -> Pool:
+    """Encode each class name inside `prompt`.
+
+    Args:
+        encoder: the text encoder.
+        names: class names in index order; the pool keeps them as they are.
+        prompt: a template, or the name of one.
+        dedupe: what to do with equal names (`distinct_names`).
+
+    Raises:
+        InputError: names are equal, or the encoder cannot tell their prompts apart.
+
+    """
+    embeddings = encoder.encode(render(prompt, distinct_names(names, dedupe)))
+    check_rows(embeddings, names, f"encoder '{encoder.name}' with prompt '{template(prompt)}'")
+    return Pool(embeddings, tuple(names), encoder.name, encoder.revision, template(prompt))
+
+
+def cache_folder(cache_dir: str | None = None) -> Path:
+    """Return the folder of cached pools: `lte` in `cache_dir`, $XDG_CACHE_HOME/nayer or ~/.cache/nayer."""
+    if cache_dir:
+        return Path(cache_dir).expanduser() / "lte"
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    # The XDG specification tells us to ignore a relative path.
+    return (base if base.is_absolute() else Path.home() / ".cache") / "nayer" / "lte"
+
+
+def cache_key(names: Sequence[str], encoder: str, revision: str, prompt: str) -> str:
+    """Return the SHA-256 of everything that the content of a pool depends on."""
+    return _digest([FORMAT, encoder, revision, prompt, list(names)])
+
+
+def save_pool(path: Path, pool: Pool) -> None:
+    """Write `pool` to `path` atomically; equal pools give equal bytes.
+
+    Raises:
+        InputError: the file cannot be written.
+
+    """
+    metadata = {
+        "format": FORMAT,
+        "encoder": pool.encoder,
+        "revision": pool.revision,
+        "prompt": pool.prompt,
+        "names": json.dumps(pool.names, ensure_ascii=False),
+        "names_sha256": _digest(list(pool.names)),
+        "dtype": "float32",
+    }
+    content = _sorted_header(save({EMBEDDINGS: pool.embeddings.float().contiguous()}, metadata))
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+
+
+def load_pool(path: Path, names: Sequence[str] | None = None) -> Pool:
+    """Read a pool, and make sure that it fits.
+
+    A safetensors file from elsewhere is taken too, if its only tensor is `embeddings` `[K, E]` in floating
+    point. It does not say what its rows stand for, so `names` is believed, or classes go by their index.
+
+    Args:
+        path: the file.
+        names: the classes that it must hold, in order; `canonical` forms are compared.
+
+    Raises:
+        InputError: not a pool, damaged, of another version or other classes; rows are equal or not finite.
+
+    """
+    embeddings, metadata = _read(path)
+    rows = len(embeddings)
+    found = _own_names(path, metadata) if metadata else tuple(names or map(str, range(rows)))
+    for claimed in (found, names or found):
+        if len(claimed) != rows:
+            raise InputError(f"{path} has {rows} embeddings, but there are {len(claimed)} classes", hint=REBUILD)
+    _compare_names(path, found, names or found)
+    check_rows(embeddings, found, str(path))
+    return Pool(embeddings, found, **{key: metadata[key] for key in ORIGIN if metadata})
+
+
+def check_rows(embeddings: Tensor, names: Sequence[str], source: str) -> None:
+    """Make sure that every row of `embeddings` `[K, E]` is finite, and that no two are the same.
+
+    Raises:
+        InputError: with the classes whose rows are at fault.
+
+    """
+    broken = (~embeddings.isfinite().all(dim=1)).nonzero().flatten().tolist()
+    if broken:
+        raise InputError(
+            f"{source}: the embedding of '{names[broken[0]]}' (class {broken[0]}) is not finite", hint=REBUILD
+        )
+    same = _same_rows(embeddings)
+    if same:
+        both = " and ".join(f"'{names[index]}' (class {index})" for index in same)
+        raise InputError(
+            f"{source}: {both} have equal embeddings",
+            hint="make the pool with --dedupe index if the names are equal, else with --prompt '{name} {index}'",
+        )
+
+
+def _same_rows(embeddings: Tensor) -> list[int]:
+    """Return the first two rows that are the same, or nothing."""
+    rows = embeddings.double()  # `cdist` multiplies out (a - b)², which in float32 is only exact to 1e-3
+    near = SAME * rows.norm(dim=1)
+    for start in range(0, len(rows), 1024):
+        same = (torch.cdist(rows[start : start + 1024], rows) <= near).triu(start + 1).nonzero()
+        if len(same):
+            first, second = same[0].tolist()
+            return [start + first, second]
+    return []
+
+
+def _read(path: Path) -> tuple[Tensor, Mapping[str, str]]:
+    """Return the embeddings, and the header if it is one of ours."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except FileNotFoundError as error:
+        raise InputError(f"there is no LTE pool {path}", hint="make one with nayer embed") from error
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} is not a whole safetensors file: {error}", hint=REBUILD) from error
+    found = metadata.get("format", "pt")  # which is what torch's own tools write
+    if found.startswith(FAMILY) and found != FORMAT:
+        raise InputError(f"{path} is of format {found}, and this nayer reads {FORMAT}", hint=REBUILD)
+    embeddings = tensors.get(EMBEDDINGS)
+    if found not in (FORMAT, "pt") or embeddings is None or len(tensors) > 1:
+        raise InputError(
+            f"{path} is not an LTE pool: it holds {found}, {', '.join(tensors) or 'nothing'}", hint=REBUILD
+        )
+    if embeddings.ndim != 2 or not embeddings.is_floating_point() or not embeddings.numel():
+        shape = "×".join(map(str, embeddings.shape))
+        raise InputError(
+            f"{path}: embeddings must be [classes, width] in floating point, not {shape} {embeddings.dtype}"
+        )
+    return embeddings.float(), metadata if found == FORMAT else {}
+
+
+def _own_names(path: Path, metadata: Mapping[str, str]) -> tuple[str, ...]:
+    try:
+        names: list[str] = json.loads(metadata["names"])
+        sound = metadata["names_sha256"] == _digest(names) and metadata.keys() >= set(ORIGIN)
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{path}: the header lacks class names: {error!r}", hint=REBUILD) from error
+    if not sound:
+        raise InputError(f"{path}: the header has been changed: names_sha256 does not fit the names", hint=REBUILD)
+    return tuple(names)
+
+
+def _compare_names(path: Path, found: Sequence[str], wanted: Sequence[str]) -> None:
+    for index, (one, other) in enumerate(zip(found, wanted, strict=True)):
+        if canonical(one) != canonical(other):
+            same_set = set(map(canonical, found)) == set(map(canonical, wanted))
+            raise InputError(
+                f"{path} is for {'another order of the classes' if same_set else 'other classes'}: "
+                f"class {index} is '{one}' there, and '{other}' here",
+                hint=REBUILD,
+            )
+
+
+def _sorted_header(content: bytes) -> bytes:
+    """Return safetensors `content` with sorted keys in its header; the library leaves it to chance."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:end]), sort_keys=True, ensure_ascii=False).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[end:]
+
+
+def _digest(document: Any) -> str:
+    return sha256(json.dumps(document, ensure_ascii=False).encode()).hexdigest()

@@ -1,0 +1,138 @@
+"""NAYER: label-text embeddings through a noisy layer and a generator (Tran et al., CVPR 2024, arXiv 2310.00258)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from nayer_cli import losses, method
+from nayer_cli.config import setting
+from nayer_cli.critic import Judgement, Statistics
+from nayer_cli.generator import Generator, new_generator
+from nayer_cli.method import LoopState, Parts, SynthBatch
+from nayer_cli.noisy import NoisyLayer
+from nayer_cli.rng import seeded
+from nayer_cli.synthesis import Best, draw_labels
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of NAYER; the defaults are the paper's for CIFAR-10."""
+
+    name: str = setting("nayer", "the method")
+    batch: int = setting(400, "images per round", low=2)
+    g_steps: int = setting(30, "generator steps per round", low=1)
+    g_life: int = setting(10, "epochs after which the generator starts afresh", low=1)
+    lr_g: float = setting(4e-3, "learning rate of the generator's Adam, new in every round", low=0)
+    ce: float = setting(0.5, "weight of the cross-entropy to the drawn classes", low=0)
+    bn: float = setting(10.0, "weight of the BatchNorm statistics term", low=0)
+    adv: float = setting(1.33, "weight of the adversarial term, where teacher and student agree", low=0)
+    tv: float = setting(1e-3, "weight of the total variation, for a teacher without BatchNorm", low=0)
+    bn_momentum: float = setting(0.9, "share of earlier rounds in the matched statistics", low=0, high=1)
+    code_size: int = setting(1000, "length of the noisy layer's output", low=1)
+    width: int = setting(64, "channels of the generator at full size", low=1)
+    generator: str = setting("auto", "shallow, deep, auto, or a dotted path")
+    temperature: float = setting(20.0, "softmax temperature T of the student's loss", low=0)
+    faithful: bool = setting(False, "repeat what the released code does and the paper does not say")
+
+
+class Method(method.Method):
+    """Each round draws new noisy layers and fits the generator to them for `g_steps`; the best step is kept."""
+
+    pool: Tensor
+    bn_mean: Tensor
+    bn_var: Tensor
+
+    def __init__(self, config: Config, parts: Parts) -> None:
+        super().__init__(parts)
+        self.config = config
+        self.temperature, self.batch = config.temperature, config.batch
+        self.register_buffer("pool", parts.pool.float(), persistent=False)
+        self.noisy, self.generator = self._fresh_generator()
+        # Statistics of earlier rounds; they outlive the generator. NaN marks that there was no round yet.
+        self.register_buffer("bn_mean", torch.full_like(parts.critic.running.mean, torch.nan))
+        self.register_buffer("bn_var", torch.full_like(parts.critic.running.var, torch.nan))
+
+    def synthesize(self, student: nn.Module, state: LoopState) -> SynthBatch:
+        """One round (paper, Algorithm 1, lines 4–11)."""
+        config, rng = self.config, self.parts.rng
+        if state.round == 0 and config.g_life and self._life_ends(state):
+            self.noisy, self.generator = self._fresh_generator()
+        self.noisy.renew(rng["noisy"])
+        labels = draw_labels(config.batch, len(self.pool), rng["labels"], replace=config.faithful)
+        optimizer = torch.optim.Adam(
+            [*self.noisy.parameters(), *self.generator.parameters()],
+            lr=config.lr_g,
+            betas=(0.5, 0.999),
+            fused=True,
+        )
+        student.train(config.faithful and state.round > 0 and not state.warming_up)
+        best = Best()
+        for _ in range(config.g_steps):
+            images, judgement, terms = self._draw(labels, student, adversarial=not state.warming_up)
+            loss = self._weigh(terms)
+            best.offer(loss, images, terms)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        self._remember(judgement.statistics)
+        images = best.images.mul(255).floor_().div_(255) if config.faithful else best.images
+        return SynthBatch(images, labels, best.losses)
+
+    def draw(self, labels: Tensor) -> Tensor:
+        """Images `[B, C, H, W]` in [0, 1] for labels `[B]` in class order, from the generator as it stands."""
+        with self.parts.precision():
+            images: Tensor = self.generator(self.noisy(self.pool[labels]))
+        return images.float()
+
+    def _draw(
+        self, labels: Tensor, student: nn.Module, adversarial: bool
+    ) -> tuple[Tensor, Judgement, dict[str, Tensor]]:
+        """Draw images and judge augmented copies of them: (images, judgement, unweighted losses)."""
+        images = self.draw(labels)
+        seen = self.parts.augment(images, self.parts.rng["augment"])
+        judgement = self.parts.critic.judge(seen)
+        terms = {"ce": losses.cross_entropy(judgement.logits, labels)}
+        if self.parts.critic.has_statistics:
+            terms["bn"] = self._statistics_term(judgement.statistics)
+        else:
+            terms["tv"] = losses.total_variation(images)
+        if adversarial and self.config.adv:
+            terms["adv"] = losses.masked_adversarial_kl(judgement.logits, student(seen))
+        return images, judgement, terms
+
+    def _weigh(self, terms: dict[str, Tensor]) -> Tensor:
+        """Weighted sum of the losses (paper, eq. 5)."""
+        return torch.stack([getattr(self.config, name) * value for name, value in terms.items()]).sum()
+
+    def _statistics_term(self, now: Statistics) -> Tensor:
+        """Distance to the running statistics of the mixture of this batch and earlier rounds."""
+        running, members = self.parts.critic.running, self.parts.critic.members
+        return losses.statistics_distance(
+            self._mixed(self.bn_mean, now.mean),
+            self._mixed(self.bn_var, now.var),
+            running.mean,
+            running.var,
+            members,
+        )
+
+    def _mixed(self, past: Tensor, now: Tensor) -> Tensor:
+        momentum = self.config.bn_momentum
+        return torch.where(past.isnan(), now, (1 - momentum) * now + momentum * past)
+
+    @torch.no_grad()
+    def _remember(self, last: Statistics) -> None:
+        """Move the momentum buffers towards the statistics of the round's last step."""
+        for past, now in ((self.bn_mean, last.mean), (self.bn_var, last.var)):
+            past.copy_(torch.where(past.isnan(), now, torch.lerp(now, past, self.config.bn_momentum)))
+
+    def _life_ends(self, state: LoopState) -> bool:
+        return state.epoch % self.config.g_life == 0 or state.student_epoch % self.config.g_life == 0
+
+    def _fresh_generator(self) -> tuple[NoisyLayer, Generator]:
+        config, parts = self.config, self.parts
+        with seeded(parts.rng["generator"]):
+            noisy = NoisyLayer(parts.pool.shape[1], config.code_size, config.batch, len(parts.pool))
+            generator = new_generator(config.generator, config.code_size, parts.shape, config.width)
+        device = parts.pool.device
+        return noisy.to(device), generator.to(device).to(memory_format=torch.channels_last)

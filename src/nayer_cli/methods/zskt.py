@@ -1,0 +1,136 @@
+"""ZSKT: a generator looks for images on which student and teacher differ (Micaelli & Storkey, NeurIPS 2019)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from nayer_cli import losses, method
+from nayer_cli.bank import MemoryBank
+from nayer_cli.config import setting
+from nayer_cli.errors import ConfigError
+from nayer_cli.generator import new_generator
+from nayer_cli.method import Batch, LoopState, Parts, SynthBatch
+from nayer_cli.rng import seeded
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of ZSKT; the defaults are those of the common comparison loop of CMI and FM."""
+
+    name: str = setting("zskt", "the method")
+    lr_g: float = setting(1e-3, "learning rate of the generator's Adam", low=0)
+    code_size: int = setting(256, "length of the latent code", low=1)
+    width: int = setting(128, "channels of the generator at full size", low=1)
+    generator: str = setting("auto", "shallow, deep, auto, or a dotted path")
+    clip: float = setting(5.0, "largest gradient norm of the generator", low=0)
+    temperature: float = setting(1.0, "softmax temperature T of both losses", low=0)
+    attention: float = setting(
+        0.0, "weight of attention transfer (the paper: 250, for networks of one family)", low=0
+    )
+    teacher_stages: tuple[str, ...] = setting((), "teacher modules whose outputs are attended")
+    student_stages: tuple[str, ...] = setting(
+        (), "student modules whose outputs follow them, in the same order"
+    )
+
+
+class Method(method.Method):
+    """Live and adversarial: one generator step, then student steps on fresh images of the same codes; no bank."""
+
+    def __init__(self, config: Config, parts: Parts) -> None:
+        super().__init__(parts)
+        self.config = config
+        self.temperature, self.batch = config.temperature, parts.batch_size
+        if config.attention and len(config.teacher_stages) != len(config.student_stages):
+            raise ConfigError("method.teacher_stages and method.student_stages must have the same length")
+        device = parts.pool.device
+        with seeded(parts.rng["generator"]):
+            self.generator = new_generator(config.generator, config.code_size, parts.shape, config.width)
+        self.generator.to(device).to(memory_format=torch.channels_last)
+        self.optimizer = torch.optim.Adam(self.generator.parameters(), lr=config.lr_g, fused=True)
+        self.register_buffer("codes", self._draw_codes())
+
+    codes: Tensor
+
+    def synthesize(self, student: nn.Module, state: LoopState) -> SynthBatch:
+        """One generator step towards disagreement: L_G = −KL(t ‖ s) (paper, Algorithm 1, lines 3–8)."""
+        self.codes = self._draw_codes()
+        images = self._draw()
+        judgement = self.parts.critic.judge(images)
+        adv = -losses.distillation_kl(judgement.logits, student(images), self.temperature)
+        self.optimizer.zero_grad()
+        adv.backward()
+        nn.utils.clip_grad_norm_(self.generator.parameters(), self.config.clip)
+        self.optimizer.step()
+        return SynthBatch(images.detach(), judgement.logits.argmax(1), {"adv": adv.detach()})
+
+    def replay(self, bank: MemoryBank, steps: int) -> Iterator[Batch]:
+        """Yield the updated generator's images of this round's codes, `steps` times; the bank stays unread."""
+        with torch.no_grad():
+            images = self._draw()
+            batch = Batch(images, self.parts.critic.logits(images).argmax(1))
+        for _ in range(steps):
+            yield batch
+
+    def student_loss(self, student: nn.Module, batch: Batch) -> Tensor:
+        """KL to the teacher, plus attention transfer over the named stages (paper, eq. 1–2)."""
+        if not self.config.attention:
+            return super().student_loss(student, batch)
+        with torch.no_grad(), Outputs(self.parts.critic, self.config.teacher_stages) as teacher_maps:
+            t = self.parts.critic.logits(batch.images)
+        with Outputs(student, self.config.student_stages) as student_maps:
+            s = student(batch.images)
+        attention = [
+            losses.attention_transfer(*pair) for pair in zip(teacher_maps, student_maps, strict=True)
+        ]
+        return (
+            losses.distillation_kl(t, s, self.temperature)
+            + self.config.attention * torch.stack(attention).sum()
+        )
+
+    def get_extra_state(self) -> dict[str, object]:
+        """Adam's moments, which outlive a round."""
+        return self.optimizer.state_dict()
+
+    def set_extra_state(self, state: dict[str, object]) -> None:
+        """Restore what `get_extra_state` returned."""
+        self.optimizer.load_state_dict(state)
+
+    def _draw_codes(self) -> Tensor:
+        size = (self.parts.batch_size, self.config.code_size)
+        return torch.randn(size, generator=self.parts.rng["codes"], device=self.parts.pool.device)
+
+    def _draw(self) -> Tensor:
+        with self.parts.precision():
+            images: Tensor = self.generator(self.codes)
+        return images.float()
+
+
+class Outputs(list[Tensor]):
+    """Within the block, gathers the outputs of the named modules of a network, in order of execution."""
+
+    def __init__(self, network: nn.Module, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self._modules = [_find(network, name) for name in names]
+
+    def __enter__(self) -> "Outputs":
+        self._hooks = [
+            m.register_forward_hook(lambda _m, _i, output: self.append(output)) for m in self._modules
+        ]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+
+def _find(network: nn.Module, name: str) -> nn.Module:
+    modules: dict[str, nn.Module] = dict(network.named_modules())
+    for path, module in modules.items():
+        # A critic or a student wraps the network that the user knows by its own names.
+        if path == name or path.endswith(f"network.{name}"):
+            return module
+    raise ConfigError(
+        f"there is no module '{name}' to attend to", hint="name modules as in network.named_modules()"
+    )

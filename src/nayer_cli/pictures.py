@@ -1,0 +1,85 @@
+"""From a picture of any kind to the pixels that a classifier takes."""
+
+from functools import cache
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from nayer_cli.types import ImageShape
+
+Pixels = NDArray[np.uint8]
+"""`[H, W, C]`"""
+
+MODES = {1: "L", 3: "RGB"}
+"""Pillow's mode for each number of channels that picture files can be brought to."""
+
+
+def decode(file: Path | IO[bytes]) -> Image.Image:
+    """Read an image file whole. Like timm and torchvision, it ignores the EXIF orientation.
+
+    Raises:
+        OSError, SyntaxError, ValueError and others of Pillow: the file is no image, or damaged.
+
+    """
+    with Image.open(file) as image:
+        image.load()
+        return image
+
+
+def fit(picture: Image.Image | Pixels, shape: ImageShape) -> Pixels:
+    """Return `picture` with the channels and size of `shape`.
+
+    A picture of another size is resized (bicubic, shorter side) and cropped at the center, by timm's own
+    evaluation transform with `crop_pct=1`; one of the right size is not resampled.
+
+    Raises:
+        ValueError: there is no fixed way to bring such pixels to 8 bits, or to that number of channels.
+
+    """
+    if isinstance(picture, np.ndarray):
+        if picture.shape == (shape.height, shape.width, shape.channels):
+            return picture
+        picture = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
+    image = _to_channels(picture, shape.channels)
+    if image.size == (shape.width, shape.height):
+        pixels = np.asarray(image)
+    else:
+        pixels = np.asarray(_resize_and_crop(shape)(image)).transpose(1, 2, 0)
+    return pixels.reshape(shape.height, shape.width, shape.channels)
+
+
+def _to_channels(image: Image.Image, channels: int) -> Image.Image:
+    """Convert to gray or RGB; alpha is dropped, as timm and torchvision do."""
+    if channels not in MODES:
+        raise ValueError(f"pictures have 1 or 3 channels, not {channels}")
+    if image.mode == MODES[channels]:
+        return image
+    if image.mode.startswith(("I", "F")):
+        image = _from_deep(image)
+    if "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB").convert(MODES[channels])
+
+
+def _from_deep(image: Image.Image) -> Image.Image:
+    """Bring 16 bits a pixel to 8; Pillow's own conversion clips everything above 255 to white."""
+    pixels = np.asarray(image)
+    if image.mode == "F" or pixels.min() < 0 or pixels.max() > 65535:
+        raise ValueError(f"pixels of mode {image.mode} have no fixed white")
+    return Image.fromarray((pixels >> 8).astype(np.uint8))
+
+
+@cache
+def _resize_and_crop(shape: ImageShape) -> Any:
+    from timm.data.transforms_factory import create_transform
+
+    # With `use_prefetcher` timm stops before it scales and normalizes: uint8, channels first.
+    return create_transform(
+        (shape.channels, shape.height, shape.width),
+        interpolation="bicubic",
+        crop_pct=1.0,
+        use_prefetcher=True,
+    )

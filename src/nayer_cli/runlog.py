@@ -1,0 +1,53 @@
+"""What a run reports while it runs: one JSON object a line in `metrics.jsonl`, and records for whoever listens."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Listener = Callable[[dict[str, Any]], None]
+
+
+class RunLog:
+    """Appends epoch records to a file and passes every record on."""
+
+    def __init__(self, path: Path | None, listen: Listener | None = None) -> None:
+        self.path = path
+        self._listen = listen
+
+    def __call__(self, record: dict[str, Any]) -> None:
+        """Pass a record on; nothing is written."""
+        if self._listen is not None:
+            self._listen(record)
+
+    def note(self, message: str, level: str = "info") -> None:
+        """Tell the user something once."""
+        self({"event": "note", "level": level, "message": message})
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        """Append an epoch's record to the file, and pass it on."""
+        if self.path is not None:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record, allow_nan=False) + "\n")
+        self(record)
+
+    def rewind(self, epoch: int) -> None:
+        """Drop records after `epoch`, left by a run that was interrupted after its last checkpoint."""
+        if self.path is None or not self.path.exists():
+            return
+        kept = [line for line in read_metrics(self.path) if line["epoch"] <= epoch]
+        text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in kept)
+        temporary = self.path.with_suffix(".tmp")
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(self.path)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Epoch records of a run, in order; a last line that was cut off is left out."""
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records

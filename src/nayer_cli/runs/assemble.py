@@ -1,0 +1,199 @@
+"""The composition root: settings in, the parts of a run out. The only place that unpacks configuration."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from nayer_cli import config as configuration
+from nayer_cli import plugins, precision
+from nayer_cli.augment import Augment
+from nayer_cli.bank import MemoryBank
+from nayer_cli.config import (
+    AugmentConfig,
+    BankConfig,
+    DistillConfig,
+    EvalConfig,
+    LteConfig,
+    RunConfig,
+    ScheduleConfig,
+)
+from nayer_cli.device import resolve_device
+from nayer_cli.engine import Plan
+from nayer_cli.errors import ConfigError, InputError
+from nayer_cli.labelled import LabelledImages, open_images
+from nayer_cli.labels import read_labels
+from nayer_cli.model import Classifier, Normalized, load_classifier
+from nayer_cli.precision import Precision
+from nayer_cli.rng import Streams
+from nayer_cli.student import Student
+from nayer_cli.types import ImageShape
+
+HOLDOUT = 1000  # images kept from the student where there is no evaluation data
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how a run computes."""
+
+    device: torch.device
+    precision: Precision
+    rng: Streams
+
+
+def machine(config: RunConfig) -> Machine:
+    """Choose device and precision, and seed every random generator."""
+    device = resolve_device(config.device)
+    torch.manual_seed(config.seed)
+    return Machine(device, precision.choose(config.amp, device), Streams(config.seed, device))
+
+
+def resolve(settings: Mapping[str, Any]) -> tuple[DistillConfig, Classifier]:
+    """Lay `settings` (dotted keys) over a preset and check them; load the teacher, which decides the preset `auto`.
+
+    Raises:
+        ConfigError: a setting is unknown or out of range.
+        InputError: the teacher cannot be loaded.
+
+    """
+    given = {key: value for key, value in settings.items() if value is not None}
+    method = str(given.get("method.name", "nayer"))
+    teacher = None
+    preset = str(given.get("preset", "auto"))
+    if preset == "auto" and not given.get("teacher.name"):
+        preset = "digits"
+    elif preset == "auto":
+        teacher = load_classifier(configuration.build(DistillConfig, given).teacher)
+        preset = preset_for(teacher.num_classes, teacher.shape)
+        layer = _hyper_parameters(configuration.read_preset(preset, method))
+    if teacher is None:
+        layer = configuration.read_preset(preset, method)
+    layer = layer | given | {"preset": preset, "method.name": method}
+    config = configuration.build(DistillConfig, layer)
+    config = replace(config, method=vars(method_config(config.method)))
+    return config, teacher or load_classifier(config.teacher)
+
+
+def method_config(settings: Mapping[str, Any]) -> Any:
+    """Check the settings of a method against its own `Config`, and make that."""
+    config_class = plugins.load("methods", settings["name"]).Config
+    return configuration.build(config_class, dict(settings), "method.")
+
+
+def preset_for(classes: int, shape: ImageShape) -> str:
+    """Name of the preset whose data set is nearest to a teacher's number of classes and image size."""
+    side = max(shape.height, shape.width)
+    if side > 96:
+        return "imagenet"
+    if side > 48:
+        return "tiny-imagenet"
+    return "cifar10" if classes <= 20 else "cifar100"
+
+
+def _hyper_parameters(preset: Mapping[str, Any]) -> dict[str, Any]:
+    """A preset chosen by size says nothing about which data set it is: leave out models, names and data."""
+    facts = ("teacher.", "student.", "lte.", "eval.data", "eval.split")
+    return {key: value for key, value in preset.items() if not key.startswith(facts)}
+
+
+def plan(schedule: ScheduleConfig) -> Plan:
+    """Take the engine's plan out of the settings."""
+    return Plan(
+        epochs=schedule.epochs,
+        warmup_epochs=schedule.warmup_epochs,
+        cycles=schedule.cycles,
+        rounds=schedule.rounds,
+        warmup_rounds=schedule.warmup_rounds,
+        kd_steps=schedule.kd_steps,
+    )
+
+
+def model(classifier: Classifier, computer: Machine) -> Normalized:
+    """Wrap a network so that it takes images in [0, 1], on the device, in the layout that convolutions like."""
+    wrapped = Normalized(classifier.network, classifier.normalization, computer.precision)
+    return wrapped.to(computer.device).to(memory_format=torch.channels_last)
+
+
+def student(network: nn.Module, config: RunConfig) -> Student:
+    """Give the student's network its optimizer."""
+    optimizer = config.optimizer
+    return Student(
+        network.train(),
+        optimizer=optimizer.name,
+        lr=optimizer.lr,
+        lr_min=optimizer.lr_min,
+        momentum=optimizer.momentum,
+        weight_decay=optimizer.weight_decay,
+        epochs=config.schedule.epochs,
+    )
+
+
+def augment(settings: AugmentConfig, shape: ImageShape) -> Augment:
+    """Crop by an eighth of the side unless told otherwise."""
+    pad = min(shape.height, shape.width) // 8 if settings.pad is None else settings.pad
+    return Augment(pad, settings.flip)
+
+
+def class_names(lte: LteConfig, teacher: Classifier) -> tuple[str, ...]:
+    """Names of the teacher's classes: those of `--labels`, or those that the teacher's checkpoint carries.
+
+    Raises:
+        InputError: there are none, or not as many as the teacher has outputs.
+
+    """
+    names = read_labels(lte.labels, lte.dedupe) if lte.labels else teacher.labels
+    if names is None:
+        raise InputError(
+            f"the teacher '{teacher.name}' does not carry class names",
+            hint="give them with --labels FILE, one name a line in index order",
+        )
+    if len(names) != teacher.num_classes:
+        first = f"; there is no name for class {len(names)}" if len(names) < teacher.num_classes else ""
+        raise InputError(
+            f"the teacher '{teacher.name}' has {teacher.num_classes} outputs, but {len(names)} class names "
+            f"were given ({lte.labels or 'by its checkpoint'}){first}",
+            hint="--labels must name every class, one a line, in index order",
+        )
+    return tuple(names)
+
+
+def bank(
+    settings: BankConfig, planned: int, shape: ImageShape, computer: Machine, folder: Path
+) -> MemoryBank:
+    """Make an empty bank for at most `planned` images, where its size lets it be."""
+    capacity = max(min(settings.capacity or planned, planned), 1)
+    size = capacity * shape.channels * shape.height * shape.width
+    place = settings.place
+    if place == "auto":
+        place = _place(size, settings.budget_gb * 1e9, computer.device)
+    file = None
+    if place == "disk":
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / "bank.mmap"
+    device = computer.device if place == "device" else torch.device("cpu")
+    return MemoryBank(capacity, shape, policy=settings.policy, device=device, file=file)
+
+
+def _place(size: int, budget: float, device: torch.device) -> str:
+    if device.type == "cuda" and size <= min(budget, 0.5 * torch.cuda.mem_get_info(device)[0]):
+        return "device"
+    return "host" if size <= budget else "disk"
+
+
+def evaluation_data(
+    settings: EvalConfig, classifier: Classifier, names: tuple[str, ...] | None
+) -> LabelledImages | None:
+    """Open the evaluation data, if there is any.
+
+    Raises:
+        ConfigError: a gate is set, but there is nothing to measure it on.
+
+    """
+    if settings.data is None:
+        if settings.min_top1 is not None or settings.max_drop is not None:
+            raise ConfigError("--min-top1 and --max-drop need evaluation data", hint="add --eval-data")
+        return None
+    return open_images(settings.data, split=settings.split, shape=classifier.shape, class_names=names, num_classes=classifier.num_classes)

@@ -1,0 +1,128 @@
+"""`nayer distill`: a student from a teacher, without data. `distill` is also the Python API."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nayer_cli import plugins
+from nayer_cli.bank import MemoryBank
+from nayer_cli.bankstore import BankStore
+from nayer_cli.config import DistillConfig
+from nayer_cli.critic import Critic
+from nayer_cli.engine import Engine
+from nayer_cli.errors import InputError
+from nayer_cli.lte import Pool, load_pool, save_pool
+from nayer_cli.method import LoopState, Method, Parts
+from nayer_cli.model import Classifier, new_classifier
+from nayer_cli.runlog import Listener, RunLog
+from nayer_cli.runs import assemble
+from nayer_cli.runs import folder as folders
+from nayer_cli.runs.embed import find_or_build_pool
+from nayer_cli.runs.folder import RunFolder
+from nayer_cli.runs.measure import Measure
+from nayer_cli.runs.recorder import Recorder
+from nayer_cli.runs.run import Job, carry_out, shorten
+
+
+def distill(
+    settings: Mapping[str, Any],
+    *,
+    listen: Listener | None = None,
+    resume: str | None = None,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Distill a student; return the result document (`docs/result.md`), which is also in the run directory.
+
+    Args:
+        settings: dotted keys, such as `{"teacher.name": "resnet50", "schedule.epochs": 300}`; see `docs/settings.md`.
+        listen: called with progress records.
+        resume: a run directory to continue; only settings that leave the run's meaning alone may differ.
+        dry_run: load everything, do one step of each phase, leave nothing on disk.
+
+    Raises:
+        NayerError: something foreseen is wrong; its class says what kind.
+
+    """
+    existing = folders.find(resume) if resume else None
+    config, teacher = assemble.resolve(folders.resumed_settings(existing, settings) if existing else settings)
+    if existing is None:
+        folders.check_vacant(config.output.out)
+    if dry_run:
+        config = shorten(config)
+    if not config.student.name:
+        raise InputError("no student is named", hint="add --student, for example --student resnet18")
+    student = new_classifier(config.student, teacher)
+    name = f"{folders.slug(teacher.name)}-{folders.slug(student.name)}"
+    with folders.run_folder(config.output.out, name, existing=existing, temporary=dry_run) as folder:
+        folder.start(config)
+        job = prepare(config, teacher, student, folder, RunLog(folder.metrics, listen))
+        return carry_out(job, resume=resume is not None, dry_run=dry_run)
+
+
+def prepare(
+    config: DistillConfig, teacher: Classifier, student: Classifier, folder: RunFolder, log: RunLog
+) -> Job:
+    """Put the parts together: teacher and student, LTE pool, method, bank, engine, recorder."""
+    computer = assemble.machine(config)
+    names = assemble.class_names(config.lte, teacher)
+    pool = _pool(config, names, folder, str(computer.device))
+    shape = teacher.shape
+    critic = Critic(assemble.model(teacher, computer))
+    if not critic.has_statistics:
+        log.note(
+            f"the teacher '{teacher.name}' has no BatchNorm2d: the term 'bn' is off, and total variation keeps the "
+            "images smooth instead",
+            level="warning",
+        )
+    learner = assemble.model(student, computer)
+    parts = Parts(
+        critic=critic,
+        pool=pool.embeddings.to(computer.device),
+        shape=shape,
+        augment=assemble.augment(config.augment, shape),
+        rng=computer.rng,
+        precision=computer.precision,
+        batch_size=config.schedule.batch_size,
+    )
+    settings = assemble.method_config(config.method)
+    method: Method = plugins.load("methods", settings.name).Method(settings, parts)
+    plan = assemble.plan(config.schedule)
+    planned = plan.images(method.batch)
+    bank = assemble.bank(config.bank, planned, shape, computer, folder.path)
+    data = assemble.evaluation_data(config.eval, teacher, names)
+    holdout = None if data else MemoryBank(assemble.HOLDOUT, shape, device=computer.device)
+    measure = Measure(
+        critic.teacher, data, holdout, device=computer.device, batch_size=config.eval.batch_size
+    )
+    recorder = Recorder(folder, log, measure, config.eval, config.output, names, BankStore(folder.bank, bank))
+    engine = Engine(
+        method=method,
+        student=assemble.student(learner, config),
+        bank=bank,
+        plan=plan,
+        rng=computer.rng,
+        state=LoopState(warmup_epochs=plan.warmup_epochs),
+        after_epoch=recorder.after_epoch,
+        listen=log,
+        holdout=holdout,
+    )
+    return Job(config, settings.name, teacher, student, engine, recorder, computer.device)
+
+
+def rebuild(config: DistillConfig, teacher: Classifier, folder: RunFolder) -> Job:
+    """Put a run together again as its newest checkpoint left it; nothing is written."""
+    job = prepare(config, teacher, new_classifier(config.student, teacher), folder, RunLog(None))
+    job.recorder.restore(job.engine)
+    return job
+
+
+def _pool(config: DistillConfig, names: tuple[str, ...], folder: RunFolder, device: str) -> Pool:
+    """Find or build the LTE pool, and keep a copy in the run directory: a resumed run reads that one."""
+    lte = config.lte
+    if folder.pool.is_file():
+        lte = replace(lte, file=str(folder.pool))
+    pool = load_pool(Path(lte.file), names) if lte.file else find_or_build_pool(lte, names, device)[0]
+    if not folder.pool.is_file():
+        save_pool(folder.pool, pool)
+    return pool

@@ -1,0 +1,132 @@
+"""The recipe of `nayer info`: what is installed, what this machine has, and what can be chosen."""
+
+import ast
+import os
+import platform
+import re
+from collections.abc import Iterator
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Any
+
+from nayer_cli import __version__, config, plugins
+from nayer_cli.errors import InputError, did_you_mean
+
+DISTRIBUTION = "nayer-cli"
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "sentence-transformers",
+    "transformers",
+    "huggingface-hub",
+    "safetensors",
+    "scikit-learn",
+    "numpy",
+    "typer",
+    "rich",
+)
+FOLDERS = ("methods", "generators", "encoders", "datasets")
+
+MISMATCH = "operator torchvision::nms does not exist"
+"""What torchvision says beside a torch of another build."""
+MEND_MISMATCH = "pip install --force-reinstall torch torchvision"
+"""Mends it: one command finds a pair that fits."""
+
+
+def describe_installation() -> dict[str, Any]:
+    """Return versions, extras, problems, devices, caches, and the plug-ins and presets to choose from."""
+    return {
+        "nayer": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "extras": {extra: {name: version(name) for name in names} for extra, names in extras().items()},
+        "problems": list(_problems()),
+        "devices": list(_devices()),
+        "caches": _caches(),
+        "presets": config.preset_names(),
+        **{folder: plugins.names(folder) for folder in FOLDERS},
+    }
+
+
+def describe_plugins(folder: str) -> dict[str, str]:
+    """Return the plug-ins of `folder` with the first line of each file, without importing any."""
+    files = Path(__file__).parents[1] / folder
+    return {name: _first_line(files / f"{name.replace('-', '_')}.py") for name in plugins.names(folder)}
+
+
+def find_models(pattern: str) -> list[str]:
+    """Return the names in timm's registry, ours included, that match a shell pattern such as `wrn*`.
+
+    Raises:
+        InputError: none does.
+
+    """
+    import timm
+
+    import nayer_cli.models  # noqa: F401 - adds our networks to the registry
+
+    names: list[str] = timm.list_models(pattern)
+    if not names:
+        known = did_you_mean(pattern, timm.list_models())
+        raise InputError(f"no network matches '{pattern}'{known}", hint=f"add stars: nayer info --models '*{pattern}*'")
+    return names
+
+
+def version(package: str) -> str | None:
+    """Return the version of an installed package, or None."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def extras() -> dict[str, list[str]]:
+    """Return the packages of each extra that is meant for users, as our own metadata have them."""
+    found: dict[str, list[str]] = {}
+    requirements = metadata.requires(DISTRIBUTION) if version(DISTRIBUTION) else None
+    for requirement in requirements or ():
+        package = re.match(r"[\w.-]+", requirement)
+        extra = re.search(r"extra == ['\"]([\w-]+)['\"]", requirement)
+        if package and extra and package[0] != DISTRIBUTION and extra[1] != "dev":
+            found.setdefault(extra[1], []).append(package[0])
+    return found
+
+
+def _first_line(file: Path) -> str:
+    return (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").partition("\n")[0]
+
+
+def _problems() -> Iterator[dict[str, str]]:
+    """Yield what is broken, each with the command that mends it."""
+    try:
+        import_module("torchvision")
+    except Exception as error:  # whatever it is, it is the answer
+        mend = MEND_MISMATCH if MISMATCH in str(error) else "pip install --upgrade torch torchvision"
+        yield {"what": f"torchvision cannot be imported: {error}", "mend": mend}
+
+
+def _devices() -> Iterator[dict[str, str | float]]:
+    """Yield the devices that `--device` can name, with their memory in GB."""
+    import torch
+
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
+    yield {"device": "cpu", "name": f"{torch.get_num_threads()} threads", "gb": round(memory / 1e9, 1)}
+    for i in range(torch.cuda.device_count()):
+        about = torch.cuda.get_device_properties(i)
+        yield {"device": f"cuda:{i}", "name": about.name, "gb": round(about.total_memory / 1e9, 1)}
+
+
+def _caches() -> dict[str, str]:
+    """Return where pools and models are kept."""
+    import torch
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    from nayer_cli.lte import cache_folder
+
+    return {
+        "label-text embeddings": str(cache_folder(None)),
+        "Hugging Face hub": HF_HUB_CACHE,
+        "torch hub": torch.hub.get_dir(),
+    }

@@ -1,0 +1,66 @@
+"""What a student is measured by: labelled images where the user has some, otherwise agreement on held-back ones."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from nayer_cli.bank import MemoryBank
+from nayer_cli.evaluate import Outcomes, Scores, agreement, evaluate, measure, scores
+from nayer_cli.labelled import LabelledImages
+
+
+class Measure:
+    """Measures models on `data`, or by agreement with the teacher on `holdout` where there is no data.
+
+    Args:
+        teacher: the reference, mapping images in [0, 1] to logits; None when a network is trained from labels alone.
+        data: labelled images that no training saw.
+        holdout: synthetic images that the student never saw.
+
+    """
+
+    def __init__(
+        self,
+        teacher: nn.Module | None,
+        data: LabelledImages | None,
+        holdout: MemoryBank | None,
+        *,
+        device: torch.device,
+        batch_size: int,
+    ) -> None:
+        self.teacher, self.data, self.holdout = teacher, data, holdout
+        self.device, self.batch_size = device, batch_size
+        self._of_teacher: Outcomes | None = None
+
+    def student(self, model: nn.Module) -> dict[str, Any]:
+        """Scores of the student as they go into records and results."""
+        if self.data is not None:
+            return self._on_data(model, self.data)
+        if self.holdout is None or self.teacher is None or len(self.holdout) == 0:
+            return {}
+        images, _ = self.holdout.take(torch.arange(len(self.holdout), device=self.holdout.labels.device), self.device)
+        return {"agreement": agreement(model, self.teacher, images), "agreement_on": "held-back synthetic images"}
+
+    def of_teacher(self) -> dict[str, Any]:
+        """Scores of the teacher; empty without data."""
+        outcomes = self._teacher_outcomes()
+        return _plain(scores(outcomes)) if outcomes else {}
+
+    def _on_data(self, model: nn.Module, data: LabelledImages) -> dict[str, Any]:
+        reference = self._teacher_outcomes()
+        found = evaluate(model, data, device=self.device, batch_size=self.batch_size, reference=reference)
+        result = {**_plain(found.scores), "skipped": found.skipped}
+        if found.agreement is not None:
+            result |= {"agreement": found.agreement, "agreement_on": "evaluation data"}
+        return result
+
+    def _teacher_outcomes(self) -> Outcomes | None:
+        """What the teacher says of the data, asked once: it does not change."""
+        if self._of_teacher is None and self.teacher is not None and self.data is not None:
+            self._of_teacher = measure(self.teacher, self.data, device=self.device, batch_size=self.batch_size)
+        return self._of_teacher
+
+
+def _plain(found: Scores) -> dict[str, Any]:
+    return {**vars(found), "ci95": list(found.ci95)}

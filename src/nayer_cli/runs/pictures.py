@@ -1,0 +1,92 @@
+"""Pictures for people: grids of synthetic images with class names, and the curves of a run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from nayer_cli.files import write_atomically
+
+CAPTION = 14
+
+
+def draw_grid(
+    images: Tensor, labels: Tensor, names: Sequence[str], *, rows: int = 10, columns: int = 10
+) -> Image.Image:
+    """Draw one row per class, the first `rows` classes that occur, with the class name beside it.
+
+    Args:
+        images: uint8 `[N, C, H, W]`.
+        labels: `[N]`.
+        names: class names in index order.
+
+    """
+    classes = labels.unique()[:rows].tolist()
+    zoom = max(1, 48 // images.shape[-1])
+    height, width = images.shape[-2] * zoom, images.shape[-1] * zoom
+    font = ImageFont.load_default(CAPTION)
+    margin = max(int(font.getlength(_short(names[k]))) for k in classes) + 12
+    sheet = Image.new("RGB", (margin + columns * (width + 2), len(classes) * (height + 2)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for row, k in enumerate(classes):
+        top = row * (height + 2)
+        pen.text((4, top + (height - CAPTION) // 2), _short(names[k]), fill="black", font=font)
+        for column, image in enumerate(images[labels == k][:columns]):
+            sheet.paste(
+                to_pillow(image).resize((width, height), Image.Resampling.NEAREST),
+                (margin + column * (width + 2), top),
+            )
+    return sheet
+
+
+def to_pillow(image: Tensor) -> Image.Image:
+    """Make a Pillow image of uint8 `[C, H, W]` with 1 or 3 channels (others: the first alone)."""
+    channels = image if image.shape[0] == 3 else image[:1].expand(3, -1, -1)
+    return Image.fromarray(np.ascontiguousarray(channels.permute(1, 2, 0).cpu().numpy()))
+
+
+def save_png(path: Path, image: Image.Image) -> None:
+    """Write a PNG atomically."""
+    write_atomically(path, lambda temporary: image.save(temporary, format="PNG"))
+
+
+def draw_curves(path: Path, records: Sequence[dict[str, Any]]) -> bool:
+    """Draw accuracy and losses over the epochs to a PNG; False where matplotlib is not installed."""
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError:
+        return False
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    accuracy, losses = figure.subplots(1, 2)
+    for name in ("top1", "agreement"):
+        points = [(r["epoch"], r["student"][name]) for r in records if name in r.get("student", {})]
+        if points:
+            accuracy.plot(*zip(*points, strict=True), marker=".", label=name)
+    accuracy.set(xlabel="epoch", ylabel="fraction", ylim=(0, 1), title="student")
+    for name in sorted({name for r in records for name in r["losses"]}):
+        points = [(r["epoch"], r["losses"][name]) for r in records if name in r["losses"]]
+        losses.plot(*zip(*points, strict=True), marker=".", label=name)
+    losses.set(xlabel="epoch", title="unweighted losses", yscale="symlog")
+    for axes in (accuracy, losses):
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend()
+        axes.grid(alpha=0.3)
+    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=110))
+    return True
+
+
+def newest_of_each(labels: Tensor, count: int, newest: int, capacity: int) -> Tensor:
+    """Slots of the newest `count` images of each class in a bank's `labels` `[N]`, newest slot last written."""
+    order = (newest - 1 - torch.arange(len(labels))) % capacity
+    order = order[order < len(labels)]
+    recent = labels.cpu()[order]
+    return torch.cat([order[recent == k][:count] for k in recent.unique().tolist()])
+
+
+def _short(name: str) -> str:
+    first = name.split(",")[0]
+    return first if len(first) <= 24 else first[:23] + "…"

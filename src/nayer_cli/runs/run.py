@@ -1,0 +1,71 @@
+"""What `distill` and `train` have in common once their parts are put together."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from nayer_cli.config import DistillConfig, RunConfig, to_layer
+from nayer_cli.engine import Engine
+from nayer_cli.model import Classifier, parameters, save_classifier
+from nayer_cli.runs.card import model_card
+from nayer_cli.runs.recorder import Recorder
+
+
+@dataclass
+class Job:
+    """A run that is ready to start."""
+
+    config: RunConfig
+    method: str
+    teacher: Classifier | None
+    student: Classifier
+    engine: Engine
+    recorder: Recorder
+    device: torch.device
+
+
+def carry_out(job: Job, *, resume: bool, dry_run: bool) -> dict[str, Any]:
+    """Run the engine, save the student, write and return the result."""
+    engine, recorder = job.engine, job.recorder
+    if resume:
+        recorder.restore(engine)
+    recorder.log(_start(job))
+    engine.run()
+    teacher = _about(job.teacher) if job.teacher else {}
+    result = recorder.finish(engine, job.method, teacher, _about(job.student))
+    if dry_run:
+        result |= {"dry_run": True, "config": to_layer(job.config)}
+    extra = {
+        "teacher": job.teacher.name if job.teacher else None,
+        "method": job.method,
+        "seed": engine.rng.seed,
+    }
+    save_classifier(recorder.folder.student, job.student, card=model_card(result), extra=extra)
+    recorder.log({"event": "result", **result})
+    return result
+
+
+def shorten(config: DistillConfig) -> DistillConfig:
+    """Cut a configuration down to one round of one step, and one student step."""
+    schedule = replace(config.schedule, epochs=1, warmup_epochs=0, cycles=1, rounds=1, kd_steps=1)
+    method = config.method | ({"g_steps": 1} if "g_steps" in config.method else {})
+    return replace(config, schedule=schedule, method=method)
+
+
+def _start(job: Job) -> dict[str, Any]:
+    return {
+        "event": "start",
+        "run": str(job.recorder.folder.path),
+        "teacher": job.teacher.name if job.teacher else None,
+        "student": job.student.name,
+        "method": job.method,
+        "preset": getattr(job.config, "preset", None),
+        "epoch": job.engine.state.epoch,
+        "epochs": job.engine.plan.total,
+        "device": str(job.device),
+    }
+
+
+def _about(classifier: Classifier) -> dict[str, Any]:
+    return {"name": classifier.name, "parameters": parameters(classifier.network)}

@@ -1,0 +1,136 @@
+"""`nayer sample`: synthetic images of a run, from its memory bank or fresh from its generator."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from nayer_cli import config as configuration
+from nayer_cli.bank import MemoryBank
+from nayer_cli.bankstore import BankStore
+from nayer_cli.config import SampleConfig
+from nayer_cli.errors import InputError, did_you_mean
+from nayer_cli.files import write_json
+from nayer_cli.lte import load_pool
+from nayer_cli.runs import assemble, distill
+from nayer_cli.runs import folder as folders
+from nayer_cli.runs.folder import RunFolder
+from nayer_cli.runs.pictures import draw_grid, save_png, to_pillow
+from nayer_cli.types import ImageShape
+
+
+def sample(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Write images as `CLASS/NNNNN.png` folders, or as one grid.
+
+    Args:
+        settings: keys of `SampleConfig`.
+
+    Returns:
+        `images` (how many), `classes` (name → how many), `path` of the folder or grid, and `source`.
+
+    Raises:
+        InputError: not a run directory, no such class, or fewer images than asked for.
+
+    """
+    config = configuration.build(SampleConfig, {k: v for k, v in settings.items() if v is not None})
+    folder = folders.find(config.run)
+    names = load_pool(folder.pool).names
+    wanted = _class_indices(config.classes, names)
+    quota = config.per_class or -(-config.count // len(wanted))
+    pick = _from_bank if config.source == "bank" else _fresh
+    images, labels = _choose(*pick(folder, config, wanted, quota), wanted, quota)
+    if not config.per_class:
+        images, labels = images[: config.count], labels[: config.count]
+    if len(images) == 0:
+        raise InputError(
+            f"the bank of {folder.path} holds no image of these classes", hint="add --source generator"
+        )
+    path = (
+        _write_grid(config, images, labels, names)
+        if config.grid
+        else _write_folders(config, images, labels, names)
+    )
+    counts = {names[k]: int((labels == k).sum()) for k in labels.unique().tolist()}
+    return {"images": len(images), "classes": counts, "path": str(path), "source": config.source}
+
+
+def _class_indices(wanted: Sequence[int | str] | None, names: Sequence[str]) -> list[int]:
+    """Turn names or indices into indices; nothing means every class."""
+    known = {name: k for k, name in enumerate(names)} | {str(k): k for k in range(len(names))}
+    words = [str(word) for word in wanted or ()]
+    for word in words:
+        if word not in known:
+            raise InputError(
+                f"the run has no class '{word}'{did_you_mean(word, names)}", hint="name it, or its index"
+            )
+    return sorted({known[word] for word in words}) or list(range(len(names)))
+
+
+def _from_bank(
+    folder: RunFolder, config: SampleConfig, wanted: list[int], quota: int
+) -> tuple[Tensor, Tensor]:
+    """Read the bank as the newest checkpoint left it."""
+    manifest = folder.load_checkpoint()["bank"]
+    if manifest is None:
+        raise InputError(f"{folder.path} made no synthetic images: it is a run of nayer train")
+    bank = MemoryBank(manifest["capacity"], ImageShape(*manifest["shape"]))
+    BankStore(folder.bank, bank).load(manifest)
+    shuffled = torch.randperm(len(bank), generator=torch.Generator().manual_seed(config.seed))
+    return bank.images[shuffled], bank.labels[shuffled]
+
+
+def _fresh(folder: RunFolder, config: SampleConfig, wanted: list[int], quota: int) -> tuple[Tensor, Tensor]:
+    """Run new rounds of synthesis from the newest checkpoint until there are enough images of every class."""
+    settings = configuration.read_file(folder.config) | {"device": config.device, "seed": config.seed}
+    resolved, teacher = assemble.resolve(settings)
+    engine = distill.rebuild(resolved, teacher, folder).engine
+    engine.rng.reseed(config.seed)
+    images, labels = [], []
+    counts = torch.zeros(teacher.num_classes, dtype=torch.long)
+    with engine.student.frozen() as student:
+        while counts[wanted].min() < quota:
+            engine.state.round += 1
+            batch = engine.method.synthesize(student, engine.state)
+            images.append((batch.images.float() * 255).round().to(torch.uint8).cpu())
+            labels.append(batch.labels.cpu())
+            counts += labels[-1].bincount(minlength=len(counts))
+    return torch.cat(images), torch.cat(labels)
+
+
+def _choose(images: Tensor, labels: Tensor, wanted: list[int], quota: int) -> tuple[Tensor, Tensor]:
+    """Take the first `quota` images of each wanted class, classes taking turns."""
+    turns = [(labels == k).nonzero().squeeze(1)[:quota].tolist() for k in wanted]
+    order = [turn[i] for i in range(quota) for turn in turns if i < len(turn)]
+    return images[order], labels[order]
+
+
+def _write_folders(config: SampleConfig, images: Tensor, labels: Tensor, names: Sequence[str]) -> Path:
+    """Write one folder for each class and a manifest with the original names."""
+    root = Path(config.out or f"{config.run}/images")
+    folders.check_vacant(str(root))
+    for number, (image, k) in enumerate(zip(images, labels.tolist(), strict=True)):
+        save_png(root / _folder_name(k, names) / f"{number:05d}.png", _scaled(image, config.upscale))
+    manifest = {_folder_name(k, names): {"index": k, "name": names[k]} for k in labels.unique().tolist()}
+    write_json(root / "manifest.json", manifest)
+    return root
+
+
+def _write_grid(config: SampleConfig, images: Tensor, labels: Tensor, names: Sequence[str]) -> Path:
+    path = Path(str(config.grid))
+    rows = len(labels.unique())
+    columns = int(labels.bincount().max())
+    save_png(path, draw_grid(images, labels, names, rows=rows, columns=columns))
+    return path
+
+
+def _folder_name(index: int, names: Sequence[str]) -> str:
+    """A safe name whatever the class is called: the index makes it unique, the slug readable."""
+    return f"{index:05d}-{folders.slug(names[index].split(',')[0]).lower()}"
+
+
+def _scaled(image: Tensor, factor: int) -> Image.Image:
+    picture = to_pillow(image)
+    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)

@@ -1,0 +1,179 @@
+"""`nayer train`: a network from real, labelled images; with a teacher, plain distillation on them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nayer_cli import config as configuration
+from nayer_cli import dataset, losses, plugins
+from nayer_cli.augment import Augment
+from nayer_cli.bank import MemoryBank
+from nayer_cli.config import BankConfig, TrainConfig
+from nayer_cli.critic import Critic
+from nayer_cli.engine import Engine, Plan
+from nayer_cli.errors import InputError
+from nayer_cli.labelled import LabelledImages, open_images
+from nayer_cli.method import Batch, LoopState, Method
+from nayer_cli.model import Classifier, load_classifier, new_classifier, new_network
+from nayer_cli.rng import Streams
+from nayer_cli.runlog import Listener, RunLog
+from nayer_cli.runs import assemble
+from nayer_cli.runs import folder as folders
+from nayer_cli.runs.folder import RunFolder
+from nayer_cli.runs.measure import Measure
+from nayer_cli.runs.recorder import Recorder
+from nayer_cli.runs.run import Job, carry_out
+from nayer_cli.types import ImageShape
+
+
+class Supervised(Method):
+    """Learning from labels, and from a teacher where there is one: the bank holds real images, no round makes any.
+
+    Args:
+        teacher: whom to learn from besides, or None.
+        augment, rng, batch_size: how the bank is sampled.
+        config: weights of the losses.
+    """
+
+    def __init__(
+        self, teacher: Critic | None, augment: Augment, rng: Streams, batch_size: int, config: TrainConfig
+    ) -> None:
+        nn.Module.__init__(self)  # without `Parts`: there is nothing to synthesize with
+        # A tuple keeps the teacher out of this module's own state.
+        self.teacher, self.config = (teacher,), config
+        self.augment, self.rng, self.batch_size = augment, rng, batch_size
+
+    def replay(self, bank: MemoryBank, steps: int) -> Iterator[Batch]:
+        """Yield augmented batches of real images."""
+        for images, labels in bank.batches(self.batch_size, steps, self.rng["replay"]):
+            yield Batch(self.augment(images, self.rng["augment"]), labels)
+
+    def student_loss(self, student: nn.Module, batch: Batch) -> Tensor:
+        """ce · cross-entropy + kl · T² KL(t ‖ s) (Hinton et al. 2015)."""
+        logits, config = student(batch.images), self.config
+        loss = config.ce * losses.cross_entropy(logits, batch.labels)
+        for teacher in filter(None, self.teacher):
+            t = teacher.logits(batch.images)
+            loss = loss + config.kl * losses.distillation_kl(t, logits, config.temperature)
+        return loss
+
+
+def train(
+    settings: Mapping[str, Any],
+    *,
+    listen: Listener | None = None,
+    resume: str | None = None,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Train a network on labelled images; return the result document (`docs/result.md`).
+
+    The images are decoded once, at the network's size, into memory (or a memory-mapped file above the budget).
+
+    Args:
+        settings: dotted keys of `TrainConfig`, such as `{"student.name": "wrn_40_2", "data": "train.tar"}`.
+        listen: called with progress records.
+        resume: a run directory to continue.
+        dry_run: load everything, do one step, leave nothing on disk.
+
+    Raises:
+        NayerError: something foreseen is wrong; its class says what kind.
+
+    """
+    existing = folders.find(resume) if resume else None
+    config = configuration.build(
+        TrainConfig, folders.resumed_settings(existing, settings) if existing else _given(settings)
+    )
+    if existing is None:
+        folders.check_vacant(config.output.out)
+    for key, value in (("--model", config.student.name), ("--data", config.data)):
+        if not value:
+            raise InputError(
+                f"{key} is missing", hint="for example: nayer train --model wrn_16_2 --data train.tar"
+            )
+    teacher = load_classifier(config.teacher) if config.teacher.name else None
+    name = f"train-{folders.slug(config.student.name)}"
+    with folders.run_folder(config.output.out, name, existing=existing, temporary=dry_run) as folder:
+        folder.start(config)
+        job = prepare(config, teacher, folder, RunLog(folder.metrics, listen), steps=1 if dry_run else None)
+        return carry_out(job, resume=resume is not None, dry_run=dry_run)
+
+
+def prepare(
+    config: TrainConfig, teacher: Classifier | None, folder: RunFolder, log: RunLog, steps: int | None
+) -> Job:
+    """Put the parts together: images, network, engine, recorder."""
+    computer = assemble.machine(config)
+    classifier, data = _network_and_data(config, teacher)
+    bank = _fill_bank(data, classifier.shape, computer, folder)
+    critic = Critic(assemble.model(teacher, computer)) if teacher else None
+    model = assemble.model(classifier, computer)
+    augment = assemble.augment(config.augment, classifier.shape)
+    method = Supervised(critic, augment, computer.rng, config.schedule.batch_size, config)
+    measured = assemble.evaluation_data(config.eval, classifier, tuple(data.class_names or ()) or None)
+    measure = Measure(
+        critic.teacher if critic else None,
+        measured,
+        None,
+        device=computer.device,
+        batch_size=config.eval.batch_size,
+    )
+    names = classifier.labels or [str(k) for k in range(classifier.num_classes)]
+    recorder = Recorder(folder, log, measure, config.eval, config.output, names, store=None)
+    kd_steps = steps or max(len(bank) // config.schedule.batch_size, 1)
+    epochs = 1 if steps else config.schedule.epochs
+    engine = Engine(
+        method=method,
+        student=assemble.student(model, config),
+        bank=bank,
+        plan=Plan(epochs, warmup_epochs=0, cycles=1, rounds=0, warmup_rounds=0, kd_steps=kd_steps),
+        rng=computer.rng,
+        state=LoopState(),
+        after_epoch=recorder.after_epoch,
+        listen=log,
+    )
+    return Job(config, "supervised", teacher, classifier, engine, recorder, computer.device)
+
+
+def _network_and_data(config: TrainConfig, teacher: Classifier | None) -> tuple[Classifier, LabelledImages]:
+    """Open the images and create the network for them; each decides a part of the other.
+
+    The classes are the data's, the image size is the network's (or the teacher's), and the normalization the teacher's,
+    the data set's customary one, or the architecture's.
+    """
+    if teacher:
+        classifier = new_classifier(config.student, teacher)
+        return classifier, _open(config, classifier.shape, classifier.labels)
+    facts = dataset.find(config.data) if config.data in plugins.names("datasets") else None
+    probe = new_network(config.student, config.student.num_classes or 2, shape=facts.shape if facts else None)
+    data = _open(config, probe.shape, facts.class_names if facts else None)
+    if data.class_names is None and config.student.num_classes is None:
+        raise InputError(
+            f"{config.data} does not name its classes", hint="say how many there are with --num-classes"
+        )
+    count = config.student.num_classes or len(data.class_names or ())
+    normalization = facts.normalization if facts else None
+    classifier = new_network(
+        config.student, count, data.class_names, shape=probe.shape, normalization=normalization
+    )
+    return classifier, data
+
+
+def _open(config: TrainConfig, shape: ImageShape, names: Sequence[str] | None) -> LabelledImages:
+    return open_images(config.data, split=config.split, shape=shape, class_names=names)
+
+
+def _fill_bank(
+    data: LabelledImages, shape: ImageShape, computer: assemble.Machine, folder: RunFolder
+) -> MemoryBank:
+    """Decode all images once, as uint8, to where the engine samples them."""
+    bank = assemble.bank(BankConfig(), len(data), shape, computer, folder.path)
+    for images, labels in data.batches(1024):
+        bank.put(torch.arange(bank.added, bank.added + len(images)), images, labels)
+        bank.added += len(images)
+    return bank
+
+
+def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if value is not None}

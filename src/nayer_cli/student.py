@@ -1,0 +1,80 @@
+"""The student: its network, and one update of it."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nayer_cli.method import Batch
+
+Loss = Callable[[nn.Module, Batch], Tensor]
+
+
+class Student:
+    """A network that maps images in [0, 1] to logits, its optimizer, and a learning rate that follows a cosine.
+
+    Args:
+        model: the network.
+        optimizer: `sgd` (with momentum) or `adam`.
+        lr: learning rate of the first epoch.
+        lr_min: learning rate that the cosine ends at.
+        epochs: epochs over which the cosine falls.
+
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        optimizer: str,
+        lr: float,
+        lr_min: float,
+        momentum: float,
+        weight_decay: float,
+        epochs: int,
+    ) -> None:
+        self.model = model
+        self.lr, self.lr_min, self.epochs = lr, lr_min, epochs
+        if optimizer == "adam":
+            self.optimizer: torch.optim.Optimizer = torch.optim.Adam(
+                model.parameters(), lr=lr, weight_decay=weight_decay, fused=True
+            )
+        else:
+            self.optimizer = torch.optim.SGD(
+                model.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay, fused=True
+            )
+
+    def start_epoch(self, epoch: int) -> None:
+        """Set the learning rate for student epoch `epoch`, counted from 0."""
+        cosine = (1 + math.cos(math.pi * min(epoch / max(self.epochs, 1), 1))) / 2
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr_min + (self.lr - self.lr_min) * cosine
+
+    def step(self, loss: Loss, batch: Batch) -> Tensor:
+        """Update the network once; return the loss, detached, still on the device."""
+        value = loss(self.model, batch)
+        self.optimizer.zero_grad()
+        value.backward()
+        self.optimizer.step()
+        return value.detach()
+
+    @contextmanager
+    def frozen(self) -> Iterator[nn.Module]:
+        """Within the block the network is in evaluation mode and gathers no gradients; statistics cannot change."""
+        self.model.eval().requires_grad_(False)
+        try:
+            yield self.model
+        finally:
+            self.model.train().requires_grad_(True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights and optimizer."""
+        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])

@@ -1,0 +1,65 @@
+import errno
+import pickle
+
+import pytest
+import torch
+import typer
+
+from nayer_cli.cli import faults
+from nayer_cli.errors import GateMissed, RunFailed
+
+
+def torch_cannot_allocate():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**50, dtype=torch.uint8)
+    return caught.value
+
+
+def caused(error, cause):
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (GateMissed("top1 is low"), 1, "top1 is low"),
+        (typer.BadParameter("no number"), 2, "no number"),
+        (torch_cannot_allocate(), 3, "out of memory"),
+        (torch.OutOfMemoryError("CUDA out of memory."), 3, "CUDA out of memory."),
+        (MemoryError(), 3, "out of memory"),
+        (ModuleNotFoundError("No module named 'gensim'", name="gensim"), 3, "'gensim' is not installed"),
+        (OSError(errno.ENOSPC, "No space left on device", "metrics.jsonl"), 3, "metrics.jsonl"),
+        (RuntimeError("operator torchvision::nms does not exist"), 3, "different builds"),
+        (RunFailed("diverged"), 4, "diverged"),
+        (KeyError("x"), 70, "KeyError"),
+        (ModuleNotFoundError("No module named 'nayer_cli.x'", name="nayer_cli.x"), 70, "nayer_cli.x"),
+        (caused(typer.Abort(), EOFError("cut off")), 70, "cut off"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (SystemExit(143), 143, "terminated"),
+    ],
+)
+def test_every_fault_has_its_code_and_a_sentence(error, code, words):
+    fault = faults.explain(error)
+    assert fault.exit_code == code
+    assert words in str(fault)
+    assert fault.exit_code in (1, 4, 70, 130, 143) or fault.hint
+
+
+def test_a_bug_leaves_its_traceback_in_a_file_and_says_where(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(pickle.UnpicklingError) as caught:
+        pickle.loads(b"x")
+    assert faults.report(caught.value, debug=False) == 70
+    (file,) = tmp_path.iterdir()
+    error, hint = capsys.readouterr().err.splitlines()
+    assert error.startswith("error: UnpicklingError:")
+    assert str(file) in hint
+    assert "Traceback" in file.read_text()
+
+
+def test_debug_shows_the_traceback(capsys):
+    assert faults.report(RunFailed("diverged"), debug=True) == 4
+    err = capsys.readouterr().err
+    assert "nayer_cli.errors.RunFailed: diverged" in err
+    assert err.endswith("error: diverged\n")

@@ -1,0 +1,88 @@
+import pytest
+
+from nayer_cli.cli import results
+from nayer_cli.errors import GateMissed
+
+RUN = {
+    "run": "runs/one",
+    "teacher": {"name": "big", "parameters": 2000, "top1": 0.9, "top5": 0.99, "ci95": [0.88, 0.92]},
+    "student": {
+        "name": "small",
+        "parameters": 1000,
+        "top1": 0.8,
+        "top5": 0.98,
+        "ci95": [0.78, 0.82],
+        "agreement": 0.85,
+        "agreement_on": "evaluation data",
+    },
+    "best_oracle": {"top1": 0.81, "epoch": 3},
+    "seconds": {"total": 3725.4},
+    "gates": [],
+}
+MEASURED = {
+    "model": "small",
+    "top1": 0.8,
+    "top5": 0.98,
+    "ci95": [0.78, 0.82],
+    "loss": 0.5,
+    "ece": 0.01,
+    "n": 1000,
+    "agreement": None,
+    "drop": 0.1,
+    "parameters": 1000,
+}
+
+
+def test_a_run_is_a_table_of_teacher_and_student():
+    rows = {name: cells for name, *cells in results.run_rows(RUN)}
+    assert rows["top-1"] == ["90.00 %", "80.00 %"]
+    assert rows["parameters"] == ["2,000", "1,000"]
+    assert rows["agreement on evaluation data"] == ["", "85.00 %"]
+    assert rows["time"] == ["", "1:02:05"]
+
+
+def test_a_run_without_evaluation_data_says_so():
+    student = {"name": "s", "parameters": 1, "agreement": 0.9, "agreement_on": "held-back synthetic images"}
+    rows = {name: cells for name, *cells in results.run_rows(RUN | {"student": student, "teacher": None})}
+    assert rows["top-1"] == ["–", "–"]
+    assert rows["agreement on held-back synthetic images, not accuracy"] == ["", "90.00 %"]
+
+
+def test_a_dry_run_shows_the_settings_that_it_would_have():
+    rows = results.run_rows(RUN | {"dry_run": True, "config": {"seed": 3}})
+    assert ("seed", "3") in rows
+
+
+def test_a_comparison_begins_with_the_reference():
+    document = {"reference": MEASURED | {"model": "big", "drop": None}, "results": [MEASURED]}
+    headings, first, second = results.evaluation_rows(document)
+    assert (first[0], second[0]) == ("big", "small")
+    assert dict(zip(headings, second, strict=True))["95 % interval"] == "78.00 to 82.00 %"
+    assert len(results.evaluation_rows(document | {"reference": None})) == 2
+
+
+def test_a_missed_gate_is_raised_with_its_figures():
+    gate = {"model": "small", "metric": "top1", "op": ">=", "threshold": 0.9, "value": 0.8, "passed": False}
+    with pytest.raises(GateMissed, match=r"top1 of small is 0.8000, but >= 0.9 is wanted") as caught:
+        results.check_gates({"gates": [gate, gate | {"passed": True}]})
+    assert caught.value.exit_code == 1
+    results.check_gates({"gates": [gate | {"passed": True}]})
+
+
+def test_a_missing_extra_comes_with_the_command_that_adds_it():
+    document = {
+        "nayer": "1",
+        "python": "3",
+        "platform": "x",
+        "packages": {"torch": None},
+        "extras": {"doc2vec": {"gensim": None}, "report": {"matplotlib": "3.8"}},
+        "problems": [{"what": "broken", "mend": "mend it"}],
+        "devices": [],
+        "caches": {},
+        "methods": ["a", "b"],
+    }
+    rows = dict(results.installation_rows(document)[1:])
+    assert rows["torch"] == "missing"
+    assert rows["extra doc2vec"] == "missing: pip install 'nayer-cli[doc2vec]'"
+    assert (rows["extra report"], rows["methods"]) == ("matplotlib 3.8", "a, b")
+    assert rows["problem"] == "broken; mend: mend it"

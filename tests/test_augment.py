@@ -1,0 +1,39 @@
+import torch
+from torch.autograd import gradcheck
+
+from nayer_cli.augment import Augment, shift_flip
+
+
+def test_shift_and_flip_by_hand():
+    image = torch.arange(9.0).view(1, 1, 3, 3)
+    one = torch.tensor([1])
+    shifted = shift_flip(image, one, torch.tensor([0]), torch.tensor([False]))
+    assert shifted[0, 0].tolist() == [[3, 4, 5], [6, 7, 8], [0, 0, 0]]
+    right = shift_flip(image, torch.tensor([0]), one, torch.tensor([True]))
+    assert right[0, 0].tolist() == [[0, 2, 1], [0, 5, 4], [0, 8, 7]]
+
+
+def test_equals_pad_crop_and_flip_image_by_image():
+    images = torch.rand(16, 3, 6, 5)
+    down, right = torch.randint(-2, 3, (2, 16))
+    flips = torch.rand(16) < 0.5
+    padded = torch.nn.functional.pad(images, (2, 2, 2, 2))
+    for i, result in enumerate(shift_flip(images, down, right, flips)):
+        top, left = 2 + down[i], 2 + right[i]
+        crop = padded[i, :, top : top + 6, left : left + 5]
+        assert torch.equal(result, crop.flip(2) if flips[i] else crop)
+
+
+def test_gradient_is_exact():
+    images = torch.rand(4, 2, 4, 5, dtype=torch.float64, requires_grad=True)
+    down, right = torch.tensor([1, -2, 0, 2]), torch.tensor([-1, 2, 1, 0])
+    flips = torch.tensor([True, False, True, False])
+    assert gradcheck(lambda x: shift_flip(x, down, right, flips), (images,))
+
+
+def test_every_image_gets_its_own_crop_and_the_same_seed_the_same_crops():
+    images = torch.rand(1, 1, 8, 8).expand(64, -1, -1, -1)
+    augment = Augment(pad=2, flip=True)
+    first = augment(images, torch.Generator().manual_seed(3))
+    assert len({image.numpy().tobytes() for image in first}) > 20
+    assert torch.equal(first, augment(images, torch.Generator().manual_seed(3)))

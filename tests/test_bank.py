@@ -1,0 +1,62 @@
+from pathlib import Path
+
+import torch
+
+from nayer_cli.bank import MemoryBank
+from nayer_cli.types import ImageShape
+
+SHAPE = ImageShape(1, 2, 2)
+
+
+def filled(count: int, capacity: int, **options: object) -> MemoryBank:
+    """A bank to which images of value n / 255 and label n were added one by one."""
+    bank = MemoryBank(capacity, SHAPE, **options)
+    generator = torch.Generator().manual_seed(0)
+    for n in range(count):
+        bank.add(torch.full((1, *SHAPE), n / 255), torch.tensor([n]), generator)
+    return bank
+
+
+def test_fifo_keeps_the_newest():
+    assert sorted(filled(10, 4).labels.tolist()) == [6, 7, 8, 9]
+
+
+def test_one_batch_larger_than_the_bank_leaves_its_end():
+    bank = MemoryBank(3, SHAPE)
+    bank.add(torch.zeros(8, *SHAPE), torch.arange(8), torch.Generator())
+    assert sorted(bank.labels.tolist()) == [5, 6, 7]
+
+
+def test_reservoir_keeps_a_uniform_sample():
+    kept = torch.zeros(40)
+    for seed in range(300):
+        bank = MemoryBank(10, SHAPE, policy="reservoir")
+        generator = torch.Generator().manual_seed(seed)
+        for start in range(0, 40, 8):
+            bank.add(torch.zeros(8, *SHAPE), torch.arange(start, start + 8), generator)
+        kept[bank.labels] += 1
+    assert (kept / 300 - 0.25).abs().max() < 0.12
+
+
+def test_images_come_back_rounded_to_256_levels():
+    bank = MemoryBank(50, SHAPE)
+    images = torch.rand(50, *SHAPE)
+    bank.add(images, torch.zeros(50, dtype=torch.long), torch.Generator())
+    assert (bank.take(torch.arange(50))[0] - images).abs().max() <= 0.5 / 255 + 1e-6
+
+
+def test_a_pass_shows_every_image_once():
+    batches = list(filled(12, 12).batches(4, 3, torch.Generator().manual_seed(1)))
+    assert sorted(torch.cat([labels for _, labels in batches]).tolist()) == list(range(12))
+    assert all(torch.equal((images[:, 0, 0, 0] * 255).round().long(), labels) for images, labels in batches)
+
+
+def test_a_batch_may_be_larger_than_the_bank():
+    images, _ = next(filled(3, 8).batches(7, 1, torch.Generator()))
+    assert len(images) == 7
+
+
+def test_a_memory_mapped_bank_holds_the_same(tmp_path: Path):
+    mapped = filled(6, 4, file=tmp_path / "bank.mmap")
+    assert torch.equal(mapped.images, filled(6, 4).images)
+    assert (tmp_path / "bank.mmap").stat().st_size == 4 * 4

@@ -1,0 +1,56 @@
+import torch
+from torch.autograd import gradcheck
+
+from nayer_cli.critic import Critic, channel_statistics
+from tiny import network, normalized
+
+
+def test_statistics_are_those_of_the_inputs_of_every_batch_norm():
+    critic = Critic(normalized())
+    images = torch.rand(5, 3, 8, 8)
+    inner = critic.teacher.network
+    before_first = inner[0]((images - 0.5) / 0.25)
+    before_second = inner[3](inner[2](inner[1](before_first)))
+    statistics = critic.judge(images).statistics
+    for index, x in enumerate((before_first, before_second)):
+        part = critic.members[:, index].bool()
+        torch.testing.assert_close(statistics.mean[part], x.mean((0, 2, 3)))
+        torch.testing.assert_close(statistics.var[part], x.var((0, 2, 3), correction=0))
+
+
+def test_the_gradient_of_the_statistics_is_exact():
+    x = torch.randn(3, 2, 4, 3, dtype=torch.float64, requires_grad=True)
+
+    def in_double(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return channel_statistics(x)
+
+    assert gradcheck(in_double, (x,))
+
+
+def test_running_statistics_are_taken_in_module_order():
+    critic = Critic(normalized())
+    norms = [m for m in critic.teacher.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert torch.equal(critic.running.mean, torch.cat([norm.running_mean for norm in norms]))
+
+
+def test_a_critic_stays_in_evaluation_mode_and_gathers_no_gradients():
+    critic = Critic(normalized()).train()
+    images = torch.rand(4, 3, 8, 8, requires_grad=True)
+    critic.judge(images).logits.sum().backward()
+    assert not any(module.training for module in critic.modules())
+    assert images.grad is not None and all(p.grad is None for p in critic.parameters())
+
+
+def test_logits_do_not_pay_for_taps_and_carry_no_gradient():
+    critic = Critic(normalized())
+    images = torch.rand(4, 3, 8, 8, requires_grad=True)
+    assert not critic.logits(images).requires_grad
+    assert all(not module._forward_pre_hooks for module in critic.modules())
+
+
+def test_a_teacher_without_batch_norm_has_no_statistics():
+    teacher = normalized()
+    teacher.network = torch.nn.Sequential(*[m for m in network() if not isinstance(m, torch.nn.BatchNorm2d)])
+    critic = Critic(teacher)
+    assert not critic.has_statistics
+    assert critic.judge(torch.rand(2, 3, 8, 8)).statistics.mean.numel() == 0

@@ -1,0 +1,106 @@
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nayer_cli.bank import MemoryBank
+from nayer_cli.engine import Engine, Plan
+from nayer_cli.errors import RunFailed
+from nayer_cli.method import Batch, LoopState, Method, SynthBatch
+from nayer_cli.student import Student
+from tiny import SHAPE, normalized, parts
+
+PLAN = Plan(epochs=2, warmup_epochs=1, cycles=3, rounds=1, warmup_rounds=4, kd_steps=2)
+
+
+class Diary(Method):
+    """Writes down what the engine asks for."""
+
+    batch = 4
+
+    def __init__(self) -> None:
+        super().__init__(parts(batch_size=4))
+        self.pages: list[str] = []
+
+    def synthesize(self, student: nn.Module, state: LoopState) -> SynthBatch:
+        assert not student.training and not any(p.requires_grad for p in student.parameters())
+        self.pages.append(f"{state.epoch}.{state.round}{'w' if state.warming_up else ''}")
+        return SynthBatch(torch.rand(4, *SHAPE), torch.zeros(4, dtype=torch.long), {"ce": torch.tensor(2.0)})
+
+    def replay(self, bank: MemoryBank, steps: int) -> Iterator[Batch]:
+        self.pages.append(f"teach {steps} from {len(bank)}")
+        return super().replay(bank, steps)
+
+
+def engine(method: Method, **options: object) -> tuple[Engine, list[dict]]:
+    model = normalized(seed=1).train()
+    student = Student(model, optimizer="sgd", lr=0.1, lr_min=0, momentum=0.9, weight_decay=0, epochs=2)
+    records: list[dict] = []
+    made = Engine(
+        method=method,
+        student=student,
+        bank=MemoryBank(100, SHAPE),
+        plan=PLAN,
+        rng=method.parts.rng,
+        state=LoopState(warmup_epochs=1),
+        after_epoch=lambda engine, record: records.append(record),
+        **options,
+    )
+    return made, records
+
+
+def test_the_order_of_rounds_and_steps_is_the_plan():
+    method = Diary()
+    engine(method)[0].run()
+    assert method.pages[:4] == ["0.0w", "0.1w", "0.2w", "0.3w"]
+    assert method.pages[4:10] == [
+        "1.0",
+        "teach 2 from 20",
+        "1.1",
+        "teach 2 from 24",
+        "1.2",
+        "teach 2 from 28",
+    ]
+    assert method.pages[-1] == "teach 2 from 40"
+
+
+def test_records_count_images_and_hold_mean_losses():
+    made, records = engine(Diary())
+    made.run()
+    assert [r["images"] for r in records] == [16, 28, 40]
+    assert [r["seen"] for r in records] == [0, 24, 48]
+    assert records[1]["losses"]["ce"] == 2.0 and records[1]["losses"]["student"] > 0
+    assert [r["phase"] for r in records] == ["warm-up", "student", "student"]
+    assert set(made.meter.seconds) == {"synthesis", "student"}
+
+
+def test_images_planned_are_images_made():
+    made, records = engine(Diary())
+    made.run()
+    assert PLAN.images(4) == records[-1]["images"]
+
+
+def test_held_back_images_never_reach_the_bank():
+    holdout = MemoryBank(100, SHAPE)
+    made, _ = engine(Diary(), holdout=holdout, holdout_stride=4)
+    made.run()
+    assert (len(holdout), len(made.bank)) == (10, 30)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run():
+    class Broken(Diary):
+        def student_loss(self, student: nn.Module, batch: Batch) -> Tensor:
+            return super().student_loss(student, batch) * float("nan")
+
+    with pytest.raises(RunFailed, match="'student' is not finite in epoch"):
+        engine(Broken())[0].run()
+
+
+def test_the_student_learns_and_its_statistics_change_only_in_its_own_steps():
+    made, _ = engine(Diary())
+    before = {key: value.clone() for key, value in made.student.model.state_dict().items()}
+    made._synthesize(3)
+    assert all(torch.equal(value, before[key]) for key, value in made.student.model.state_dict().items())
+    made._teach(2, 0)
+    assert not torch.equal(made.student.model.network[1].running_mean, before["network.1.running_mean"])

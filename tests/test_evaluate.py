@@ -1,0 +1,121 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from nayer_cli.errors import InputError, RunFailed
+from nayer_cli.evaluate import (
+    agreement,
+    evaluate,
+    evaluating,
+    expected_calibration_error,
+    measure,
+    wilson_interval,
+)
+from nayer_cli.labelled import LabelledImages
+from nayer_cli.source import ArraySource
+from nayer_cli.types import ImageShape
+
+CPU = torch.device("cpu")
+
+
+class Lookup(nn.Module):
+    """Reads the row of a logit table off the first pixel."""
+
+    def __init__(self, table):
+        super().__init__()
+        self.table = nn.Parameter(torch.as_tensor(table, dtype=torch.float32))
+        self.norm = nn.BatchNorm2d(1)
+
+    def forward(self, images):
+        assert float(images.min()) >= 0 and float(images.max()) <= 1
+        assert not self.training and not torch.is_grad_enabled()
+        return self.table[(images[:, 0, 0, 0] * 255).round().long()]
+
+
+def data(labels):
+    images = np.arange(len(labels), dtype=np.uint8)[:, None, None, None].repeat(2, 1).repeat(2, 2)
+    return LabelledImages(ArraySource(images, np.array(labels), None), ImageShape(1, 2, 2))
+
+
+def test_scores_equal_those_worked_out_by_hand():
+    logits = torch.randn(40, 7, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(40) % 7
+    got = evaluate(Lookup(logits), data(labels.tolist()), device=CPU, batch_size=16).scores
+    rank = (logits > logits.gather(1, labels[:, None])).sum(1)
+    assert got.n == 40
+    assert got.top1 == float((rank == 0).double().mean())
+    assert got.top5 == float((rank < 5).double().mean())
+    assert got.loss == pytest.approx(float(nn.functional.cross_entropy(logits, labels)), abs=1e-6)
+
+
+def test_top5_of_three_classes_is_top3():
+    assert evaluate(Lookup(torch.eye(3)), data([2, 0, 1]), device=CPU, batch_size=2).scores.top5 == 1.0
+
+
+def test_calibration_error_of_two_bins():
+    confidence = torch.tensor([0.95, 0.99, 0.55, 0.58])
+    correct = torch.tensor([True, True, False, True])
+    assert expected_calibration_error(confidence, correct) == pytest.approx((0.06 + 0.13) / 4)
+    assert expected_calibration_error(torch.ones(3), torch.ones(3, dtype=torch.bool)) == 0
+
+
+def test_bins_hold_their_upper_edge():
+    # 0.2 ends the third of 15 bins, 0.21 is in the fourth: their gaps must not cancel.
+    edge = expected_calibration_error(torch.tensor([0.2, 0.21]), torch.tensor([True, False]))
+    assert edge == pytest.approx((0.8 + 0.21) / 2)
+
+
+def test_wilson_interval_of_the_literature():
+    assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)  # Newcombe 1998, table I
+    assert wilson_interval(0, 20) == pytest.approx((0, 0.1611), abs=1e-4)
+    assert wilson_interval(20, 20)[1] == 1.0
+
+
+def test_a_reference_adds_agreement_and_drop():
+    labels = [0, 1, 0, 1]
+    model = Lookup([[1, 0], [1, 0], [1, 0], [0, 1]])
+    reference = Lookup([[1, 0], [0, 1], [1, 0], [0, 1]])
+    found = evaluate(model, data(labels), device=CPU, batch_size=3, reference=reference)
+    assert (found.scores.top1, found.reference.top1, found.agreement, found.drop) == (0.75, 1.0, 0.75, 0.25)
+    known = measure(reference, data(labels), device=CPU, batch_size=3)
+    assert evaluate(model, data(labels), device=CPU, batch_size=3, reference=known).agreement == 0.75
+
+
+def test_the_drop_is_a_difference_of_counts():
+    labels = [0] * 100
+    table = torch.eye(2)
+    model, reference = (Lookup(table[torch.tensor([0] * hits + [1] * (100 - hits))]) for hits in (93, 95))
+    assert evaluate(model, data(labels), device=CPU, batch_size=50, reference=reference).drop == 0.02
+    assert 0.95 - 0.93 != 0.02
+
+
+def test_modes_are_restored_module_by_module():
+    model = Lookup(torch.eye(2))
+    model.train()
+    model.norm.eval()
+    evaluate(model, data([0, 1]), device=CPU, batch_size=2)
+    assert (model.training, model.norm.training) == (True, False)
+    with pytest.raises(ZeroDivisionError), evaluating(model):
+        _ = 1 / 0
+    assert model.training
+
+
+def test_logits_that_are_not_finite_fail_the_run():
+    with pytest.raises(RunFailed, match="not finite on 1 of 2 images"):
+        evaluate(Lookup([[1, 0], [math.nan, 0]]), data([0, 1]), device=CPU, batch_size=2)
+
+
+def test_a_label_without_an_output_is_an_error():
+    with pytest.raises(InputError, match="label 5, but the model has 2 classes"):
+        evaluate(Lookup(torch.eye(2)), data([0, 5]), device=CPU, batch_size=2)
+
+
+def test_agreement_on_images_without_labels():
+    images = (torch.arange(4) / 255).view(4, 1, 1, 1)
+    one, other = Lookup(torch.eye(4)), Lookup(torch.eye(4)[[0, 1, 3, 2]])
+    assert agreement(one, other, images, batch_size=3) == 0.5
+    with pytest.raises(InputError, match="no images"):
+        agreement(one, other, images[:0])

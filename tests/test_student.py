@@ -1,0 +1,46 @@
+import pytest
+import torch
+
+from nayer_cli.method import Batch
+from nayer_cli.student import Student
+from tiny import normalized
+
+
+def student(name: str = "sgd") -> Student:
+    return Student(
+        normalized(seed=1).train(),
+        optimizer=name,
+        lr=0.2,
+        lr_min=0.02,
+        momentum=0.9,
+        weight_decay=1e-4,
+        epochs=10,
+    )
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_steps_lower_the_loss(name):
+    torch.manual_seed(0)
+    learner = student(name)
+    batch = Batch(torch.rand(16, 3, 8, 8), torch.arange(16) % 4)
+
+    def loss(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(model(batch.images), batch.labels)
+
+    values = [learner.step(loss, batch).item() for _ in range(10)]
+    assert values[-1] < values[0]
+
+
+def test_the_learning_rate_follows_a_cosine_from_lr_to_lr_min():
+    learner, rates = student(), []
+    for epoch in (0, 5, 10):
+        learner.start_epoch(epoch)
+        rates.append(learner.optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([0.2, 0.11, 0.02])
+
+
+def test_frozen_is_undone_afterwards():
+    learner = student()
+    with learner.frozen() as model:
+        assert not model.training and not any(p.requires_grad for p in model.parameters())
+    assert learner.model.training and all(p.requires_grad for p in learner.model.parameters())

@@ -1,0 +1,131 @@
+"""Write `docs/commands.md` and `docs/settings.md` from the program itself: `python tools/write_docs.py`."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from typer.main import get_command
+
+from nayer_cli import cli, config, plugins
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+WRITTEN = "<!-- Written by tools/write_docs.py: change the program, not this page. -->"
+
+COMMANDS_INTRODUCTION = """\
+Every option of every command. What has no option is set with `--set KEY=VALUE`; [settings.md](settings.md) lists all
+settings.
+
+**Precedence**, highest first: command line, `NAYER_*` variables, configuration file (`--config`), preset. Each option
+has a variable, and `NAYER_SET` holds assignments as `--set` does: `NAYER_SET='method.adv=1.0 lte.prompt="a {name}"'`.
+Unknown options, settings and variables are refused. With `--resume`, the run directory holds the settings, and only
+the command line can add to them.
+
+**Output.** The result goes to stdout: a small table, or one JSON document with `--json`. Progress, notes and errors go
+to stderr: a live display on a terminal, one line an epoch elsewhere, warnings and errors only with `--quiet`.
+`NO_COLOR` and `TERM=dumb` are honoured.
+
+| exit code | meaning |
+|---|---|
+| 0 | done |
+| 1 | a gate (`--min-top1`, `--max-drop`) was not met; the result is written and printed all the same |
+| 2 | usage, configuration or input is wrong |
+| 3 | the machine lacks something: an extra, a cached model, a device, memory |
+| 4 | the run failed |
+| 70 | a bug of ours |
+| 130, 141, 143 | Ctrl-C, closed pipe, SIGTERM |
+"""
+
+SETTINGS_INTRODUCTION = """\
+Every setting, as in `--set schedule.epochs=100`, or in a file for `--config`:
+
+```toml
+preset = "cifar10"
+
+[schedule]
+epochs = 100
+```
+
+Values are TOML; text needs no quotes on the command line, and a list may be written `0.5,0.5,0.5`. The defaults of
+`distill` are those without a preset.
+"""
+
+
+def pages() -> dict[Path, str]:
+    """Return the text of each page."""
+    return {
+        DOCS / "commands.md": "\n".join(["# Commands", "", WRITTEN, "", COMMANDS_INTRODUCTION, *_commands()]),
+        DOCS / "settings.md": "\n".join(["# Settings", "", WRITTEN, "", SETTINGS_INTRODUCTION, *_settings()]),
+    }
+
+
+def _commands() -> Iterator[str]:
+    commands: dict[str, Any] = get_command(cli.app).commands  # type: ignore[attr-defined]
+    for name, command in commands.items():
+        yield from (f"## nayer {name}", "", command.help, "")
+        yield from (f"- `{line}`: {what}" for line, what in cli.COMMANDS[name].EXAMPLES)
+        yield ""
+        panels: dict[str, list[Any]] = {}
+        for parameter in command.params:
+            panels.setdefault(parameter.rich_help_panel or "Arguments and options", []).append(parameter)
+        for panel, parameters in panels.items():
+            rows = [_option_row(parameter) for parameter in parameters]
+            yield from _table((panel, "", "default", "variable"), rows)
+
+
+def _option_row(parameter: Any) -> tuple[str, ...]:
+    is_option = parameter.param_type_name == "option"
+    flags = ", ".join(f"`{flag}`" for flag in parameter.opts) if is_option else ""
+    value = f"`{parameter.metavar}`" if parameter.metavar else ""
+    variable = "NAYER_SET" if parameter.name == "set" else parameter.envvar or ""
+    default = parameter.show_default if isinstance(parameter.show_default, str) else ""
+    return f"{flags} {value}".strip(), parameter.help, default, f"`{variable}`" if variable else ""
+
+
+def _settings() -> Iterator[str]:
+    for name, command in cli.COMMANDS.items():
+        if (schema := getattr(command, "SCHEMA", None)) is None:
+            continue
+        yield from (f"## nayer {name}", "", (schema.__doc__ or "").strip(), "")
+        settings = [(key, about) for key, about in config.describe(schema) if key != "method"]
+        yield from _table(("setting", "meaning", "default", "values"), [_setting_row(*one) for one in settings])
+    for name in plugins.names("methods"):
+        schema = plugins.load("methods", name).Config
+        yield from (f"## --method {name}", "", (schema.__doc__ or "").strip(), "")
+        rows = [_setting_row(*one) for one in config.describe(schema, "method.")]
+        yield from _table(("setting", "meaning", "default", "values"), rows)
+
+
+def _setting_row(key: str, about: Any) -> tuple[str, ...]:
+    default = about["default"]
+    shown = "" if default in (None, "", ()) else f"`{str(default).lower() if default in (True, False) else default}`"
+    return f"`{key}`", about["help"], shown, _values(about)
+
+
+def _values(about: Any) -> str:
+    """Describe what a setting admits: its choices, or its type and range."""
+    if about["choices"]:
+        return ", ".join(f"`{choice}`" for choice in about["choices"])
+    low, high = about["low"], about["high"]
+    bounds = f" {low} to {high}" if None not in (low, high) else f" ≥ {low}" if low is not None else ""
+    kind = about["type"]
+    name = kind.__name__ if isinstance(kind, type) else str(kind).removesuffix(" | None")
+    return re.sub(r"tuple\[(.*), \.\.\.\]", r"list of \1", name) + bounds
+
+
+def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(headings)} |"
+    yield "|---" * len(headings) + "|"
+    for row in rows:
+        yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |"
+    yield ""
+
+
+def main() -> None:
+    """Write the pages."""
+    for path, text in pages().items():
+        path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
