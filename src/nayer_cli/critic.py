@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nayer_cli.model import Normalized
@@ -97,12 +98,17 @@ def channel_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _ChannelStatistics(torch.autograd.Function):
-    """Autograd's own backward of `var_mean` makes several temporaries as large as x; this makes one."""
+    """Statistics and their gradient by BatchNorm's own kernels, which read x once and know its memory layout.
+
+    `torch.var_mean` takes twelve times as long on channels-last bfloat16 activations, and its backward makes several
+    temporaries as large as x.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        var, mean = torch.var_mean(wide, dim=(0, 2, 3), correction=0)
+        # Running statistics, which nobody reads here, make the kernel answer in their precision instead of x's.
+        unread = torch.zeros(2, x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
+        mean, var = torch.batch_norm_update_stats(x, unread[0], unread[1], 0.0)
         ctx.save_for_backward(x, mean)
         return mean, var
 
@@ -110,11 +116,12 @@ class _ChannelStatistics(torch.autograd.Function):
     def backward(ctx: Any, to_mean: Tensor, to_var: Tensor) -> Tensor:
         x, mean = ctx.saved_tensors
         count = x.numel() // x.shape[1]
-        # d var / dx = 2 (x − mean) / N and d mean / dx = 1 / N: linear in x, so a slope and an offset per channel.
+        # d var / dx = 2 (x − mean) / N and d mean / dx = 1 / N: linear in x, which a BatchNorm in evaluation mode with
+        # mean 0 and variance 1 computes in one pass.
         slope = to_var * (2 / count)
         offset = to_mean / count - slope * mean
-        shape = (1, -1, 1, 1)
-        return torch.addcmul(offset.to(x.dtype).view(shape), x, slope.to(x.dtype).view(shape))
+        zero, one = torch.zeros_like(mean), torch.ones_like(mean)
+        return F.batch_norm(x, zero, one, slope, offset, training=False, eps=0.0)
 
 
 def _buffer(value: Tensor | None) -> Tensor:

@@ -41,4 +41,4 @@ def command(
         from nayer_cli.runs.sample import sample
 
         result = sample(given)
-    output.result(result, fact_rows(result))
+    output.result(result, fact_rows({**result, "classes": len(result["classes"])}))
