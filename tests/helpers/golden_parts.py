@@ -1,7 +1,7 @@
-"""One setting in which NAYER and its released code are run side by side, and our half of it.
+"""One setting in which NAYER and its released code run side by side, and our half of it.
 
-`benchmarks/parity_upstream.py` runs the other half. Nothing here is random: weights, inputs and the "random" draws are
-given, so that numbers which the released code once produced can be checked without having it.
+`benchmarks/parity_upstream.py` runs the other half. Nothing here is random: weights, inputs and what a round would draw
+are given, so that numbers which the released code once produced can be checked without having it.
 """
 
 from collections.abc import Iterator
@@ -21,26 +21,60 @@ from nayer_cli.precision import Precision
 from nayer_cli.rng import Streams
 from nayer_cli.types import ImageShape, Normalization
 
-Outcome = dict[str, Tensor]
-TEMPERATURE = 20.0
+Tensors = dict[str, Tensor]
+NORMALIZATION = Normalization((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
+
+
+@dataclass(frozen=True)
+class Check:
+    """Rounds to run, one an epoch, and the weights of the losses."""
+
+    rounds: int = 1
+    steps: int = 1
+    ce: float = 0.0
+    bn: float = 0.0
+    adv: float = 0.0
+    faithful: bool = False
+    """All rounds in one epoch, as the released code does with the student in training mode after the first."""
+
+
+PAPER = {"ce": 0.5, "bn": 10.0, "adv": 1.33}
+CHECKS = {
+    "ce": Check(ce=1.0),
+    "bn": Check(bn=1.0),
+    "bn, momentum": Check(rounds=3, bn=1.0),
+    "adv": Check(adv=1.0),
+    "ten steps": Check(steps=10, **PAPER),
+    "ten steps, round 3": Check(rounds=3, steps=10, **PAPER),
+    "faithful": Check(rounds=2, steps=5, faithful=True, **PAPER),
+}
 
 
 @dataclass(frozen=True)
 class Case:
-    """What both implementations are given. Networks take normalized images; state carries our names."""
+    """What both are given. The networks take normalized images; the state carries our names."""
 
     pool: Tensor
     teacher: nn.Module
     student: nn.Module
-    normalization: Normalization
     shape: ImageShape
     batch: int
     code_size: int
     width: int
-    start: dict[str, Tensor]
-    """Noisy layer (with its BatchNorm) and generator at the start."""
+    start: Tensors
+    """Generator and the noisy layer's BatchNorm at the start."""
     draws: tuple[Tensor, ...]
     """Noisy weights `[groups, E, r]` that each round draws."""
+    generator: str = "shallow"
+
+    @property
+    def labels(self) -> Tensor:
+        return torch.arange(len(self.pool)).repeat(self.batch // len(self.pool))
+
+    @property
+    def images(self) -> Tensor:
+        """Images in [0, 1] for a student step."""
+        return (0.5 + 0.3 * wave((self.batch, *self.shape), 0.5)).to(self.pool.dtype)
 
     def to(self, dtype: torch.dtype) -> "Case":
         """The same numbers in another precision."""
@@ -49,76 +83,124 @@ class Case:
             pool=self.pool.to(dtype),
             teacher=deepcopy(self.teacher).to(dtype),
             student=deepcopy(self.student).to(dtype),
-            start={name: cast(value, dtype) for name, value in self.start.items()},
+            start={name: value.to(dtype) if value.is_floating_point() else value for name, value in self.start.items()},
             draws=tuple(draw.to(dtype) for draw in self.draws),
         )
 
 
-@dataclass(frozen=True)
-class Check:
-    """Rounds to run, and with which weights of the loss."""
+class FixedAugment(Augment):
+    """Every image is shifted by up to four pixels and every other one flipped, always in the same way."""
 
-    rounds: int = 1
-    steps: int = 1
-    ce: float = 0.0
-    bn: float = 0.0
-    adv: float = 0.0
-    faithful: bool = False
-    """All rounds in one epoch, where the released code leaves the student in training mode after the first."""
+    def __call__(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return shift_flip(images, *fixed_shifts(len(images)), fixed_flips(len(images)))
 
 
-PAPER = {"ce": 0.5, "bn": 10.0, "adv": 1.33}
-CHECKS = {
-    "ce": Check(ce=1.0),
-    "bn": Check(bn=1.0),
-    "bn with momentum": Check(rounds=3, bn=1.0),
-    "adv": Check(adv=1.0),
-    "ten steps": Check(steps=10, **PAPER),
-    "ten steps, round 3": Check(rounds=3, steps=10, **PAPER),
-    "faithful": Check(rounds=2, steps=3, faithful=True, **PAPER),
-}
+def fixed_shifts(count: int) -> tuple[Tensor, Tensor]:
+    """Rows and columns to shift by, `[B]` each, in −4 … 4."""
+    index = torch.arange(count)
+    return 2 * index % 9 - 4, 5 * index % 9 - 4
+
+
+def fixed_flips(count: int) -> Tensor:
+    return torch.arange(count) % 2 == 1
 
 
 @contextmanager
-def precision(dtype: torch.dtype) -> Iterator[None]:
-    """Within the block everything computes in `dtype`, also where our code asks for float32 at least."""
-    float32, default = torch.Tensor.float, torch.get_default_dtype()
+def computing_in(dtype: torch.dtype) -> Iterator[None]:
+    """Within the block everything computes in `dtype`, also where our code asks for float32."""
+    original, default = torch.Tensor.float, torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     torch.Tensor.float = lambda self: self.to(dtype)
     try:
         yield
     finally:
-        torch.Tensor.float = float32
+        torch.Tensor.float = original
         torch.set_default_dtype(default)
 
 
-def cast(value: Tensor, dtype: torch.dtype) -> Tensor:
-    """Counters stay integers."""
-    return value.to(dtype) if value.is_floating_point() else value
+def run_check(case: Case, check: Check) -> Tensors:
+    """Our half of a check: what `synthesize` leaves behind."""
+    method, draws = _method(case, check), iter(case.draws)
+    method.noisy.renew = lambda generator: _renew(method.noisy, next(draws))
+    network = deepcopy(case.student).requires_grad_(False).eval()
+    student = Normalized(network, NORMALIZATION)
+    for number in range(check.rounds):
+        epoch, in_epoch = (1, number) if check.faithful else (1 + number, 0)
+        batch = method.synthesize(student, LoopState(epoch=epoch, round=in_epoch))
+    loss = sum(getattr(check, name) * value for name, value in batch.losses.items())
+    gradients = {name: parameter.grad for name, parameter in method.named_parameters()}
+    return outcome(check, loss, batch.images, method.state_dict(), gradients, network)
 
 
-def wave(shape: tuple[int, ...] | torch.Size, phase: float) -> Tensor:
-    """Numbers with mean 0 and variance about 1 that need no random generator; the square keeps matrices at full rank."""
-    k = torch.arange(torch.Size(shape).numel(), dtype=torch.float64)
-    return (2**0.5 * torch.sin(phase + k + k.square() / 7)).float().view(shape)
+def run_student(case: Case) -> Tensors:
+    """Loss of a student step at temperature 20, and the gradients in the student."""
+    method = _method(case, Check())
+    network = deepcopy(case.student).train()
+    loss = method.student_loss(Normalized(network, NORMALIZATION), Batch(case.images, case.labels))
+    loss.backward()
+    return {"loss": loss.detach(), **{f"gradient.{name}": p.grad for name, p in network.named_parameters()}}
+
+
+def outcome(
+    check: Check, loss: Tensor, images: Tensor, state: Tensors, gradients: Tensors, student: nn.Module
+) -> Tensors:
+    """What is compared: after one step its loss, images and gradients, after more of them the complete state."""
+    result = {"loss": loss.detach(), "images": images}
+    if check.steps == 1:
+        return result | {f"gradient.{name}": value for name, value in gradients.items()}
+    buffers = {f"student.{name}": value for name, value in student.named_buffers()} if check.faithful else {}
+    return result | {f"state.{name}": value for name, value in state.items()} | buffers
+
+
+def _method(case: Case, check: Check) -> Method:
+    config = Config(
+        batch=case.batch,
+        g_steps=check.steps,
+        g_life=1000,
+        ce=check.ce,
+        bn=check.bn,
+        adv=check.adv,
+        code_size=case.code_size,
+        width=case.width,
+        generator=case.generator,
+        temperature=20.0,
+        faithful=check.faithful,
+    )
+    critic = Critic(Normalized(deepcopy(case.teacher), NORMALIZATION))
+    parts = Parts(critic, case.pool, case.shape, FixedAugment(4, True), Streams(0), Precision(), case.batch)
+    method = Method(config, parts)
+    method.load_state_dict(case.start, strict=False)
+    return method
 
 
 @torch.no_grad()
-def fill(state: dict[str, Tensor], phase: float) -> dict[str, Tensor]:
-    """The same names with waves: weights as small as their fan-in asks, variances and BatchNorm scales near 1."""
-    filled = {}
-    for number, (name, value) in enumerate(state.items()):
-        pattern = wave(value.shape, phase + number)
-        if not value.is_floating_point():
-            filled[name] = value
-        elif value.ndim > 1:
-            filled[name] = pattern / value[0].numel() ** 0.5
-        else:
-            filled[name] = 0.1 * pattern + (name.endswith("var") or (name + "s" in state and False))
-    return filled
+def _renew(noisy: nn.Module, weight: Tensor) -> None:
+    """Give a noisy layer the weights of a round instead of random ones."""
+    noisy.weight.copy_(weight)
+    noisy.bias.zero_()
 
 
-def network(phase: float, classes: int = 4) -> nn.Module:
+def wave(shape: tuple[int, ...], phase: float) -> Tensor:
+    """Numbers of mean 0 and variance about 1 without a random generator; the square keeps matrices at full rank."""
+    k = torch.arange(torch.Size(shape).numel(), dtype=torch.float64)
+    return (2**0.5 * torch.sin(phase + k + k.square() / 7)).to(torch.float32).view(shape)
+
+
+def fill(state: Tensors, phase: float) -> Tensors:
+    """The same names with waves: weights as small as their fan-in asks, scales and variances near 1."""
+    return {name: _typical(name, value, phase + number) for number, (name, value) in enumerate(state.items())}
+
+
+def _typical(name: str, value: Tensor, phase: float) -> Tensor:
+    if not value.is_floating_point():
+        return value
+    pattern = wave(tuple(value.shape), phase)
+    if value.ndim > 1:
+        return pattern / value[0].numel() ** 0.5
+    return float(name.endswith(("weight", "var"))) + 0.2 * pattern
+
+
+def network(phase: float, classes: int) -> nn.Module:
     """A tiny convolutional classifier with two BatchNorms, in evaluation mode."""
     layers = nn.Sequential(
         nn.Conv2d(3, 6, 3, padding=1, bias=False),
@@ -133,3 +215,27 @@ def network(phase: float, classes: int = 4) -> nn.Module:
     )
     layers.load_state_dict(fill(layers.state_dict(), phase))
     return layers.eval()
+
+
+def golden_case() -> Case:
+    """The smallest case that has everything: two groups of four classes, 8 × 8 pixels."""
+    classes, embedding, code_size, width, shape = 4, 8, 16, 2, ImageShape(3, 8, 8)
+    groups = 2
+    blank = Case(
+        pool=wave((classes, embedding), 0.1),
+        teacher=network(1.0, classes),
+        student=network(2.0, classes),
+        shape=shape,
+        batch=groups * classes,
+        code_size=code_size,
+        width=width,
+        start={},
+        draws=tuple(wave((groups, embedding, code_size), 3.0 + number) for number in range(3)),
+    )
+    return replace(blank, start=fill(start_of(blank), 4.0))
+
+
+def start_of(case: Case) -> Tensors:
+    """State of a fresh noisy layer and generator; what earlier rounds left is not in it."""
+    state = _method(case, Check()).state_dict()
+    return {name: value for name, value in state.items() if not name.startswith("bn_")}

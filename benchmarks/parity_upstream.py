@@ -1,0 +1,313 @@
+"""Run NAYER's released code and ours from the same weights and inputs, and print how far apart they end.
+
+    git clone https://github.com/tmtuan1307/nayer /tmp/nayer
+    python benchmarks/parity_upstream.py --upstream /tmp/nayer
+
+The released code runs unmodified, on the CPU. What it needs and a machine may lack (kornia, a GPU, loader processes) is
+replaced while this script runs. Its noisy layers are filled with given weights instead of random ones, and its random
+crop and flip with fixed ones; otherwise its `synthesize` does what it always does.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest.mock import MagicMock
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests" / "helpers"))
+
+import golden_parts as gp  # noqa: E402
+from golden_parts import CHECKS, NORMALIZATION, Case, Check, Tensors  # noqa: E402
+
+from nayer_cli.types import ImageShape  # noqa: E402
+
+Half = Callable[[Case], Tensors]
+"""One implementation's run of one check."""
+DTYPES = (torch.float64, torch.float32)
+QUANTITIES = {
+    "gradient.": "gradients",
+    "student.": "student's statistics",
+    "state.bn_": "momentum buffers",
+    "running_": "BatchNorm buffers",
+    "num_batches": "BatchNorm buffers",
+    "state.noisy.": "noisy layer",
+    "state.generator.": "generator",
+}
+GOLDEN = ROOT / "tests" / "methods" / "nayer_golden.safetensors"
+KORNIA = ("kornia", "kornia.geometry", "kornia.geometry.transform", "kornia.geometry.transform.affwarp")
+UNUSED = ("termcolor", "xlsxwriter", *KORNIA)
+
+
+def import_upstream(checkout: Path) -> Any:
+    """Import the released package with stand-ins for what it imports and this comparison does not use."""
+    augmentation = MagicMock(
+        RandomCrop=lambda size, padding: FixedCrop(padding), RandomHorizontalFlip=lambda: fixed_flip
+    )
+    sys.modules.update({name: MagicMock() for name in UNUSED})
+    sys.modules["kornia"].augmentation = augmentation
+    sys.path.insert(0, str(checkout))
+    nn.Module.cuda = lambda self, *_: self
+    loader = torch.utils.data.DataLoader
+    torch.utils.data.DataLoader = lambda dataset, **options: loader(
+        dataset, **options | {"num_workers": 0, "pin_memory": False}
+    )
+    import datafree
+    import datafree.models.classifiers.wresnet
+    import datafree.models.generator
+
+    return datafree
+
+
+class FixedCrop:
+    """Zero-pad and crop each image at its own given place: slicing, where ours gathers."""
+
+    def __init__(self, padding: int) -> None:
+        self.padding = padding
+
+    def __call__(self, images: Tensor) -> Tensor:
+        padded, (height, width) = F.pad(images, (self.padding,) * 4), images.shape[2:]
+        corners = zip(*(shift + self.padding for shift in gp.fixed_shifts(len(images))), strict=True)
+        return torch.stack([x[:, y : y + height, z : z + width] for x, (y, z) in zip(padded, corners, strict=True)])
+
+
+def fixed_flip(images: Tensor) -> Tensor:
+    """Flip every other image."""
+    flips = gp.fixed_flips(len(images))
+    return torch.stack([image.flip(2) if flip else image for image, flip in zip(images, flips, strict=True)])
+
+
+class Upstream:
+    """The released code's half of the checks."""
+
+    def __init__(self, datafree: Any) -> None:
+        self.datafree = datafree
+        self.normalizer = datafree.utils.Normalizer(*NORMALIZATION)
+
+    def run_check(self, case: Case, check: Check) -> Tensors:
+        """What `synthesize` leaves behind, in our names."""
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+            student = deepcopy(case.student)
+            synthesizer = self._synthesizer(case, check, student, folder)
+            assert torch.equal(synthesizer.generate_ys()[0], case.labels)
+            for _ in range(1 if check.faithful else check.rounds):
+                made, _, loss, _ = synthesizer.synthesize()
+            images = _stored(Path(folder), check.rounds - 1, case.batch) if check.faithful else made["synthetic"][-1]
+        state = to_ours(synthesizer.generator.state_dict()) | _momentum(synthesizer.hooks)
+        gradients = to_ours({name: p.grad for name, p in synthesizer.generator.named_parameters()})
+        return gp.outcome(check, torch.tensor(loss), images, state, gradients, student)
+
+    def run_student(self, case: Case) -> Tensors:
+        """Loss of a student step at temperature 20, and the gradients in the student."""
+        student, teacher = deepcopy(case.student).train(), deepcopy(case.teacher).eval()
+        images = self.normalizer(case.images)
+        loss = self.datafree.criterions.KLDiv(T=20)(student(images), teacher(images).detach())
+        loss.backward()
+        return {"loss": loss.detach(), **{f"gradient.{name}": p.grad for name, p in student.named_parameters()}}
+
+    def _synthesizer(self, case: Case, check: Check, student: nn.Module, folder: str) -> Any:
+        classes, embedding = case.pool.shape
+        kind = {"shallow": "NLGenerator", "deep": "NLDeepGenerator"}[case.generator]
+        generator = getattr(self.datafree.models.generator, kind)(
+            ngf=case.width, img_size=case.shape.height, nc=case.shape.channels, nl=classes, label_emb=case.pool,
+            le_emb_size=case.code_size, le_size=embedding, sbz=case.batch,
+        )  # fmt: skip
+        generator.load_state_dict(to_upstream(case.start))
+        draws = iter(case.draws)
+        generator.re_init_le = lambda: _fill(generator.le1, next(draws))
+        synthesizer = self.datafree.synthesis.NAYER(
+            deepcopy(case.teacher), student, generator, num_classes=classes, img_size=tuple(case.shape),
+            g_steps=check.steps, lr_g=4e-3, synthesis_batch_size=case.batch, sample_batch_size=case.batch,
+            adv=check.adv, bn=check.bn, oh=check.ce, save_dir=folder, normalizer=self.normalizer, warmup=0,
+            bn_mmt=0.9, g_life=1000, g_loops=check.rounds if check.faithful else 1,
+        )  # fmt: skip
+        synthesizer.ep = 1  # past the warm-up, and not an epoch in which the generator starts afresh
+        return synthesizer
+
+
+@torch.no_grad()
+def _fill(layers: nn.ModuleList, draw: Tensor) -> None:
+    for layer, weight in zip(layers, draw, strict=True):
+        layer.weight.copy_(weight.T)
+        layer.bias.zero_()
+
+
+def _momentum(hooks: list[Any]) -> Tensors:
+    return {f"bn_{name}": torch.cat([hook.mmt[part] for hook in hooks]) for part, name in enumerate(("mean", "var"))}
+
+
+def _stored(folder: Path, number: int, count: int) -> Tensor:
+    images = [np.asarray(Image.open(folder / f"{number}-{index}.png")) for index in range(count)]
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(torch.get_default_dtype()) / 255
+
+
+NAMES = {"n1.": "noisy.norm.", "l1.0.": "generator.linear.", "conv_blocks.": "generator.body."}
+
+
+def to_ours(state: Tensors) -> Tensors:
+    """Rename the released generator's tensors; its noisy layers become one `[groups, E, r]`."""
+    weights = [value.T for name, value in state.items() if name.startswith("le1.") and name.endswith("weight")]
+    biases = [value for name, value in state.items() if name.startswith("le1.") and name.endswith("bias")]
+    noisy = {"noisy.weight": torch.stack(weights), "noisy.bias": torch.stack(biases)[:, None]}
+    return _renamed(state, NAMES) | noisy
+
+
+def to_upstream(state: Tensors) -> Tensors:
+    """Undo `to_ours`."""
+    renamed = _renamed(state, {ours: theirs for theirs, ours in NAMES.items()})
+    for index, (weight, bias) in enumerate(zip(state["noisy.weight"], state["noisy.bias"], strict=True)):
+        renamed |= {f"le1.{index}.weight": weight.T, f"le1.{index}.bias": bias[0]}
+    return renamed
+
+
+def _renamed(state: Tensors, prefixes: dict[str, str]) -> Tensors:
+    return {
+        new + name.removeprefix(old): value
+        for old, new in prefixes.items()
+        for name, value in state.items()
+        if name.startswith(old)
+    }
+
+
+def realistic_case(datafree: Any, options: argparse.Namespace) -> Case:
+    """WRN-16-1 as teacher and student, random weights, and BatchNorm statistics of random images."""
+    torch.manual_seed(options.seed)
+    pool = load_file(options.pool)["embeddings"].float() if options.pool else torch.randn(10, 512)
+    groups, code_size = options.groups, 1000
+    blank = Case(
+        pool=pool,
+        teacher=_warmed_up(datafree.models.classifiers.wresnet.wrn_16_1(len(pool))),
+        student=_warmed_up(datafree.models.classifiers.wresnet.wrn_16_1(len(pool))),
+        shape=ImageShape(3, 32, 32),
+        batch=groups * len(pool),
+        code_size=code_size,
+        width=options.width,
+        start={},
+        draws=tuple(torch.randn(groups, pool.shape[1], code_size) for _ in range(3)),
+        generator=options.generator,
+    )
+    return replace(blank, start=gp.start_of(blank))
+
+
+@torch.no_grad()
+def _warmed_up(network: nn.Module) -> nn.Module:
+    for _ in range(20):
+        network(torch.randn(32, 3, 32, 32))
+    return network.eval()
+
+
+class Row(NamedTuple):
+    """Largest difference of a quantity, as a fraction of its largest value."""
+
+    check: str
+    quantity: str
+    float64: float
+    """Theirs and ours in float64: what differs is the algorithm."""
+    float32: float
+    """Theirs and ours in float32."""
+    rounding: float
+    """Theirs in float32 and in float64: what float32 itself costs."""
+
+    @property
+    def equal(self) -> bool:
+        return self.float64 <= 1e-5 and self.float32 <= max(1e-5, self.rounding)
+
+
+def compare(upstream: Upstream, case: Case) -> Iterator[Row]:
+    """Run every check on both sides in both precisions."""
+    for name, check in CHECKS.items():
+        yield from _rows(name, case, partial(upstream.run_check, check=check), partial(gp.run_check, check=check))
+    yield from _rows("student loss", case, upstream.run_student, gp.run_student)
+
+
+def _rows(name: str, case: Case, theirs: Half, ours: Half) -> Iterator[Row]:
+    sides = {(half, dtype): _computed(half, case, dtype) for half in (theirs, ours) for dtype in DTYPES}
+    wide, narrow = sides[theirs, torch.float64], sides[theirs, torch.float32]
+    for quantity in dict.fromkeys(map(_quantity, wide)):
+        members = [tensor for tensor in wide if _quantity(tensor) == quantity]
+        yield Row(
+            name,
+            quantity,
+            _difference(members, sides[ours, torch.float64], wide),
+            _difference(members, sides[ours, torch.float32], narrow),
+            _difference(members, narrow, wide),
+        )
+
+
+def _computed(half: Half, case: Case, dtype: torch.dtype) -> Tensors:
+    with gp.computing_in(dtype):
+        return {name: value.detach().to(torch.float64, copy=True) for name, value in half(case.to(dtype)).items()}
+
+
+def _quantity(name: str) -> str:
+    for part, quantity in QUANTITIES.items():
+        if part in name:
+            return quantity
+    return name
+
+
+def _difference(names: list[str], actual: Tensors, expected: Tensors) -> float:
+    return max(float((actual[n] - expected[n]).abs().max() / expected[n].abs().max().clamp_min(1e-30)) for n in names)
+
+
+def write_golden(upstream: Upstream, commit: str) -> None:
+    """Store what the released code gives in float64 for the tiny case that a test can rebuild."""
+    case = gp.golden_case()
+    checks = {name: partial(upstream.run_check, check=check) for name, check in CHECKS.items()}
+    checks["student loss"] = upstream.run_student
+    numbers = {
+        f"{name}/{tensor}": value.contiguous()
+        for name, half in checks.items()
+        for tensor, value in _computed(half, case, torch.float64).items()
+    }
+    save_file(numbers, GOLDEN, {"upstream": commit, "torch": torch.__version__})
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--upstream", type=Path, required=True, help="checkout of tmtuan1307/nayer")
+    parser.add_argument("--pool", type=Path, help="LTE pool file; default: random numbers, 10 x 512")
+    parser.add_argument("--generator", choices=["shallow", "deep"], default="shallow")
+    parser.add_argument("--width", type=int, default=16, help="generator width; the paper's is 64")
+    parser.add_argument("--groups", type=int, default=3, help="noisy layers; the paper's CIFAR-10 batch has 40")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, help="also write the table to this file")
+    parser.add_argument("--write-golden", action="store_true", help=f"also write {GOLDEN.name} for the tests")
+    options = parser.parse_args()
+    commit = subprocess.check_output(["git", "-C", options.upstream, "rev-parse", "HEAD"], text=True).strip()
+    datafree = import_upstream(options.upstream)
+    upstream = Upstream(datafree)
+    if options.write_golden:
+        write_golden(upstream, commit)
+    rows = list(compare(upstream, realistic_case(datafree, options)))
+    print(f"{'check':20s}{'quantity':24s}{'float64':>10s}{'float32':>10s}{'rounding':>10s}")
+    for row in rows:
+        print(
+            f"{row.check:20s}{row.quantity:24s}"
+            + "".join(f"{x:10.0e}" for x in row[2:])
+            + "   DIFFERS" * (not row.equal)
+        )
+    if options.json:
+        facts = {"upstream": commit, "torch": torch.__version__, "rows": [row._asdict() for row in rows]}
+        options.json.write_text(json.dumps(facts, indent=2) + "\n")
+    return 0 if all(row.equal for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
