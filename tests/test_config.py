@@ -1,4 +1,5 @@
 from dataclasses import dataclass, field
+
 import pytest
 
 from nayer_cli import config, plugins

@@ -1,3 +1,4 @@
+import contextlib
 import os
 import signal
 import statistics
@@ -24,6 +25,16 @@ def start(*arguments, **options):
         env=environment | options.pop("env", {}),
         **options,
     )
+
+
+def open_when_read(pipe, seconds=60):
+    """Open a named pipe for writing as soon as somebody reads it."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        with contextlib.suppress(OSError):
+            return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        time.sleep(0.02)
+    pytest.fail("nobody reads the pipe")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["distill", "--help"], ["eval", "-h"], ["--version"]])
@@ -65,7 +76,7 @@ def test_help_comes_at_once_and_without_torch():
         began = time.perf_counter()
         done = subprocess.run([*NAYER, "--help"], capture_output=True, check=True)
         seconds.append(time.perf_counter() - began)
-    assert statistics.median(seconds) < 1.5  # 0.4 on a quiet machine
+    assert statistics.median(seconds) < 2.5  # 0.4 on a quiet machine
     code = "import sys; from nayer_cli.__main__ import main; main(['distill', '--help']); print(sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     loaded = done.stdout.splitlines()[-1]
@@ -79,9 +90,10 @@ def test_signals_end_a_command_with_their_code(number, code, tmp_path):
     pipe = tmp_path / "my.toml"
     os.mkfifo(pipe)
     process = start("distill", "--config", str(pipe))
-    with pipe.open("w"):  # opens as soon as the command reads it, and then keeps it waiting
-        process.send_signal(number)
-        _, err = process.communicate(timeout=60)
+    writer = open_when_read(pipe)  # the command reads on until it is closed
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    os.close(writer)
     assert process.returncode == code
     assert err == f"error: {'interrupted' if code == 130 else 'terminated'}\n"
 

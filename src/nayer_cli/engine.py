@@ -115,14 +115,15 @@ class Engine:
         """
         plan, state = self.plan, self.state
         while state.epoch < plan.total:
-            started = time.perf_counter()
+            started, before = time.perf_counter(), state.images + state.seen
             self.student.start_epoch(state.student_epoch)
             state.round = 0
             for cycle in range(plan.cycles_at(state.epoch)):
                 self._synthesize(plan.rounds_at(state.epoch))
                 self._teach(plan.student_steps_at(state.epoch), cycle)
             state.epoch += 1
-            self.after_epoch(self, self._record(time.perf_counter() - started))
+            handled = state.images + state.seen - before
+            self.after_epoch(self, self._record(time.perf_counter() - started, handled))
 
     def _synthesize(self, rounds: int) -> None:
         """Make images, and remember them."""
@@ -159,7 +160,7 @@ class Engine:
     def _progress(self, phase: str, done: int, of: int) -> dict[str, Any]:
         return {"event": "progress", "epoch": self.state.epoch + 1, "phase": phase, "done": done, "of": of}
 
-    def _record(self, seconds: float) -> dict[str, Any]:
+    def _record(self, seconds: float, handled: int) -> dict[str, Any]:
         """Describe the finished epoch; here the host reads the losses, once."""
         losses = self.meter.means()
         bad = [name for name, value in losses.items() if not math.isfinite(value)]
@@ -177,4 +178,5 @@ class Engine:
             "images": self.state.images,
             "seen": self.state.seen,
             "seconds": seconds,
+            "images_per_s": handled / seconds,
         }

@@ -1,19 +1,31 @@
 """What a run reports while it runs: one JSON object a line in `metrics.jsonl`, and records for whoever listens."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from nayer_cli.errors import EnvironmentFault
 
 Listener = Callable[[dict[str, Any]], None]
 
 
 class RunLog:
-    """Appends epoch records to a file and passes every record on."""
+    """Appends epoch records to a file and passes every record on.
 
-    def __init__(self, path: Path | None, listen: Listener | None = None) -> None:
+    Args:
+        path: `metrics.jsonl`; None writes nothing.
+        listen: receives every record.
+        tensorboard: a folder for TensorBoard events, which then hold the numbers of every epoch, too.
+
+    Raises:
+        EnvironmentFault: TensorBoard is asked for and not installed.
+    """
+
+    def __init__(self, path: Path | None, listen: Listener | None = None, *, tensorboard: Path | None = None) -> None:
         self.path = path
         self._listen = listen
+        self._writer = _open_writer(tensorboard) if tensorboard else None
 
     def __call__(self, record: dict[str, Any]) -> None:
         """Pass a record on; nothing is written."""
@@ -29,6 +41,10 @@ class RunLog:
         if self.path is not None:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record, allow_nan=False) + "\n")
+        if self._writer is not None:
+            for name, value in _numbers(record):
+                self._writer.add_scalar(name, value, record["epoch"])
+            self._writer.flush()
         self(record)
 
     def rewind(self, epoch: int) -> None:
@@ -51,3 +67,21 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             break
     return records
+
+
+def _numbers(record: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    """Yield losses and scores of an epoch's record, as `losses/ce` and `student/top1`."""
+    for group in ("losses", "student"):
+        for name, value in record.get(group, {}).items():
+            if isinstance(value, (int, float)):
+                yield f"{group}/{name}", value
+
+
+def _open_writer(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise EnvironmentFault(
+            "TensorBoard is not installed", hint="pip install 'nayer-cli[tensorboard]', or leave output.tensorboard off"
+        ) from error
+    return SummaryWriter(str(folder))

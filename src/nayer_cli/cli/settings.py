@@ -48,7 +48,7 @@ def _layers(ctx: typer.Context, schema: type[Any], setting_of: Mapping[str, str]
     if resume and _source(ctx, "config") == COMMAND_LINE:
         raise ConfigError("--resume and --config exclude each other", hint=f"{resume} has its own config.toml")
     if path and not resume:
-        yield str(path), layers.read_file(path)
+        yield str(path), layers.read_file(Path(path))
     if not resume:
         yield "the environment", _given(ctx, ENVIRONMENT, key_of, _words(os.environ.get("NAYER_SET", "")))
     yield "the command line", _given(ctx, COMMAND_LINE, key_of, ctx.params.get("set") or [])
@@ -57,7 +57,7 @@ def _layers(ctx: typer.Context, schema: type[Any], setting_of: Mapping[str, str]
 def _given(ctx: typer.Context, source: str, key_of: Mapping[str, str], assignments: Iterable[str]) -> Layer:
     """Return options and assignments that came from one source, as a layer."""
     options = {
-        key_of[name]: str(value) if isinstance(value, Path) else value
+        key_of[name]: _plain(value)
         for name, value in ctx.params.items()
         if name in key_of and _source(ctx, name) == source
     }
@@ -69,6 +69,13 @@ def _given(ctx: typer.Context, source: str, key_of: Mapping[str, str], assignmen
         if a in layer and b in layer:
             raise ConfigError(f"'{a}' and '{b}' exclude each other", hint="leave out one of them")
     return layer
+
+
+def _plain(value: Any) -> Any:
+    """Return a parameter as TOML would have it; how paths and lists arrive depends on the version of Typer."""
+    if isinstance(value, Path):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _words(text: str) -> list[str]:

@@ -15,6 +15,7 @@ from nayer_cli.errors import InputError
 from nayer_cli.lte import Pool, load_pool, save_pool
 from nayer_cli.method import LoopState, Method, Parts
 from nayer_cli.model import Classifier, new_classifier
+from nayer_cli.rng import Streams, seeded
 from nayer_cli.runlog import Listener, RunLog
 from nayer_cli.runs import assemble
 from nayer_cli.runs import folder as folders
@@ -52,11 +53,12 @@ def distill(
         config = shorten(config)
     if not config.student.name:
         raise InputError("no student is named", hint="add --student, for example --student resnet18")
-    student = new_classifier(config.student, teacher)
+    with seeded(Streams(config.seed)["student"]):  # the constructors of its layers draw ambiently
+        student = new_classifier(config.student, teacher)
     name = f"{folders.slug(teacher.name)}-{folders.slug(student.name)}"
     with folders.run_folder(config.output.out, name, existing=existing, temporary=dry_run) as folder:
         folder.start(config)
-        job = prepare(config, teacher, student, folder, RunLog(folder.metrics, listen))
+        job = prepare(config, teacher, student, folder, folder.log(listen, config.output))
         return carry_out(job, resume=resume is not None, dry_run=dry_run)
 
 

@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -15,8 +16,10 @@ import torch
 
 from nayer_cli import __version__, config
 from nayer_cli.checkpoint import load_state, save_state
+from nayer_cli.config import OutputConfig
 from nayer_cli.errors import InputError, Interrupted, RunFailed
 from nayer_cli.files import write_json, write_text
+from nayer_cli.runlog import Listener, RunLog
 
 FREE_TO_CHANGE = ("output.", "eval.", "schedule.epochs")
 """Settings that a resumed run may change, since what was learned so far keeps its meaning."""
@@ -37,6 +40,11 @@ class RunFolder:
         self.curves = path / "curves.png"
         self.checkpoints = path / "checkpoints"
         self.bank = path / "checkpoints" / "bank"
+
+    def log(self, listen: Listener | None, output: OutputConfig) -> RunLog:
+        """Open the log of this run."""
+        tensorboard = self.path / "tensorboard" if output.tensorboard else None
+        return RunLog(self.metrics, listen, tensorboard=tensorboard)
 
     def start(self, settings: Any) -> None:
         """Write down the resolved settings, readable by `--config`, and the circumstances."""
@@ -145,11 +153,11 @@ def run_folder(
         raise InputError(f"run directory {folder.path} is not writable", hint="choose another --out")
     try:
         yield folder
-    except (KeyboardInterrupt, Interrupted) as error:
-        signal = error.exit_code - 128 if isinstance(error, Interrupted) else 2
+    except (KeyboardInterrupt, SystemExit) as error:
+        number = signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM
         saved = any(folder.checkpoints.glob("epoch-*"))
         hint = f"continue with --resume {folder.path}" if saved else "nothing was saved yet"
-        raise Interrupted(signal, hint=hint) from None
+        raise Interrupted(number, hint=hint) from None
 
 
 def slug(name: str) -> str:

@@ -110,7 +110,8 @@ def _choose(images: Tensor, labels: Tensor, wanted: list[int], quota: int) -> tu
 def _write_folders(config: SampleConfig, images: Tensor, labels: Tensor, names: Sequence[str]) -> Path:
     """Write one folder for each class and a manifest with the original names."""
     root = Path(config.out or f"{config.run}/images")
-    folders.check_vacant(str(root))
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise InputError(f"{root} exists and is not an empty folder", hint="choose another --out")
     for number, (image, k) in enumerate(zip(images, labels.tolist(), strict=True)):
         save_png(root / _folder_name(k, names) / f"{number:05d}.png", _scaled(image, config.upscale))
     manifest = {_folder_name(k, names): {"index": k, "name": names[k]} for k in labels.unique().tolist()}

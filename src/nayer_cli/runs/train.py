@@ -96,7 +96,7 @@ def train(
     name = f"train-{folders.slug(config.student.name)}"
     with folders.run_folder(config.output.out, name, existing=existing, temporary=dry_run) as folder:
         folder.start(config)
-        job = prepare(config, teacher, folder, RunLog(folder.metrics, listen), steps=1 if dry_run else None)
+        job = prepare(config, teacher, folder, folder.log(listen, config.output), steps=1 if dry_run else None)
         return carry_out(job, resume=resume is not None, dry_run=dry_run)
 
 
