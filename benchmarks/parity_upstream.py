@@ -187,14 +187,15 @@ def _renamed(state: Tensors, prefixes: dict[str, str]) -> Tensors:
 
 
 def realistic_case(datafree: Any, options: argparse.Namespace, generator: str) -> Case:
-    """WRN-16-1 as teacher and student, random weights, and BatchNorm statistics of random images."""
+    """A WRN-16-1 with random weights and BatchNorm statistics of noise; the student is a neighbour of the teacher."""
     torch.manual_seed(options.seed)
     pool = load_file(options.pool)["embeddings"].float() if options.pool else torch.randn(10, 512)
-    network, code_size = datafree.models.classifiers.wresnet.wrn_16_1, 1000
+    code_size = 1000
+    teacher = _warmed_up(datafree.models.classifiers.wresnet.wrn_16_1(len(pool)), options.side)
     blank = Case(
         pool=pool,
-        teacher=_warmed_up(network(len(pool)), options.side),
-        student=_warmed_up(network(len(pool)), options.side),
+        teacher=teacher,
+        student=_neighbour(teacher),
         shape=ImageShape(3, options.side, options.side),
         batch=options.groups * len(pool),
         code_size=code_size,
@@ -211,6 +212,15 @@ def _warmed_up(network: nn.Module, side: int) -> nn.Module:
     for _ in range(20):
         network(torch.randn(32, 3, side, side))
     return network.eval()
+
+
+@torch.no_grad()
+def _neighbour(network: nn.Module) -> nn.Module:
+    """Near enough to agree on some images and not on others, which the adversarial term tells apart."""
+    other = deepcopy(network)
+    for parameter in other.parameters():
+        parameter.add_(0.2 * parameter.std() * torch.randn_like(parameter))
+    return other
 
 
 class Row(NamedTuple):
@@ -283,8 +293,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--upstream", type=Path, required=True, help="checkout of tmtuan1307/nayer")
     parser.add_argument("--pool", type=Path, help="LTE pool file; default: random numbers, 10 x 512")
-    parser.add_argument("--side", type=int, default=16, help="image side in pixels; CIFAR's is 32")
-    parser.add_argument("--width", type=int, default=16, help="generator width; the paper's is 64")
+    parser.add_argument("--side", type=int, default=32, help="image side in pixels, a multiple of 16")
+    parser.add_argument("--width", type=int, default=8, help="generator width; the paper's is 64")
     parser.add_argument("--groups", type=int, default=2, help="noisy layers; the paper's CIFAR-10 batch has 40")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="also write the table to this file")

@@ -61,18 +61,16 @@ def resolve(settings: Mapping[str, Any]) -> tuple[DistillConfig, Classifier]:
     """
     given = {key: value for key, value in settings.items() if value is not None}
     method = str(given.get("method.name", "nayer"))
-    teacher = None
     preset = str(given.get("preset", "auto"))
-    if preset == "auto" and not given.get("teacher.name"):
-        preset = "digits"
-    elif preset == "auto":
+    teacher = None
+    if preset == "auto" and given.get("teacher.name"):
         teacher = load_classifier(configuration.build(DistillConfig, given).teacher)
-        preset = preset_for(teacher.num_classes, teacher.shape)
-        layer = _hyper_parameters(configuration.read_preset(preset, method))
-    if teacher is None:
+        # The preset stays `auto` in the settings that are written down: under its name it would bring its facts, too.
+        layer = _hyper_parameters(configuration.read_preset(preset_for(teacher.num_classes, teacher.shape), method))
+    else:
+        preset = "digits" if preset == "auto" else preset
         layer = configuration.read_preset(preset, method)
-    layer = layer | given | {"preset": preset, "method.name": method}
-    config = configuration.build(DistillConfig, layer)
+    config = configuration.build(DistillConfig, layer | given | {"preset": preset, "method.name": method})
     config = replace(config, method=vars(method_config(config.method)))
     return config, teacher or load_classifier(config.teacher)
 

@@ -8,6 +8,7 @@ import torch
 from nayer_cli.config import DistillConfig, RunConfig, to_layer
 from nayer_cli.engine import Engine
 from nayer_cli.model import Classifier, parameters, save_classifier
+from nayer_cli.runs.assemble import preset_for
 from nayer_cli.runs.card import model_card
 from nayer_cli.runs.recorder import Recorder
 
@@ -60,11 +61,20 @@ def _start(job: Job) -> dict[str, Any]:
         "teacher": job.teacher.name if job.teacher else None,
         "student": job.student.name,
         "method": job.method,
-        "preset": getattr(job.config, "preset", None),
+        "preset": _preset(job),
         "epoch": job.engine.state.epoch,
         "epochs": job.engine.plan.total,
         "device": str(job.device),
     }
+
+
+def _preset(job: Job) -> str | None:
+    """Name the preset in use, and say so if it was chosen for the teacher."""
+    if not isinstance(job.config, DistillConfig) or job.teacher is None:
+        return None
+    if job.config.preset != "auto":
+        return job.config.preset
+    return f"{preset_for(job.teacher.num_classes, job.teacher.shape)} (chosen by classes and image size)"
 
 
 def _about(classifier: Classifier) -> dict[str, Any]:

@@ -1,0 +1,80 @@
+"""The files that the commands in the documents name: images, weights and runs, all of them small and random."""
+
+import shutil
+import tarfile
+from contextlib import chdir
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+import nayer_cli.models  # noqa: F401 - registers the networks
+from nayer_cli import dataset
+from nayer_cli.runs.distill import distill
+from nayer_cli.runs.train import train
+from tiny_clip import fill_hub_cache
+
+CLASSES = dataset.find("cifar10").class_names
+SHORT = {"schedule.epochs": 2, "schedule.batch_size": 8, "device": "cpu", "output.sample_every": 0}
+BRIEF = SHORT | {
+    "schedule.warmup_epochs": 0,
+    "schedule.rounds": 1,
+    "schedule.kd_steps": 1,
+    "lte.encoder": "onehot",
+    "method.batch": 100,
+    "method.g_steps": 1,
+    "method.code_size": 8,
+    "method.width": 4,
+}
+
+
+def write_example_files(folder: Path) -> None:
+    """Fill a working directory."""
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
+    labels = np.arange(40) % len(CLASSES)
+    with chdir(folder):
+        Path("classes.txt").write_text("\n".join(CLASSES))
+        np.savez("test.npz", images=images, labels=labels)
+        _write_images(Path("images/val"), images, labels)
+        for name in ("train.tar", "test.tar"):
+            with tarfile.open(name, "w") as archive:
+                archive.add("images/val", arcname=".")
+        _write_weights(Path("teacher.pth"), "wrn_40_2")
+        _write_runs()
+
+
+def write_pretrained(hub: Path, model: str, scratch: Path) -> None:
+    """Put random weights of a timm model where its pretrained ones would be in the cache of the hub."""
+    scratch.mkdir()
+    save_file(timm.create_model(model).state_dict(), scratch / "model.safetensors")
+    fill_hub_cache(hub, timm.get_pretrained_cfg(model).hf_hub_id, scratch)
+    shutil.rmtree(scratch)
+
+
+def _write_images(folder: Path, images: Any, labels: Any) -> None:
+    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+        path = folder / CLASSES[label] / f"{number:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+
+
+def _write_weights(path: Path, model: str) -> None:
+    state = timm.create_model(model, num_classes=len(CLASSES)).state_dict()
+    torch.save({"epoch": 200, "state_dict": {f"module.{name}": value for name, value in state.items()}}, path)
+
+
+def _write_runs() -> None:
+    """Make runs that were stopped after the first of two epochs, so that they can be resumed."""
+    distill(BRIEF | {"preset": "digits", "output.out": "runs/digits", "eval.data": "digits"})
+    train(SHORT | {"student.name": "resnet20_cifar_a", "data": "train.tar", "output.out": "runs/teacher"})
+    cifar = {"teacher.name": "runs/teacher", "student.name": "resnet20_cifar_a", "eval.data": "images/val"}
+    distill(BRIEF | cifar | {"preset": "cifar10", "output.out": "runs/one"})
+    for run in Path("runs").iterdir():
+        (run / "checkpoints" / "epoch-000002.safetensors").unlink()
+    for name in ("runs/two", "runs/cifar10"):
+        shutil.copytree("runs/one", name)

@@ -1,0 +1,92 @@
+"""What the documents say is what the program does: their commands run, their code runs, their links lead somewhere."""
+
+import os
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+import documents
+from nayer_cli.__main__ import main
+
+LINES = [line for page in documents.PAGES for line in documents.commands(page)]
+SNIPPETS = [snippet for page in documents.PAGES for snippet in documents.snippets(page)]
+GATES = {"--min-top1", "--max-drop"}
+
+
+@pytest.fixture(scope="session")
+def example_files(tmp_path_factory, tiny_clip) -> Path:
+    """`work`, the files that documents name, and `hub`, a Hugging Face cache with the models that they name."""
+    from example_files import write_example_files, write_pretrained
+    from tiny_clip import REPO, fill_hub_cache
+
+    root = tmp_path_factory.mktemp("documents")
+    fill_hub_cache(root / "hub", REPO, tiny_clip)
+    write_pretrained(root / "hub", "resnet50", root / "scratch")
+    (root / "work").mkdir()
+    write_example_files(root / "work")
+    return root
+
+
+@pytest.fixture
+def reader(example_files, tmp_path, monkeypatch) -> Path:
+    """The working directory of somebody who has everything that the documents name, but no connection."""
+    for name in [name for name in os.environ if name.startswith("NAYER_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(example_files / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(example_files / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    folder = tmp_path / "work"
+    shutil.copytree(example_files / "work", folder)
+    for path, content in (file for page in documents.PAGES for file in documents.named_files(page)):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(content)
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
+    return folder
+
+
+def shorten(words: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Make long jobs short without a change of what they were told: small batches, one step of each phase."""
+    if words[0] not in ("distill", "train") or "--resume" in words:
+        return words
+    monkeypatch.setenv("NAYER_BATCH_SIZE", "4")
+    if words[0] == "distill" and "zskt" not in words:
+        monkeypatch.setenv("NAYER_SET", "method.batch=10")
+    return words if "--dry-run" in words else [*words, "--dry-run"]
+
+
+@pytest.mark.parametrize("line", LINES, ids=str)
+def test_a_documented_command_runs(line, reader, monkeypatch, capsys):
+    words = shlex.split(line.text, comments=True)[1:]
+    for flag, path in zip(words, words[1:], strict=False):
+        if flag in ("--out", "-o") and Path(path).is_dir():
+            shutil.rmtree(path)  # a line that makes it is read before it is there
+    code = main(shorten(words, monkeypatch))
+    out, err = capsys.readouterr()
+    # Networks with random weights are held to gates that are meant for good ones.
+    assert code == 0 or (code == 1 and GATES.intersection(words)), f"{line.text}\n{err}"
+    assert out
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS, ids=str)
+def test_documented_code_runs(snippet, reader, monkeypatch):
+    monkeypatch.setenv("NAYER_BATCH_SIZE", "4")
+    exec(compile(snippet.text, str(snippet), "exec"), {})
+
+
+@pytest.mark.parametrize("page", [*documents.PAGES, documents.ROOT / "CHANGELOG.md"], ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    assert list(documents.broken_links(page)) == []
+
+
+def test_every_page_is_reachable_from_the_readme():
+    seen, todo = set(), [documents.ROOT / "README.md"]
+    while todo:
+        page = todo.pop().resolve()
+        if page not in seen and page.suffix == ".md" and page.exists():
+            seen.add(page)
+            links = documents.LINK.findall(page.read_text(encoding="utf-8"))
+            todo += [page.parent / link.partition("#")[0] for link in links if "://" not in link]
+    assert {page.resolve() for page in documents.PAGES} <= seen
