@@ -134,7 +134,7 @@ class Upstream:
         generator.re_init_le = lambda: _fill(generator.le1, next(draws))
         synthesizer = self.datafree.synthesis.NAYER(
             deepcopy(case.teacher), student, generator, num_classes=classes, img_size=tuple(case.shape),
-            g_steps=check.steps, lr_g=4e-3, synthesis_batch_size=case.batch, sample_batch_size=case.batch,
+            g_steps=check.steps, lr_g=check.lr, synthesis_batch_size=case.batch, sample_batch_size=case.batch,
             adv=check.adv, bn=check.bn, oh=check.ce, save_dir=folder, normalizer=self.normalizer, warmup=0,
             bn_mmt=0.9, g_life=1000, g_loops=check.rounds if check.faithful else 1,
         )  # fmt: skip
@@ -226,6 +226,7 @@ def _neighbour(network: nn.Module) -> nn.Module:
 class Row(NamedTuple):
     """Largest difference of a quantity, as a fraction of its largest value."""
 
+    case: str
     check: str
     quantity: str
     float64: float
@@ -240,19 +241,29 @@ class Row(NamedTuple):
         return self.float64 <= TOLERANCE
 
 
-def compare(upstream: Upstream, case: Case, checks: dict[str, Check]) -> Iterator[Row]:
-    """Run the checks on both sides in both precisions."""
-    for name, check in checks.items():
-        yield from _rows(name, case, partial(upstream.run_check, check=check), partial(gp.run_check, check=check))
+def halves(upstream: Upstream) -> dict[str, tuple[Half, Half]]:
+    """Theirs and ours of every check, by name."""
+    checks: dict[str, tuple[Half, Half]] = {
+        name: (partial(upstream.run_check, check=check), partial(gp.run_check, check=check))
+        for name, check in CHECKS.items()
+    }
+    return checks | {"student": (upstream.run_student, gp.run_student)}
 
 
-def _rows(name: str, case: Case, theirs: Half, ours: Half) -> Iterator[Row]:
+def compare(name: str, case: Case, checks: dict[str, tuple[Half, Half]]) -> Iterator[Row]:
+    """Run checks on both sides in both precisions."""
+    for check, (theirs, ours) in checks.items():
+        yield from _rows(name, check, case, theirs, ours)
+
+
+def _rows(name: str, check: str, case: Case, theirs: Half, ours: Half) -> Iterator[Row]:
     sides = {(half, dtype): _computed(half, case, dtype) for half in (theirs, ours) for dtype in DTYPES}
     wide, narrow = sides[theirs, torch.float64], sides[theirs, torch.float32]
     for quantity in dict.fromkeys(map(_quantity, wide)):
         members = [tensor for tensor in wide if _quantity(tensor) == quantity]
         yield Row(
             name,
+            check,
             quantity,
             _difference(members, sides[ours, torch.float64], wide),
             _difference(members, sides[ours, torch.float32], narrow),
@@ -277,14 +288,11 @@ def _difference(names: list[str], actual: Tensors, expected: Tensors) -> float:
 
 
 def write_golden(upstream: Upstream, commit: str) -> None:
-    """Store what the released code gives in float64 for the tiny case that a test can rebuild."""
-    case = gp.golden_case()
-    checks = {name: partial(upstream.run_check, check=check) for name, check in CHECKS.items()}
-    checks["student loss"] = upstream.run_student
+    """Store what the released code computes in float64 for the tiny case, which a test can rebuild."""
     numbers = {
-        f"{name}/{tensor}": value.contiguous()
-        for name, half in checks.items()
-        for tensor, value in _computed(half, case, torch.float64).items()
+        f"{name}/{tensor}": value.to(torch.float32).contiguous()
+        for name, (theirs, _) in halves(upstream).items()
+        for tensor, value in _computed(theirs, gp.golden_case(), torch.float64).items()
     }
     save_file(numbers, GOLDEN, {"upstream": commit, "torch": torch.__version__})
 
@@ -300,16 +308,18 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="also write the table to this file")
     parser.add_argument("--write-golden", action="store_true", help=f"also write {GOLDEN.name} for the tests")
     options = parser.parse_args()
+    if not (options.upstream / "datafree").is_dir():
+        parser.error(f"{options.upstream} is no clone of tmtuan1307/nayer")
     commit = subprocess.check_output(["git", "-C", options.upstream, "rev-parse", "HEAD"], text=True).strip()
     datafree = import_upstream(options.upstream)
     upstream = Upstream(datafree)
     if options.write_golden:
         write_golden(upstream, commit)
-    case = realistic_case(datafree, options, "shallow")
+    checks = halves(upstream)
     rows = [
-        *compare(upstream, case, CHECKS),
-        *_rows("student loss", case, upstream.run_student, gp.run_student),
-        *compare(upstream, realistic_case(datafree, options, "deep"), {"deep generator, ce": CHECKS["ce"]}),
+        *compare("tiny", gp.golden_case(), checks),
+        *compare("wrn_16_1", realistic_case(datafree, options, "shallow"), checks),
+        *compare("deep", realistic_case(datafree, options, "deep"), {"ce": checks["ce"]}),
     ]
     _print(rows)
     if options.json:
@@ -319,10 +329,10 @@ def main() -> int:
 
 
 def _print(rows: list[Row]) -> None:
-    print(f"{'check':20s}{'quantity':24s}{'float64':>10s}{'float32':>10s}{'rounding':>10s}")
+    print("| case | check | quantity | float64 | float32 | float32's own |\n|---|---|---|---|---|---|")
     for row in rows:
-        numbers = "".join(f"{value:10.0e}" for value in (row.float64, row.float32, row.rounding))
-        print(f"{row.check:20s}{row.quantity:24s}{numbers}{'' if row.equal else '   DIFFERS'}")
+        numbers = " | ".join(f"{value:.0e}" for value in (row.float64, row.float32, row.rounding))
+        print(f"| {row.case} | {row.check} | {row.quantity} | {numbers} |{'' if row.equal else ' DIFFERS'}")
 
 
 if __name__ == "__main__":

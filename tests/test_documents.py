@@ -10,7 +10,7 @@ import pytest
 import documents
 from nayer_cli.__main__ import main
 
-LINES = [line for page in documents.PAGES for line in documents.commands(page)]
+LINES = list({line.text: line for page in documents.PAGES for line in documents.commands(page)}.values())
 SNIPPETS = [snippet for page in documents.PAGES for snippet in documents.snippets(page)]
 GATES = {"--min-top1", "--max-drop"}
 

@@ -25,7 +25,9 @@ def save_state(path: Path, state: Any) -> None:
 
 
 def load_state(path: Path, device: torch.device | str = "cpu") -> Any:
-    """Load what `save_state` wrote; dictionary keys keep their types (int or str), tuples come back as lists.
+    """Load what `save_state` wrote.
+
+    Keys of dictionaries keep their types (int or str), tensors their memory layout; tuples come back as lists.
 
     Raises:
         RunFailed: the file is missing, damaged, or not a checkpoint.
@@ -33,13 +35,33 @@ def load_state(path: Path, device: torch.device | str = "cpu") -> Any:
     """
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
-            metadata: Mapping[str, str] = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise RunFailed(f"{path} is not a checkpoint of this version ({FORMAT})")
+            skeleton = _skeleton(file, path)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (OSError, SafetensorError) as error:
         raise RunFailed(f"cannot read checkpoint {path}: {error}") from error
-    return _fill(json.loads(metadata["state"]), tensors)
+    return _fill(skeleton, tensors)
+
+
+def load_outline(path: Path) -> Any:
+    """Load what `save_state` wrote with None in place of every tensor, from the file's header alone.
+
+    Raises:
+        RunFailed: as `load_state` does.
+
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return _fill(_skeleton(file, path), {})
+    except (OSError, SafetensorError) as error:
+        raise RunFailed(f"cannot read checkpoint {path}: {error}") from error
+
+
+def _skeleton(file: Any, path: Path) -> Any:
+    """Return the tree with marks where the tensors belong."""
+    metadata: Mapping[str, str] = file.metadata() or {}
+    if metadata.get("format") != FORMAT:
+        raise RunFailed(f"{path} is not a checkpoint of this version ({FORMAT})")
+    return json.loads(metadata["state"])
 
 
 def _strip(node: Any, tensors: dict[str, Tensor]) -> Any:
@@ -48,7 +70,7 @@ def _strip(node: Any, tensors: dict[str, Tensor]) -> Any:
         name = f"t{len(tensors)}"
         # A copy each: safetensors refuses tensors that share storage.
         tensors[name] = node.detach().clone(memory_format=torch.contiguous_format)
-        return {"tensor": name}
+        return {"tensor": name, "channels_last": _is_channels_last(node)}
     if isinstance(node, Mapping):
         return {"dict": [[key, _strip(value, tensors)] for key, value in node.items()]}
     if isinstance(node, (list, tuple)):
@@ -56,11 +78,19 @@ def _strip(node: Any, tensors: dict[str, Tensor]) -> Any:
     return node
 
 
+def _is_channels_last(tensor: Tensor) -> bool:
+    """Say whether the layout must be restored: fused optimizers mix up a moment and a weight in different layouts."""
+    return not tensor.is_contiguous() and tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+
+
 def _fill(node: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(node, list):
         return [_fill(value, tensors) for value in node]
     if isinstance(node, dict):
         if "tensor" in node:
-            return tensors[node["tensor"]]
+            tensor = tensors.get(node["tensor"])
+            if tensor is not None and node["channels_last"]:
+                return tensor.contiguous(memory_format=torch.channels_last)
+            return tensor
         return {key: _fill(value, tensors) for key, value in node["dict"]}
     return node

@@ -36,11 +36,11 @@ class Plan:
         return self.warmup_epochs + self.epochs
 
     def cycles_at(self, epoch: int) -> int:
-        """Times that synthesis and student steps alternate in this epoch."""
+        """Return how often synthesis and student steps alternate in this epoch."""
         return 1 if epoch < self.warmup_epochs else self.cycles
 
     def rounds_at(self, epoch: int) -> int:
-        """Rounds of synthesis per cycle of this epoch."""
+        """Return the rounds of synthesis per cycle of this epoch."""
         return self.warmup_rounds if epoch < self.warmup_epochs else self.rounds
 
     def student_steps_at(self, epoch: int) -> int:
@@ -88,7 +88,7 @@ class Engine:
         plan: how much of what.
         rng: the bank's random generators.
         state: where the loop stands; an epoch that is not finished does not count.
-        holdout: images kept from the student, to measure agreement on; every `holdout_stride`-th one goes there.
+        holdout: images kept from the student, to measure agreement on; one in `holdout_stride` goes there.
         after_epoch: evaluates, samples and saves; called with the engine and the epoch's record.
         listen: receives progress records.
 
@@ -140,10 +140,11 @@ class Engine:
         for name, value in batch.losses.items():
             self.meter.add(name, value)
         if self.holdout is not None:
-            stride = self.holdout_stride
-            self.holdout.add(images[::stride], labels[::stride], self.rng["holdout"])
-            kept = torch.arange(len(images), device=images.device) % stride > 0
-            images, labels = images[kept], labels[kept]
+            # At random: labels come in class order, so that every n-th image could be of one class.
+            rng, count = self.rng["holdout"], -(-len(images) // self.holdout_stride)
+            order = torch.randperm(len(images), generator=rng, device=rng.device).to(images.device)
+            self.holdout.add(images[order[:count]], labels[order[:count]], rng)
+            images, labels = images[order[count:]], labels[order[count:]]
         self.bank.add(images, labels, self.rng["bank"])
 
     def _teach(self, steps: int, cycle: int) -> None:

@@ -59,8 +59,10 @@ class RunLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Epoch records of a run, in order; a last line that was cut off is left out."""
-    records = []
+    """Epoch records of a run, in order; none before the first epoch, and a last line that was cut off is left out."""
+    records: list[dict[str, Any]] = []
+    if not path.exists():
+        return records
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             records.append(json.loads(line))

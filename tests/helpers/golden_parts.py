@@ -34,6 +34,8 @@ class Check:
     ce: float = 0.0
     bn: float = 0.0
     adv: float = 0.0
+    lr: float = 4e-3
+    """With a huge one the best step is not the last."""
     faithful: bool = False
     """All rounds in one epoch, as the released code does with the student in training mode after the first."""
 
@@ -45,6 +47,7 @@ CHECKS = {
     "bn, momentum": Check(rounds=3, bn=1.0),
     "adv": Check(adv=1.0),
     "ten steps": Check(steps=10, **PAPER),
+    "overshooting": Check(steps=4, ce=1.0, lr=1.0),
     "faithful": Check(rounds=2, steps=5, faithful=True, **PAPER),
 }
 
@@ -159,6 +162,7 @@ def _method(case: Case, check: Check) -> Method:
         ce=check.ce,
         bn=check.bn,
         adv=check.adv,
+        lr_g=check.lr,
         code_size=case.code_size,
         width=case.width,
         generator=case.generator,

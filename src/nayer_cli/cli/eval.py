@@ -9,8 +9,8 @@ from nayer_cli.config import EvaluateConfig
 SCHEMA = EvaluateConfig
 EXAMPLES = (
     ("nayer eval runs/one --data images/val", "accuracy of a run's student on a folder of images"),
-    ("nayer eval runs/one runs/two resnet18 --data test.npz", "several models in one table"),
-    ("nayer eval runs/one --data digits --reference builtin:digits --max-drop 0.02 --json", "a gate in a pipeline"),
+    ("nayer eval runs/one runs/two runs/teacher --data test.npz", "several models in one table"),
+    ("nayer eval runs/digits --data digits --reference builtin:digits --max-drop 0.02 --json", "a gate in a pipeline"),
 )
 
 

@@ -92,14 +92,19 @@ def preset_for(classes: int, shape: ImageShape) -> str:
 
 
 def _hyper_parameters(preset: Mapping[str, Any]) -> dict[str, Any]:
-    """A preset chosen by size says nothing about which data set it is: leave out models, names and data."""
+    """Leave out models, names and data: a preset chosen by size says nothing about which data set it is."""
     facts = ("teacher.", "student.", "lte.", "eval.data", "eval.split")
     return {key: value for key, value in preset.items() if not key.startswith(facts)}
 
 
 def plan(schedule: ScheduleConfig) -> Plan:
-    """Take the engine's plan out of the settings."""
-    return Plan(
+    """Take the engine's plan out of the settings.
+
+    Raises:
+        ConfigError: no image would ever be made.
+
+    """
+    made = Plan(
         epochs=schedule.epochs,
         warmup_epochs=schedule.warmup_epochs,
         cycles=schedule.cycles,
@@ -107,6 +112,9 @@ def plan(schedule: ScheduleConfig) -> Plan:
         warmup_rounds=schedule.warmup_rounds,
         kd_steps=schedule.kd_steps,
     )
+    if not made.images(1):
+        raise ConfigError("this schedule makes no images", hint="set schedule.rounds and schedule.epochs to 1 or more")
+    return made
 
 
 def model(classifier: Classifier, computer: Machine) -> Normalized:
@@ -158,9 +166,7 @@ def class_names(lte: LteConfig, teacher: Classifier) -> tuple[str, ...]:
     return tuple(names)
 
 
-def bank(
-    settings: BankConfig, planned: int, shape: ImageShape, computer: Machine, folder: Path
-) -> MemoryBank:
+def bank(settings: BankConfig, planned: int, shape: ImageShape, computer: Machine, folder: Path) -> MemoryBank:
     """Make an empty bank for at most `planned` images, where its size lets it be."""
     capacity = max(min(settings.capacity or planned, planned), 1)
     size = capacity * shape.channels * shape.height * shape.width
@@ -194,4 +200,10 @@ def evaluation_data(
         if settings.min_top1 is not None or settings.max_drop is not None:
             raise ConfigError("--min-top1 and --max-drop need evaluation data", hint="add --eval-data")
         return None
-    return open_images(settings.data, split=settings.split, shape=classifier.shape, class_names=names, num_classes=classifier.num_classes)
+    return open_images(
+        settings.data,
+        split=settings.split,
+        shape=classifier.shape,
+        class_names=names,
+        num_classes=classifier.num_classes,
+    )

@@ -6,7 +6,9 @@ from typing import Any
 def model_card(result: dict[str, Any]) -> str:
     """Write the card, in the Markdown that model hubs read, from a result document."""
     student, teacher = result["student"], result["teacher"]
-    origin = f"distilled from `{teacher['name']}` without its training data" if teacher else "trained"
+    made = result["images"]["synthesized"]
+    origin = f"distilled from `{teacher['name']}`" if teacher else "trained"
+    source = f"{made:,} synthetic images, without training data" if made else "labelled images"
     return f"""---
 library_name: timm
 pipeline_tag: image-classification
@@ -15,7 +17,7 @@ tags: [image-classification, timm, nayer]
 # {student["name"]}, {origin}
 
 Made with [nayer](https://pypi.org/project/nayer-cli/), method `{result["method"]}`, seed {result["seed"]},
-from {result["images"]["synthesized"]:,} synthetic images.
+from {source}.
 
 {_table(student, teacher)}
 ```python
@@ -32,9 +34,7 @@ def _table(student: dict[str, Any], teacher: dict[str, Any] | None) -> str:
     lines = ["| | network | parameters | top-1 | images |", "|---|---|---|---|---|"]
     for role, model in rows:
         top1 = f"{100 * model['top1']:.2f} %" if "top1" in model else "not measured"
-        lines.append(
-            f"| {role} | `{model['name']}` | {model['parameters']:,} | {top1} | {model.get('n', '–')} |"
-        )
+        lines.append(f"| {role} | `{model['name']}` | {model['parameters']:,} | {top1} | {model.get('n', '–')} |")
     if "agreement" in student:
         lines += [
             "",

@@ -45,8 +45,10 @@ def distill(
         NayerError: something foreseen is wrong; its class says what kind.
 
     """
-    existing = folders.find(resume) if resume else None
-    config, teacher = assemble.resolve(folders.resumed_settings(existing, settings) if existing else settings)
+    existing = folders.to_resume(resume, dry_run)
+    if existing:
+        settings = folders.resumed_settings(existing, settings, DistillConfig)
+    config, teacher = assemble.resolve(settings)
     if existing is None:
         folders.check_vacant(config.output.out)
     if dry_run:
@@ -62,9 +64,7 @@ def distill(
         return carry_out(job, resume=resume is not None, dry_run=dry_run)
 
 
-def prepare(
-    config: DistillConfig, teacher: Classifier, student: Classifier, folder: RunFolder, log: RunLog
-) -> Job:
+def prepare(config: DistillConfig, teacher: Classifier, student: Classifier, folder: RunFolder, log: RunLog) -> Job:
     """Put the parts together: teacher and student, LTE pool, method, bank, engine, recorder."""
     computer = assemble.machine(config)
     names = assemble.class_names(config.lte, teacher)
@@ -94,9 +94,7 @@ def prepare(
     bank = assemble.bank(config.bank, planned, shape, computer, folder.path)
     data = assemble.evaluation_data(config.eval, teacher, names)
     holdout = None if data else MemoryBank(assemble.HOLDOUT, shape, device=computer.device)
-    measure = Measure(
-        critic.teacher, data, holdout, device=computer.device, batch_size=config.eval.batch_size
-    )
+    measure = Measure(critic.teacher, data, holdout, device=computer.device, batch_size=config.eval.batch_size)
     recorder = Recorder(folder, log, measure, config.eval, config.output, names, BankStore(folder.bank, bank))
     engine = Engine(
         method=method,

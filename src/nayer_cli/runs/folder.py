@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 
 from nayer_cli import __version__, config
-from nayer_cli.checkpoint import load_state, save_state
+from nayer_cli.checkpoint import load_outline, load_state, save_state
 from nayer_cli.config import OutputConfig
 from nayer_cli.errors import InputError, Interrupted, RunFailed
 from nayer_cli.files import write_json, write_text
@@ -48,14 +49,24 @@ class RunFolder:
 
     def start(self, settings: Any) -> None:
         """Write down the resolved settings, readable by `--config`, and the circumstances."""
-        write_text(self.config, config.to_toml(config.to_layer(settings)))
+        layer = config.to_layer(settings)
+        layer.pop("output.out", None)  # a run varied from this file is another run, and belongs elsewhere
+        write_text(self.config, config.to_toml(layer))
         write_json(self.about, _circumstances())
+
+    def abandon(self) -> None:
+        """Take back what a run wrote before its first epoch, so that its name is free again."""
+        written = {self.config, self.about, self.pool}
+        if written.issuperset(self.path.iterdir()):
+            for path in written:
+                path.unlink(missing_ok=True)
+            self.path.rmdir()
 
     def save_checkpoint(self, epoch: int, state: Any, keep: int) -> Path:
         """Write the state after `epoch` epochs, then delete all but the `keep` newest."""
         path = self.checkpoints / f"epoch-{epoch:06d}.safetensors"
         save_state(path, state)
-        for old in self._checkpoints()[:-keep]:
+        for old in self.saved()[:-keep]:
             old.unlink()
         return path
 
@@ -66,12 +77,17 @@ class RunFolder:
             RunFailed: there is none, or it is damaged.
 
         """
-        found = self._checkpoints()
+        found = self.saved()
         if not found:
             raise RunFailed(f"{self.path} has no checkpoint", hint="start again with another --out")
         return load_state(found[-1])
 
-    def _checkpoints(self) -> list[Path]:
+    def shards(self) -> set[str]:
+        """Names of the shards of the bank that the kept checkpoints list."""
+        return {name for path in self.saved() for name in load_outline(path)["bank"]["shards"]}
+
+    def saved(self) -> list[Path]:
+        """Return the files of all checkpoints, oldest first."""
         return sorted(self.checkpoints.glob("epoch-*.safetensors"))
 
 
@@ -87,10 +103,20 @@ def check_vacant(out: str | None) -> None:
     if not Path(out).is_dir():
         raise InputError(f"{out} is a file, not a run directory", hint="choose another --out")
     if any(Path(out).iterdir()):
-        raise InputError(
-            f"run directory {out} is not empty",
-            hint=f"continue that run with --resume {out}, or choose another --out",
-        )
+        way = f"continue that run with --resume {out}" if RunFolder(Path(out)).saved() else "delete it"
+        raise InputError(f"run directory {out} is not empty", hint=f"{way}, or choose another --out")
+
+
+def to_resume(path: str | None, dry_run: bool) -> RunFolder | None:
+    """Open the run directory to continue, if one is named.
+
+    Raises:
+        InputError: it is not a run directory, or nothing may be written.
+
+    """
+    if path and dry_run:
+        raise InputError("a resumed run writes into its directory, and a dry run writes nothing", hint="leave one out")
+    return find(path) if path else None
 
 
 def find(path: str) -> RunFolder:
@@ -102,22 +128,33 @@ def find(path: str) -> RunFolder:
     """
     folder = RunFolder(Path(path))
     if not folder.config.is_file():
-        raise InputError(
-            f"{path} is not a run directory: it has no config.toml", hint="name a folder such as runs/…"
-        )
+        raise InputError(f"{path} is not a run directory: it has no config.toml", hint="name a folder such as runs/…")
     return folder
 
 
-def resumed_settings(folder: RunFolder, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of the run in `folder`, overlaid with those of `settings` that are free to change.
+def resumed_settings(folder: RunFolder, settings: Mapping[str, Any], schema: type) -> dict[str, Any]:
+    """Return the settings of the run in `folder`, overlaid with those of `settings` that are free to change.
+
+    Args:
+        folder: the run.
+        settings: dotted keys.
+        schema: the configuration class of the command that resumes.
 
     Raises:
-        InputError: a setting differs that would make it another run.
+        InputError: the run is another command's, or a setting differs that would make it another run.
 
     """
     old = config.read_file(folder.config)
+    known = config.keys(schema)
+    foreign = [key for key in old if key not in known and not key.startswith("method.")]
+    if foreign:
+        raise InputError(
+            f"{folder.path} is a run of another command: it has a setting '{foreign[0]}'",
+            hint="resume it with the command that started it",
+        )
     new = {key: value for key, value in settings.items() if value is not None and key != "output.out"}
     for key, value in new.items():
+        value = list(value) if isinstance(value, tuple) else value
         if not key.startswith(FREE_TO_CHANGE) and old.get(key) != value:
             raise InputError(
                 f"cannot resume {folder.path} with {key} = {value!r}: it was started with {old.get(key)!r}",
@@ -140,24 +177,34 @@ def run_folder(
         with TemporaryDirectory(prefix="nayer-") as path:
             yield RunFolder(Path(path))
         return
-    folder = existing or RunFolder(
-        Path(out) if out else Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
-    )
-    try:
-        folder.path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"cannot make {folder.path}: {error.strerror}", hint="choose another --out"
-        ) from error
-    if not os.access(folder.path, os.W_OK):
-        raise InputError(f"run directory {folder.path} is not writable", hint="choose another --out")
+    folder = existing or RunFolder(Path(out) if out else _unused(Path("runs"), name))
+    _make(folder.path)
     try:
         yield folder
-    except (KeyboardInterrupt, SystemExit) as error:
+    except BaseException as error:
+        if existing is None:
+            folder.abandon()
+        if not isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise
         number = signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM
-        saved = any(folder.checkpoints.glob("epoch-*"))
-        hint = f"continue with --resume {folder.path}" if saved else "nothing was saved yet"
+        hint = f"continue with --resume {folder.path}" if folder.saved() else "nothing was saved yet"
         raise Interrupted(number, hint=hint) from None
+
+
+def _unused(parent: Path, name: str) -> Path:
+    """Return a path named by the time, different from those of runs that started in the same second."""
+    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
+    paths = (parent / (f"{stem}-{number}" if number > 1 else stem) for number in count(1))
+    return next(path for path in paths if not path.exists())
+
+
+def _make(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make {path}: {error.strerror}", hint="choose another --out") from error
+    if not os.access(path, os.W_OK):
+        raise InputError(f"run directory {path} is not writable", hint="choose another --out")
 
 
 def slug(name: str) -> str:

@@ -56,7 +56,7 @@ class Measure:
         return result
 
     def _teacher_outcomes(self) -> Outcomes | None:
-        """What the teacher says of the data, asked once: it does not change."""
+        """Return what the teacher says of the data; it is asked once, since it does not change."""
         if self._of_teacher is None and self.teacher is not None and self.data is not None:
             self._of_teacher = measure(self.teacher, self.data, device=self.device, batch_size=self.batch_size)
         return self._of_teacher

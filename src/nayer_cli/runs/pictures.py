@@ -23,6 +23,8 @@ def draw_grid(
         images: uint8 `[N, C, H, W]`.
         labels: `[N]`.
         names: class names in index order.
+        rows: classes at most.
+        columns: images of a class at most.
 
     """
     classes = labels.unique()[:rows].tolist()

@@ -1,6 +1,5 @@
 """What happens once in a while during a run: measure, draw, save; and the result at the end."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from nayer_cli.bankstore import BankStore
 from nayer_cli.config import EvalConfig, OutputConfig
 from nayer_cli.engine import Engine
+from nayer_cli.errors import InputError
 from nayer_cli.files import write_json
 from nayer_cli.runlog import RunLog, read_metrics
 from nayer_cli.runs.folder import RunFolder
@@ -31,7 +31,6 @@ class Recorder:
     """Where the bank is kept; None for a bank of real data, which is read again instead."""
     best: dict[str, Any] = field(default_factory=dict)
     """The best top-1 over the epochs: an oracle, since choosing by it would choose on the evaluation data."""
-    _last: float = field(default_factory=time.perf_counter)
 
     def after_epoch(self, engine: Engine, record: dict[str, Any]) -> None:
         """Measure, draw and save, each on its own stride, and always after the last epoch."""
@@ -75,11 +74,25 @@ class Recorder:
             "best": self.best,
         }
         path = self.folder.save_checkpoint(engine.state.epoch, state, self.output.keep)
+        if self.store:
+            self.store.prune(self.folder.shards())
         self.log({"event": "saved", "path": str(path)})
 
     def restore(self, engine: Engine) -> None:
-        """Put the engine where the newest checkpoint left it."""
+        """Put the engine where the newest checkpoint left it.
+
+        Raises:
+            InputError: the plan ends before that.
+            RunFailed: there is no checkpoint, or it is damaged.
+
+        """
         state = self.folder.load_checkpoint()
+        done, wanted = state["loop"]["epoch"], engine.plan.total
+        if done > wanted:
+            raise InputError(
+                f"{self.folder.path} has done {done} epochs, warm-up included, and cannot end after {wanted}",
+                hint=f"resume it with --epochs {done - engine.plan.warmup_epochs} or more",
+            )
         vars(engine.state).update(state["loop"])
         engine.student.load_state_dict(state["student"])
         engine.method.load_state_dict(state["method"])
@@ -88,13 +101,11 @@ class Recorder:
         self.best = dict(state["best"])
         if self.store:
             self.store.load(state["bank"])
-        if engine.holdout:
+        if engine.holdout and state["holdout"]:
             engine.holdout.load_state_dict(state["holdout"])
         self.log.rewind(engine.state.epoch)
 
-    def finish(
-        self, engine: Engine, method: str, teacher: dict[str, Any], student: dict[str, Any]
-    ) -> dict[str, Any]:
+    def finish(self, engine: Engine, method: str, teacher: dict[str, Any], student: dict[str, Any]) -> dict[str, Any]:
         """Measure teacher and student a last time, write `result.json` and the curves, and return the result."""
         student |= self.measure.student(engine.student.model)
         teacher |= self.measure.of_teacher()
@@ -114,9 +125,7 @@ class Recorder:
         }
         write_json(self.folder.result, result)
         if not draw_curves(self.folder.curves, read_metrics(self.folder.metrics)):
-            self.log.note(
-                "curves.png is left out: matplotlib is not installed (pip install 'nayer-cli[report]')"
-            )
+            self.log.note("curves.png is left out: matplotlib is not installed (pip install 'nayer-cli[report]')")
         return result
 
     def _gates(self, teacher: dict[str, Any], student: dict[str, Any]) -> list[dict[str, Any]]:

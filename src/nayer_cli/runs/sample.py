@@ -12,6 +12,7 @@ from nayer_cli import config as configuration
 from nayer_cli.bank import MemoryBank
 from nayer_cli.bankstore import BankStore
 from nayer_cli.config import SampleConfig
+from nayer_cli.engine import Engine
 from nayer_cli.errors import InputError, did_you_mean
 from nayer_cli.files import write_json
 from nayer_cli.lte import load_pool
@@ -21,9 +22,11 @@ from nayer_cli.runs.folder import RunFolder
 from nayer_cli.runs.pictures import draw_grid, save_png, to_pillow
 from nayer_cli.types import ImageShape
 
+PATIENCE = 20
+
 
 def sample(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Write images as `CLASS/NNNNN.png` folders, or as one grid.
+    """Write images as `CLASS/NNNNN.png` folders, or as one grid; fewer than asked for where there are not so many.
 
     Args:
         settings: keys of `SampleConfig`.
@@ -32,78 +35,77 @@ def sample(settings: Mapping[str, Any]) -> dict[str, Any]:
         `images` (how many), `classes` (name → how many), `path` of the folder or grid, and `source`.
 
     Raises:
-        InputError: not a run directory, no such class, or fewer images than asked for.
+        InputError: not a run of `nayer distill`, no such class, or no image of these classes.
 
     """
     config = configuration.build(SampleConfig, {k: v for k, v in settings.items() if v is not None})
     folder = folders.find(config.run)
+    if not folder.pool.is_file():
+        raise InputError(f"{folder.path} has no synthetic images: it is not a run of nayer distill")
     names = load_pool(folder.pool).names
     wanted = _class_indices(config.classes, names)
-    quota = config.per_class or -(-config.count // len(wanted))
-    pick = _from_bank if config.source == "bank" else _fresh
-    images, labels = _choose(*pick(folder, config, wanted, quota), wanted, quota)
-    if not config.per_class:
-        images, labels = images[: config.count], labels[: config.count]
+    total = config.per_class * len(wanted) if config.per_class else config.count
+    found = _from_bank(folder, config) if config.source == "bank" else _fresh(folder, config, wanted, total)
+    images, labels = _choose(*found, wanted, config.per_class or total, total)
     if len(images) == 0:
-        raise InputError(
-            f"the bank of {folder.path} holds no image of these classes", hint="add --source generator"
-        )
-    path = (
-        _write_grid(config, images, labels, names)
-        if config.grid
-        else _write_folders(config, images, labels, names)
-    )
+        raise InputError(f"the {config.source} of {folder.path} has no image of these classes")
+    path = _write_grid(config, images, labels, names) if config.grid else _write_folders(config, images, labels, names)
     counts = {names[k]: int((labels == k).sum()) for k in labels.unique().tolist()}
     return {"images": len(images), "classes": counts, "path": str(path), "source": config.source}
 
 
 def _class_indices(wanted: Sequence[int | str] | None, names: Sequence[str]) -> list[int]:
     """Turn names or indices into indices; nothing means every class."""
-    known = {name: k for k, name in enumerate(names)} | {str(k): k for k in range(len(names))}
+    known = {str(k): k for k in range(len(names))} | {name: k for k, name in enumerate(names)}
     words = [str(word) for word in wanted or ()]
     for word in words:
         if word not in known:
-            raise InputError(
-                f"the run has no class '{word}'{did_you_mean(word, names)}", hint="name it, or its index"
-            )
+            raise InputError(f"the run has no class '{word}'{did_you_mean(word, names)}", hint="name it, or its index")
     return sorted({known[word] for word in words}) or list(range(len(names)))
 
 
-def _from_bank(
-    folder: RunFolder, config: SampleConfig, wanted: list[int], quota: int
-) -> tuple[Tensor, Tensor]:
-    """Read the bank as the newest checkpoint left it."""
+def _from_bank(folder: RunFolder, config: SampleConfig) -> tuple[Tensor, Tensor]:
+    """Read the bank as the newest checkpoint left it, in random order."""
     manifest = folder.load_checkpoint()["bank"]
-    if manifest is None:
-        raise InputError(f"{folder.path} made no synthetic images: it is a run of nayer train")
     bank = MemoryBank(manifest["capacity"], ImageShape(*manifest["shape"]))
     BankStore(folder.bank, bank).load(manifest)
     shuffled = torch.randperm(len(bank), generator=torch.Generator().manual_seed(config.seed))
     return bank.images[shuffled], bank.labels[shuffled]
 
 
-def _fresh(folder: RunFolder, config: SampleConfig, wanted: list[int], quota: int) -> tuple[Tensor, Tensor]:
-    """Run new rounds of synthesis from the newest checkpoint until there are enough images of every class."""
-    settings = configuration.read_file(folder.config) | {"device": config.device, "seed": config.seed}
-    resolved, teacher = assemble.resolve(settings)
-    engine = distill.rebuild(resolved, teacher, folder).engine
-    engine.rng.reseed(config.seed)
-    images, labels = [], []
-    counts = torch.zeros(teacher.num_classes, dtype=torch.long)
+def _fresh(folder: RunFolder, config: SampleConfig, wanted: list[int], total: int) -> tuple[Tensor, Tensor]:
+    """Run rounds of synthesis from the newest checkpoint until there are `total` images, evenly of the wanted classes.
+
+    A method that draws no labels may never meet some class; so this ends, too, when `PATIENCE` rounds brought nothing.
+    """
+    engine = _rebuild(folder, config)
+    images, labels, counts = [], [], torch.zeros(engine.method.parts.pool.shape[0], dtype=torch.long)
+    have, idle = 0, 0
     with engine.student.frozen() as student:
-        while counts[wanted].min() < quota:
+        while have < total and idle < PATIENCE:
             engine.state.round += 1
             batch = engine.method.synthesize(student, engine.state)
             images.append((batch.images.float() * 255).round().to(torch.uint8).cpu())
             labels.append(batch.labels.cpu())
             counts += labels[-1].bincount(minlength=len(counts))
+            before, have = have, int(counts[wanted].clamp(max=-(-total // len(wanted))).sum())
+            idle = 0 if have > before else idle + 1
     return torch.cat(images), torch.cat(labels)
 
 
-def _choose(images: Tensor, labels: Tensor, wanted: list[int], quota: int) -> tuple[Tensor, Tensor]:
-    """Take the first `quota` images of each wanted class, classes taking turns."""
-    turns = [(labels == k).nonzero().squeeze(1)[:quota].tolist() for k in wanted]
-    order = [turn[i] for i in range(quota) for turn in turns if i < len(turn)]
+def _rebuild(folder: RunFolder, config: SampleConfig) -> Engine:
+    """Put the run's engine together again with random generators of our own; its evaluation data is not needed."""
+    settings = configuration.read_file(folder.config) | {"device": config.device, "seed": config.seed}
+    resolved, teacher = assemble.resolve({k: v for k, v in settings.items() if not k.startswith("eval.")})
+    engine = distill.rebuild(resolved, teacher, folder).engine
+    engine.rng.reseed(config.seed)
+    return engine
+
+
+def _choose(images: Tensor, labels: Tensor, wanted: list[int], each: int, total: int) -> tuple[Tensor, Tensor]:
+    """Take up to `each` images of each wanted class, classes taking turns, and `total` at most."""
+    turns = [(labels == k).nonzero().squeeze(1)[:each].tolist() for k in wanted]
+    order = [turn[i] for i in range(max(map(len, turns))) for turn in turns if i < len(turn)][:total]
     return images[order], labels[order]
 
 
@@ -128,7 +130,7 @@ def _write_grid(config: SampleConfig, images: Tensor, labels: Tensor, names: Seq
 
 
 def _folder_name(index: int, names: Sequence[str]) -> str:
-    """A safe name whatever the class is called: the index makes it unique, the slug readable."""
+    """Return a safe name whatever the class is called: the index makes it unique, the slug readable."""
     return f"{index:05d}-{folders.slug(names[index].split(',')[0]).lower()}"
 
 

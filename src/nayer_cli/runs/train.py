@@ -13,7 +13,7 @@ from nayer_cli.bank import MemoryBank
 from nayer_cli.config import BankConfig, TrainConfig
 from nayer_cli.critic import Critic
 from nayer_cli.engine import Engine, Plan
-from nayer_cli.errors import InputError
+from nayer_cli.errors import ConfigError, InputError
 from nayer_cli.labelled import LabelledImages, open_images
 from nayer_cli.method import Batch, LoopState, Method
 from nayer_cli.model import Classifier, load_classifier, new_classifier, new_network
@@ -51,7 +51,7 @@ class Supervised(Method):
             yield Batch(self.augment(images, self.rng["augment"]), labels)
 
     def student_loss(self, student: nn.Module, batch: Batch) -> Tensor:
-        """ce · cross-entropy + kl · T² KL(t ‖ s) (Hinton et al. 2015)."""
+        """Return ce · cross-entropy + kl · T² KL(t ‖ s) (Hinton et al. 2015)."""
         logits, config = student(batch.images), self.config
         loss = config.ce * losses.cross_entropy(logits, batch.labels)
         for teacher in filter(None, self.teacher):
@@ -81,17 +81,17 @@ def train(
         NayerError: something foreseen is wrong; its class says what kind.
 
     """
-    existing = folders.find(resume) if resume else None
-    config = configuration.build(
-        TrainConfig, folders.resumed_settings(existing, settings) if existing else _given(settings)
-    )
+    existing = folders.to_resume(resume, dry_run)
+    if existing:
+        settings = folders.resumed_settings(existing, settings, TrainConfig)
+    config = configuration.build(TrainConfig, _given(settings))
     if existing is None:
         folders.check_vacant(config.output.out)
     for key, value in (("--model", config.student.name), ("--data", config.data)):
         if not value:
-            raise InputError(
-                f"{key} is missing", hint="for example: nayer train --model wrn_16_2 --data train.tar"
-            )
+            raise InputError(f"{key} is missing", hint="for example: nayer train --model wrn_16_2 --data train.tar")
+    if config.eval.max_drop is not None and not config.teacher.name:
+        raise ConfigError("--max-drop compares with a teacher, and there is none", hint="gate with --min-top1")
     teacher = load_classifier(config.teacher) if config.teacher.name else None
     name = f"train-{folders.slug(config.student.name)}"
     with folders.run_folder(config.output.out, name, existing=existing, temporary=dry_run) as folder:
@@ -100,9 +100,7 @@ def train(
         return carry_out(job, resume=resume is not None, dry_run=dry_run)
 
 
-def prepare(
-    config: TrainConfig, teacher: Classifier | None, folder: RunFolder, log: RunLog, steps: int | None
-) -> Job:
+def prepare(config: TrainConfig, teacher: Classifier | None, folder: RunFolder, log: RunLog, steps: int | None) -> Job:
     """Put the parts together: images, network, engine, recorder."""
     computer = assemble.machine(config)
     classifier, data = _network_and_data(config, teacher)
@@ -149,14 +147,10 @@ def _network_and_data(config: TrainConfig, teacher: Classifier | None) -> tuple[
     probe = new_network(config.student, config.student.num_classes or 2, shape=facts.shape if facts else None)
     data = _open(config, probe.shape, facts.class_names if facts else None)
     if data.class_names is None and config.student.num_classes is None:
-        raise InputError(
-            f"{config.data} does not name its classes", hint="say how many there are with --num-classes"
-        )
+        raise InputError(f"{config.data} does not name its classes", hint="say how many there are with --num-classes")
     count = config.student.num_classes or len(data.class_names or ())
     normalization = facts.normalization if facts else None
-    classifier = new_network(
-        config.student, count, data.class_names, shape=probe.shape, normalization=normalization
-    )
+    classifier = new_network(config.student, count, data.class_names, shape=probe.shape, normalization=normalization)
     return classifier, data
 
 
@@ -164,9 +158,7 @@ def _open(config: TrainConfig, shape: ImageShape, names: Sequence[str] | None) -
     return open_images(config.data, split=config.split, shape=shape, class_names=names)
 
 
-def _fill_bank(
-    data: LabelledImages, shape: ImageShape, computer: assemble.Machine, folder: RunFolder
-) -> MemoryBank:
+def _fill_bank(data: LabelledImages, shape: ImageShape, computer: assemble.Machine, folder: RunFolder) -> MemoryBank:
     """Decode all images once, as uint8, to where the engine samples them."""
     bank = assemble.bank(BankConfig(), len(data), shape, computer, folder.path)
     for images, labels in data.batches(1024):
