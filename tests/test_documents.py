@@ -3,6 +3,7 @@
 import os
 import shlex
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,7 @@ def shorten(words: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.mark.parametrize("line", LINES, ids=str)
 def test_a_documented_command_runs(line, reader, monkeypatch, capsys):
     words = shlex.split(line.text, comments=True)[1:]
-    for flag, path in zip(words, words[1:], strict=False):
+    for flag, path in pairwise(words):
         if flag in ("--out", "-o") and Path(path).is_dir():
             shutil.rmtree(path)  # a line that makes it is read before it is there
     code = main(shorten(words, monkeypatch))

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 import nayer_cli.models  # noqa: F401 - registers the networks
 from nayer_cli import dataset
 from nayer_cli.runs.distill import distill
+from nayer_cli.runs.embed import embed
 from nayer_cli.runs.train import train
 from tiny_clip import fill_hub_cache
 
@@ -45,6 +46,7 @@ def write_example_files(folder: Path) -> None:
             with tarfile.open(name, "w") as archive:
                 archive.add("images/val", arcname=".")
         _write_weights(Path("teacher.pth"), "wrn_40_2")
+        embed({"labels": "classes.txt", "encoder": "onehot", "out": "pool.safetensors"})
         _write_runs()
 
 

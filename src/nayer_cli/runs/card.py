@@ -16,7 +16,7 @@ tags: [image-classification, timm, nayer]
 ---
 # {student["name"]}, {origin}
 
-Made with [nayer](https://pypi.org/project/nayer-cli/), method `{result["method"]}`, seed {result["seed"]},
+Made with nayer (`pip install nayer-cli`), method `{result["method"]}`, seed {result["seed"]},
 from {source}.
 
 {_table(student, teacher)}

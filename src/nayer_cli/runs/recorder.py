@@ -69,7 +69,7 @@ class Recorder:
             "method": engine.method.state_dict(),
             "rng": engine.rng.state_dict(),
             "bank": self.store.save() if self.store else None,
-            "holdout": engine.holdout.state_dict() if engine.holdout else None,
+            "holdout": engine.holdout.state_dict() if engine.holdout is not None else None,
             "seconds": engine.meter.seconds,
             "best": self.best,
         }
@@ -101,7 +101,7 @@ class Recorder:
         self.best = dict(state["best"])
         if self.store:
             self.store.load(state["bank"])
-        if engine.holdout and state["holdout"]:
+        if engine.holdout is not None and state["holdout"] is not None:
             engine.holdout.load_state_dict(state["holdout"])
         self.log.rewind(engine.state.epoch)
 
