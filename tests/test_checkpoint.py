@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nayer_cli.checkpoint import load_state, save_state
+from nayer_cli.checkpoint import load_outline, load_state, save_state
 from nayer_cli.errors import RunFailed
 
 
@@ -20,6 +20,31 @@ def test_a_nested_state_comes_back_equal(tmp_path: Path):
     assert loaded["b"][:4] == [1, 2.5, "x", True]
     assert torch.equal(loaded["b"][5], shared)
     assert torch.equal(loaded["channels_last"], state["channels_last"])
+    assert loaded["channels_last"].stride() == state["channels_last"].stride()
+    assert load_outline(tmp_path / "s.safetensors") == {
+        "a": {0: {"step": None, "buffer": None}, 1: {}},
+        "b": [1, 2.5, "x", True, None, None],
+        "channels_last": None,
+    }
+
+
+def test_momentum_fits_weights_in_channels_last(tmp_path: Path):
+    def step(weight: torch.nn.Parameter, optimizer: torch.optim.Optimizer) -> torch.Tensor:
+        optimizer.zero_grad()
+        (weight * ramp).sum().backward()
+        optimizer.step()
+        return weight.detach().clone()
+
+    ramp = torch.arange(2 * 3 * 3 * 3.0).view(2, 3, 3, 3)
+    weight = torch.nn.Parameter(torch.zeros(2, 3, 3, 3).to(memory_format=torch.channels_last))
+    optimizer = torch.optim.SGD([weight], lr=0.1, momentum=0.9, fused=True)
+    step(weight, optimizer)
+    save_state(tmp_path / "s", {"weight": weight, "optimizer": optimizer.state_dict()})
+    state = load_state(tmp_path / "s")
+    again = torch.nn.Parameter(state["weight"])
+    resumed = torch.optim.SGD([again], lr=0.1, momentum=0.9, fused=True)
+    resumed.load_state_dict(state["optimizer"])
+    assert torch.equal(step(again, resumed), step(weight, optimizer))
 
 
 def test_an_optimizer_continues_from_it_bit_for_bit(tmp_path: Path):

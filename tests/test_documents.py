@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import documents
+from nayer_cli import config, layers, plugins
 from nayer_cli.__main__ import main
 
 LINES = list({line.text: line for page in documents.PAGES for line in documents.commands(page)}.values())
@@ -91,3 +92,17 @@ def test_every_page_is_reachable_from_the_readme():
             links = documents.LINK.findall(page.read_text(encoding="utf-8"))
             todo += [page.parent / link.partition("#")[0] for link in links if "://" not in link]
     assert {page.resolve() for page in documents.PAGES} <= seen
+
+
+def test_the_table_of_presets_says_what_the_files_say():
+    (_, *names, _), *rows = documents.table(documents.ROOT / "docs" / "presets.md")
+    described = [config.DistillConfig, ""], [plugins.load("methods", "nayer").Config, "method."]
+    defaults = {key: about["default"] for schema, prefix in described for key, about in config.describe(schema, prefix)}
+    presets = {name: defaults | config.read_preset(name, "nayer") for name in names}
+    shown = {key.strip("`"): values for key, *values, _ in rows}
+    for key, values in shown.items():
+        for name, value in zip(names, values, strict=True):
+            assert layers.parse_assignment(f"x={value}")[1] == presets[name][key], f"{key} of {name}"
+    hyper_parameters = ("schedule.", "optimizer.", "augment.", "method.")
+    given = {key for name in names for key in config.read_preset(name, "nayer")}
+    assert {key for key in given if key.startswith(hyper_parameters)} <= shown.keys()

@@ -88,6 +88,16 @@ def test_held_back_images_never_reach_the_bank():
     assert (len(holdout), len(made.bank)) == (10, 30)
 
 
+def test_images_are_held_back_from_every_class():
+    class InOrder(Diary):
+        def synthesize(self, student: nn.Module, state: LoopState) -> SynthBatch:
+            return super().synthesize(student, state)._replace(labels=torch.arange(4))
+
+    holdout = MemoryBank(100, SHAPE)
+    engine(InOrder(), holdout=holdout, holdout_stride=4)[0].run()
+    assert holdout.labels[: len(holdout)].unique().tolist() == [0, 1, 2, 3]
+
+
 def test_a_loss_that_is_not_finite_ends_the_run():
     class Broken(Diary):
         def student_loss(self, student: nn.Module, batch: Batch) -> Tensor:

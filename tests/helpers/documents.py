@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,6 +66,14 @@ def snippets(page: Path) -> Iterator[Line]:
     for block in blocks(page):
         if block.language == "python" and not NAMED.match(block.text):
             yield Line(page, block.number, block.text)
+
+
+def table(page: Path) -> list[list[str]]:
+    """Return the cells of the first table of a page, its headings first."""
+    lines = page.read_text(encoding="utf-8").splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("|"))
+    rows = takewhile(lambda line: line.startswith("|"), lines[start:])
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows if not row.startswith("|---")]
 
 
 def broken_links(page: Path) -> Iterator[str]:

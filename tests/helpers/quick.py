@@ -35,7 +35,7 @@ def quick(folder: Path, changes: dict[str, Any] | None = None, method: str = "na
     return {**QUICK, **OF_METHOD[method], **own, **(changes or {})}
 
 
-class Stop(Exception):
+class StopError(Exception):
     """Ends a run from outside."""
 
 
@@ -44,7 +44,7 @@ def stop_at(epoch: int, phase: str, done: int, error: BaseException | None = Non
 
     def listen(record: dict[str, Any]) -> None:
         if [record.get(key) for key in ("epoch", "phase", "done")] == [epoch, phase, done]:
-            raise error or Stop
+            raise error or StopError
 
     return listen
 

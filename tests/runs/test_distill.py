@@ -16,7 +16,7 @@ from nayer_cli.lte import load_pool
 from nayer_cli.model import load_classifier
 from nayer_cli.runs.distill import distill
 from nayer_cli.types import ImageShape
-from quick import Stop, checkpoint, metrics, quick, same, stop_at
+from quick import StopError, checkpoint, metrics, quick, same, stop_at
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def test_a_run_that_was_interrupted_ends_as_if_it_had_not_been(method, changes, 
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     settings = quick(tmp_path, changes, method)
     expected = distill(settings | {"output.out": str(whole)})
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         distill(settings | {"output.out": str(halves)}, listen=stop_at(*at))
     assert len(metrics(halves)) < 3
     result = distill({}, resume=str(halves))
@@ -184,7 +184,7 @@ def test_what_leaves_the_meaning_alone_may_change_on_resuming(tmp_path):
     result = distill({"schedule.epochs": 3, "eval.min_top1": 0.0, "seed": 0}, resume=run)
     assert result["images"]["synthesized"] == 80 and result["gates"][0]["passed"]
     assert [record["epoch"] for record in metrics(tmp_path / "run")] == [1, 2, 3, 4]
-    with pytest.raises(InputError, match="has done 4 epochs.* cannot end after 2") as caught:
+    with pytest.raises(InputError, match=r"has done 4 epochs.* cannot end after 2") as caught:
         distill({"schedule.epochs": 1}, resume=run)
     assert "--epochs 3" in caught.value.hint
 

@@ -1,5 +1,4 @@
 import json
-import os
 import re
 from pathlib import Path
 
@@ -44,7 +43,7 @@ def test_a_run_without_a_checkpoint_cannot_go_on(tmp_path: Path) -> None:
 def test_a_tuple_is_the_list_that_was_written(tmp_path: Path) -> None:
     folder = started(tmp_path, **{"teacher.mean": (0.5, 0.5, 0.5)})
     assert folders.resumed_settings(folder, {"teacher.mean": (0.5, 0.5, 0.5)}, DistillConfig)["seed"] == 0
-    with pytest.raises(InputError, match="teacher.mean = "):
+    with pytest.raises(InputError, match=r"teacher\.mean = "):
         folders.resumed_settings(folder, {"teacher.mean": (0.5, 0.5, 0.4)}, DistillConfig)
 
 
@@ -55,7 +54,7 @@ def test_a_run_is_named_by_time_and_networks_and_never_shared(tmp_path: Path, mo
     for _ in range(3):
         with run_folder(None, "a-b") as folder:
             names.append(str(folder.path))
-    stem = os.path.join("runs", "20240617-101112-a-b")
+    stem = str(Path("runs") / "20240617-101112-a-b")
     assert names == [stem, f"{stem}-2", f"{stem}-3"]
 
 
@@ -83,7 +82,9 @@ def test_a_dry_run_does_not_resume(tmp_path: Path) -> None:
         folders.to_resume(str(tmp_path), dry_run=True)
 
 
-@pytest.mark.parametrize("name", ["../../etc/passwd", "hf-hub:a/b", "C:\\x", "..", "", "\0", "é" * 90, "a" * 300, "-x", "con."])
+@pytest.mark.parametrize(
+    "name", ["../../etc/passwd", "hf-hub:a/b", "C:\\x", "..", "", "\0", "é" * 90, "a" * 300, "-x", "con."]
+)
 def test_a_slug_is_one_plain_part_of_a_path(name: str) -> None:
     slug = folders.slug(name)
     assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", slug) and len(slug) <= 60 and not slug.endswith(".")

@@ -29,11 +29,11 @@ def pictures(folder):
 
 def test_a_folder_for_each_class_inside_the_one_that_was_named(run, tmp_path):
     out = tmp_path / "deep" / "images"
-    before = {path for path in tmp_path.parent.iterdir()}
+    before = set(tmp_path.parent.iterdir())
     result = sample({"run": str(run), "count": 20, "out": str(out)})
     assert (result["images"], result["path"], result["source"]) == (20, str(out), "bank")
     assert {path.name for path in tmp_path.rglob("*") if path.is_dir()} >= {"00000-x", "00001-aux", "00005-clair"}
-    assert len(pictures(out)) == 20 and {path for path in tmp_path.parent.iterdir()} == before
+    assert len(pictures(out)) == 20 and set(tmp_path.parent.iterdir()) == before
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["00000-x"] == {"index": 0, "name": "../../x"} and len(manifest) == len(result["classes"]) == 10
 

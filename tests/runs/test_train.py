@@ -7,7 +7,7 @@ from nayer_cli.datasets import digits
 from nayer_cli.errors import ConfigError, InputError
 from nayer_cli.runs.distill import distill
 from nayer_cli.runs.train import train
-from quick import Stop, checkpoint, metrics, quick, same, stop_at
+from quick import StopError, checkpoint, metrics, quick, same, stop_at
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def test_the_run_directory_is_a_teacher_for_distill(data, tmp_path):
     assert (result["method"], result["teacher"], result["student"]["n"]) == ("supervised", None, 500)
     assert result["images"] == {"synthesized": 0, "seen": 320}
     assert "from labelled images" in (run / "student/README.md").read_text()
-    assert {path.name for path in run.iterdir()} >= {"config.toml", "run.json", "metrics.jsonl", "curves.png", "student"}
+    assert {path.name for path in run.iterdir()} >= {"config.toml", "run.json", "metrics.jsonl", "curves.png"}
     changes = {"teacher.name": str(run), "output.out": str(tmp_path / "copy"), "schedule.epochs": 1}
     copy = distill(quick(tmp_path, changes))
     assert copy["teacher"]["top1"] == result["student"]["top1"]
@@ -57,7 +57,7 @@ def test_more_epochs_classify_better(data, tmp_path):
 def test_an_interrupted_run_ends_as_if_it_had_not_been(data, tmp_path):
     given = settings(tmp_path, data, augment__flip=True)
     train(given | {"output.out": str(tmp_path / "whole")})
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         train(given, listen=stop_at(2, "student", 3))
     train({}, resume=str(tmp_path / "run"))
     assert same(checkpoint(tmp_path / "run"), checkpoint(tmp_path / "whole"))

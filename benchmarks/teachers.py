@@ -1,0 +1,123 @@
+"""Teachers of a dozen families, with random weights: two rounds of NAYER and one student step each.
+
+    python benchmarks/teachers.py
+    python benchmarks/teachers.py vit_tiny_patch16_224 densenet121 --json teachers.json
+
+Each is to end well, or with one clear sentence.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import timm
+import torch
+from safetensors.torch import save_file
+
+from nayer_cli.errors import NayerError
+from nayer_cli.runlog import read_metrics
+from nayer_cli.runs.distill import distill
+
+FAMILIES = {
+    "resnet18": 64,
+    "resnext50_32x4d": 64,
+    "mobilenetv2_100": 64,
+    "mobilenetv3_small_100": 64,
+    "efficientnet_b0": 64,
+    "regnety_002": 64,
+    "densenet121": 64,
+    "vgg11_bn": 64,
+    "convnext_atto": 64,
+    "vit_tiny_patch16_224": 64,
+    "swin_tiny_patch4_window7_224": 224,
+    "mixer_s32_224": 64,
+}
+"""Architecture, and the image side that it is tried at."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """How one family did."""
+
+    family: str
+    side: int
+    batch_norms: int
+    terms: list[str]
+    seconds: float
+    outcome: str
+
+
+def attempt(family: str, side: int, folder: Path) -> Row:
+    """Distill from a teacher with random weights."""
+    torch.manual_seed(0)
+    network = create(family, side)
+    save_file(network.state_dict(), folder / "teacher.safetensors")
+    norms = sum(isinstance(module, torch.nn.BatchNorm2d) for module in network.modules())
+    started = time.perf_counter()
+    try:
+        result = distill(settings(family, side, folder))
+        outcome = f"agreement {result['student']['agreement']:.2f}"
+    except NayerError as error:
+        outcome = f"{type(error).__name__}: {error}"
+    seconds = time.perf_counter() - started
+    terms = sorted({name for record in read_metrics(folder / "run" / "metrics.jsonl") for name in record["losses"]})
+    return Row(family, side, norms, terms, seconds, outcome)
+
+
+def create(family: str, side: int) -> torch.nn.Module:
+    """Make the network for 10 classes; only some architectures must be told the image size."""
+    fixed = timm.get_pretrained_cfg(family).fixed_input_size
+    return timm.create_model(family, num_classes=10, **({"img_size": side} if fixed else {}))
+
+
+def settings(family: str, side: int, folder: Path) -> dict[str, object]:
+    """Two rounds of two steps, then one student step."""
+    return {
+        "teacher.name": family,
+        "teacher.weights": str(folder / "teacher.safetensors"),
+        "teacher.num_classes": 10,
+        "teacher.input_size": side,
+        "student.name": "resnet20_cifar_a",
+        "lte.labels": "cifar10",
+        "lte.encoder": "random",
+        "lte.cache_dir": str(folder / "cache"),
+        "method.batch": 10,
+        "method.g_steps": 2,
+        "method.width": 16,
+        "method.code_size": 64,
+        "schedule.epochs": 1,
+        "schedule.warmup_epochs": 0,
+        "schedule.rounds": 2,
+        "schedule.kd_steps": 1,
+        "schedule.batch_size": 8,
+        "output.out": str(folder / "run"),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("families", nargs="*", default=list(FAMILIES), help="timm architectures; default: a dozen")
+    parser.add_argument("--size", type=int, help="image side for architectures that are not in the list")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    print(f"{'family':<32}{'side':>5}{'BatchNorms':>12}  {'terms':<24}{'seconds':>8}  outcome")
+    rows = []
+    for family in options.families:
+        with tempfile.TemporaryDirectory() as folder:
+            row = attempt(family, options.size or FAMILIES.get(family, 64), Path(folder))
+        rows.append(asdict(row))
+        terms = " ".join(row.terms)
+        line = f"{row.family:<32}{row.side:>5}{row.batch_norms:>12}  {terms:<24}{row.seconds:>8.1f}  {row.outcome}"
+        print(line, flush=True)
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
