@@ -58,8 +58,8 @@ def attempt(family: str, side: int, folder: Path) -> Row:
     norms = sum(isinstance(module, torch.nn.BatchNorm2d) for module in network.modules())
     started = time.perf_counter()
     try:
-        result = distill(settings(family, side, folder))
-        outcome = f"agreement {result['student']['agreement']:.2f}"
+        distill(settings(family, side, folder))
+        outcome = "ran"
     except NayerError as error:
         outcome = f"{type(error).__name__}: {error}"
     seconds = time.perf_counter() - started

@@ -20,9 +20,7 @@ def test_group_i_goes_through_linear_layer_i():
     noisy = layer(7)
     embeddings = torch.randn(K, E)[torch.tensor([0, 1, 2, 0, 1, 2, 0])]
     normed = noisy.norm(embeddings)
-    expected = torch.cat(
-        [normed[:3] @ noisy.weight[0], normed[3:6] @ noisy.weight[1], normed[6:] @ noisy.weight[2]]
-    )
+    expected = torch.cat([normed[:3] @ noisy.weight[0], normed[3:6] @ noisy.weight[1], normed[6:] @ noisy.weight[2]])
     torch.testing.assert_close(noisy(embeddings), expected)
 
 

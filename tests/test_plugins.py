@@ -8,9 +8,7 @@ from nayer_cli.errors import InputError
 
 
 def test_names_are_listed_without_importing_torch():
-    code = (
-        "from nayer_cli import plugins; import sys; print(plugins.names('methods'), 'torch' in sys.modules)"
-    )
+    code = "from nayer_cli import plugins; import sys; print(plugins.names('methods'), 'torch' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "'nayer'" in out and "False" in out
 

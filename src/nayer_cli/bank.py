@@ -76,9 +76,7 @@ class MemoryBank:
             kept = torch.arange(count, device=device)[-self.capacity :]
             return order[kept] % self.capacity, kept
         # Image number n takes a uniform slot among n + 1; beyond the capacity it is not kept.
-        uniform = torch.rand(count, generator=generator, device=generator.device, dtype=torch.float64).to(
-            device
-        )
+        uniform = torch.rand(count, generator=generator, device=generator.device, dtype=torch.float64).to(device)
         drawn = (uniform * (order + 1)).long()
         slots = torch.where(order < self.capacity, order, drawn)
         kept = (slots < self.capacity).nonzero().squeeze(1)

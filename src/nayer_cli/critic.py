@@ -43,16 +43,12 @@ class Critic(nn.Module):
     def __init__(self, teacher: Normalized) -> None:
         super().__init__()
         self.teacher = teacher.requires_grad_(False).eval()
-        self._taps = [
-            m for m in teacher.modules() if isinstance(m, nn.BatchNorm2d) and m.running_mean is not None
-        ]
+        self._taps = [m for m in teacher.modules() if isinstance(m, nn.BatchNorm2d) and m.running_mean is not None]
         self._seen: list[tuple[Tensor, Tensor]] = []
         self.has_statistics = bool(self._taps)
         device = teacher.mean.device
         means = [_buffer(tap.running_mean) for tap in self._taps]
-        self.running = Statistics(
-            _join(means, device), _join([_buffer(tap.running_var) for tap in self._taps], device)
-        )
+        self.running = Statistics(_join(means, device), _join([_buffer(tap.running_var) for tap in self._taps], device))
         counts = torch.tensor([len(mean) for mean in means], dtype=torch.long)
         layers = torch.repeat_interleave(torch.arange(len(means)), counts)
         self.members = nn.functional.one_hot(layers, max(len(means), 1)).float().to(device)
@@ -73,9 +69,7 @@ class Critic(nn.Module):
             logits = self.teacher(images)
         means, variances = zip(*self._seen, strict=True) if self._seen else ((), ())
         self._seen = []
-        return Judgement(
-            logits, Statistics(_join(list(means), images.device), _join(list(variances), images.device))
-        )
+        return Judgement(logits, Statistics(_join(list(means), images.device), _join(list(variances), images.device)))
 
     @contextmanager
     def _tapped(self) -> Iterator[None]:

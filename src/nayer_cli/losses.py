@@ -32,9 +32,7 @@ def masked_adversarial_kl(t: Tensor, s: Tensor) -> Tensor:
     return -(F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(1) * agree).mean()
 
 
-def statistics_distance(
-    mean: Tensor, var: Tensor, to_mean: Tensor, to_var: Tensor, members: Tensor
-) -> Tensor:
+def statistics_distance(mean: Tensor, var: Tensor, to_mean: Tensor, to_var: Tensor, members: Tensor) -> Tensor:
     """Σ over layers of ‖var − to_var‖₂ + ‖mean − to_mean‖₂: the term `bn` (Yin et al. 2020, eq. 4).
 
     The statistics are `[ΣC]`, the channels of all BatchNorm layers one after another; `members` `[ΣC, L]` is 1 where a

@@ -101,6 +101,4 @@ class Method(nn.Module):
 
     def student_loss(self, student: nn.Module, batch: Batch) -> Tensor:
         """Return the loss of one student step; by default KL to the teacher at temperature T, times T²."""
-        return distillation_kl(
-            self.parts.critic.logits(batch.images), student(batch.images), self.temperature
-        )
+        return distillation_kl(self.parts.critic.logits(batch.images), student(batch.images), self.temperature)

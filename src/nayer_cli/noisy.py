@@ -19,9 +19,7 @@ class NoisyLayer(nn.Module):
 
     """
 
-    def __init__(
-        self, embedding_size: int, code_size: int, batch: int, classes: int, batch_norm: bool = True
-    ) -> None:
+    def __init__(self, embedding_size: int, code_size: int, batch: int, classes: int, batch_norm: bool = True) -> None:
         super().__init__()
         self.group = min(classes, batch)
         self.groups = -(-batch // self.group)

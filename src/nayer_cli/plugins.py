@@ -26,9 +26,7 @@ def load(folder: str, name: str) -> ModuleType:
         try:
             return import_module(name)
         except ModuleNotFoundError as error:
-            raise InputError(
-                f"cannot import '{name}': {error}", hint="check the dotted path and PYTHONPATH"
-            ) from error
+            raise InputError(f"cannot import '{name}': {error}", hint="check the dotted path and PYTHONPATH") from error
     raise InputError(
         f"no {folder.rstrip('s')} is called '{name}'{did_you_mean(name, names(folder))}",
         hint=f"choose one of: {', '.join(names(folder))}",

@@ -26,13 +26,9 @@ class Config:
     generator: str = setting("auto", "shallow, deep, auto, or a dotted path")
     clip: float = setting(5.0, "largest gradient norm of the generator", low=0)
     temperature: float = setting(1.0, "softmax temperature T of both losses", low=0)
-    attention: float = setting(
-        0.0, "weight of attention transfer (the paper: 250, for networks of one family)", low=0
-    )
+    attention: float = setting(0.0, "weight of attention transfer (the paper: 250, for networks of one family)", low=0)
     teacher_stages: tuple[str, ...] = setting((), "teacher modules whose outputs are attended")
-    student_stages: tuple[str, ...] = setting(
-        (), "student modules whose outputs follow them, in the same order"
-    )
+    student_stages: tuple[str, ...] = setting((), "student modules whose outputs follow them, in the same order")
 
 
 class Method(method.Method):
@@ -81,13 +77,8 @@ class Method(method.Method):
             t = self.parts.critic.logits(batch.images)
         with Outputs(student, self.config.student_stages) as student_maps:
             s = student(batch.images)
-        attention = [
-            losses.attention_transfer(*pair) for pair in zip(teacher_maps, student_maps, strict=True)
-        ]
-        return (
-            losses.distillation_kl(t, s, self.temperature)
-            + self.config.attention * torch.stack(attention).sum()
-        )
+        attention = [losses.attention_transfer(*pair) for pair in zip(teacher_maps, student_maps, strict=True)]
+        return losses.distillation_kl(t, s, self.temperature) + self.config.attention * torch.stack(attention).sum()
 
     def get_extra_state(self) -> dict[str, object]:
         """Adam's moments, which outlive a round."""
@@ -115,9 +106,7 @@ class Outputs(list[Tensor]):
         self._modules = [_find(network, name) for name in names]
 
     def __enter__(self) -> "Outputs":
-        self._hooks = [
-            m.register_forward_hook(lambda _m, _i, output: self.append(output)) for m in self._modules
-        ]
+        self._hooks = [m.register_forward_hook(lambda _m, _i, output: self.append(output)) for m in self._modules]
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -131,6 +120,4 @@ def _find(network: nn.Module, name: str) -> nn.Module:
         # A critic or a student wraps the network that the user knows by its own names.
         if path == name or path.endswith(f"network.{name}"):
             return module
-    raise ConfigError(
-        f"there is no module '{name}' to attend to", hint="name modules as in network.named_modules()"
-    )
+    raise ConfigError(f"there is no module '{name}' to attend to", hint="name modules as in network.named_modules()")

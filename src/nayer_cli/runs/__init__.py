@@ -1,0 +1,1 @@
+"""Recipes, one for each command: the Python API."""
