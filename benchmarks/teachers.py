@@ -15,7 +15,6 @@ from pathlib import Path
 
 import timm
 import torch
-from safetensors.torch import save_file
 
 from nayer_cli.errors import NayerError
 from nayer_cli.runlog import read_metrics
@@ -54,7 +53,7 @@ def attempt(family: str, side: int, folder: Path) -> Row:
     """Distill from a teacher with random weights."""
     torch.manual_seed(0)
     network = create(family, side)
-    save_file(network.state_dict(), folder / "teacher.safetensors")
+    torch.save(network.state_dict(), folder / "teacher.pth")  # safetensors refuses families that share weights
     norms = sum(isinstance(module, torch.nn.BatchNorm2d) for module in network.modules())
     started = time.perf_counter()
     try:
@@ -77,7 +76,7 @@ def settings(family: str, side: int, folder: Path) -> dict[str, object]:
     """Two rounds of two steps, then one student step."""
     return {
         "teacher.name": family,
-        "teacher.weights": str(folder / "teacher.safetensors"),
+        "teacher.weights": str(folder / "teacher.pth"),
         "teacher.num_classes": 10,
         "teacher.input_size": side,
         "student.name": "resnet20_cifar_a",

@@ -15,8 +15,10 @@ from nayer_cli.evaluate import (
     wilson_interval,
 )
 from nayer_cli.labelled import LabelledImages
+from nayer_cli.precision import Precision
 from nayer_cli.source import ArraySource
 from nayer_cli.types import ImageShape
+from tiny import normalized
 
 CPU = torch.device("cpu")
 
@@ -119,3 +121,14 @@ def test_agreement_on_images_without_labels():
     assert agreement(one, other, images, batch_size=3) == 0.5
     with pytest.raises(InputError, match="no images"):
         agreement(one, other, images[:0])
+
+
+def test_a_network_that_trains_in_bfloat16_is_measured_in_float32():
+    model = normalized()
+    images = torch.rand(8, 3, 8, 8)
+    exact = model(images)
+    model.precision = Precision("cpu", bf16=True)
+    assert not torch.equal(model(images), exact)
+    with evaluating(model):
+        assert torch.equal(model(images), exact)
+    assert model.precision.bf16

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from nayer_cli.errors import InputError, RunFailed
 from nayer_cli.labelled import LabelledImages
+from nayer_cli.model import Normalized
+from nayer_cli.precision import Precision
 
 CALIBRATION_BINS = 15
 
@@ -175,20 +177,26 @@ def agreement(model: nn.Module, reference: nn.Module, images: Tensor, *, batch_s
 
 @contextmanager
 def evaluating(*models: nn.Module) -> Iterator[None]:
-    """Within the block the networks are in evaluation mode and gather no gradients; outer autocast is off.
+    """Within the block the networks are in evaluation mode, compute in float32, and gather no gradients.
 
-    Afterwards each of their modules has the mode it had.
+    Afterwards each of their modules has the mode and the precision it had: a run reports what `nayer eval` would.
     """
-    modes = [(module, module.training) for model in models for module in model.modules()]
+    modules = [module for model in models for module in model.modules()]
+    modes = [(module, module.training) for module in modules]
+    precisions = [(module, module.precision) for module in modules if isinstance(module, Normalized)]
     device_type = next((p.device.type for model in models for p in model.parameters()), "cpu")
     for model in models:
         model.eval()
+    for module, _ in precisions:
+        module.precision = Precision(device_type)
     try:
         with torch.no_grad(), torch.autocast(device_type, enabled=False):
             yield
     finally:
         for module, mode in modes:
             module.training = mode
+        for module, precision in precisions:
+            module.precision = precision
 
 
 def _judge(model: nn.Module, images: Tensor, labels: Tensor, device: torch.device) -> Tensor:
