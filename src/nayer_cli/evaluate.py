@@ -187,16 +187,16 @@ def evaluating(*models: nn.Module) -> Iterator[None]:
     device_type = next((p.device.type for model in models for p in model.parameters()), "cpu")
     for model in models:
         model.eval()
-    for module, _ in precisions:
-        module.precision = Precision(device_type)
+    for wrapper, _ in precisions:
+        wrapper.precision = Precision(device_type)
     try:
         with torch.no_grad(), torch.autocast(device_type, enabled=False):
             yield
     finally:
         for module, mode in modes:
             module.training = mode
-        for module, precision in precisions:
-            module.precision = precision
+        for wrapper, precision in precisions:
+            wrapper.precision = precision
 
 
 def _judge(model: nn.Module, images: Tensor, labels: Tensor, device: torch.device) -> Tensor:
