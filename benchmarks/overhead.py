@@ -32,6 +32,7 @@ from nayer_cli.types import ImageShape, Normalization
 
 CLASSES, EMBEDDING = 10, 512
 Step = Callable[[], object]
+Clock = Callable[[Step], float]
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Workbench:
         config = DistillConfig(device=options.device, amp=options.amp)
         self.computer = assemble.machine(config)
         self.device, self.precision = self.computer.device, self.computer.precision
+        self.clock = make_clock(options.clock, self.device)
         self.shape = ImageShape(3, options.size, options.size)
         teacher, student = self._wrapped(options.teacher), self._wrapped(options.student)
         self.student = assemble.student(student, config)
@@ -65,7 +67,6 @@ class Workbench:
         self.bare_teacher = deepcopy(teacher.network).eval().requires_grad_(False)
         self.bare_student = deepcopy(student.network)
         self.student_batch, self.generator_batch = student_batch, generator_batch
-        self.config = config
 
     def _wrapped(self, name: str) -> Normalized:
         classifier: Classifier = new_network(
@@ -161,28 +162,33 @@ def settle(model: nn.Module, images: Tensor) -> None:
         model(images)
 
 
-def interleave(bare: Step, engine: Step, repeats: int, device: torch.device) -> Iterator[tuple[float, float]]:
+def interleave(bare: Step, engine: Step, repeats: int, clock: Clock) -> Iterator[tuple[float, float]]:
     """Time both by turns; which of them goes first alternates, so that a drift of the machine cancels out."""
     for step in (bare, engine, bare, engine):
         step()
     for number in range(repeats):
-        seconds = {step: clock(step, device) for step in ((bare, engine) if number % 2 else (engine, bare))}
+        seconds = {step: clock(step) for step in ((bare, engine) if number % 2 else (engine, bare))}
         yield seconds[bare], seconds[engine]
 
 
-def clock(step: Step, device: torch.device) -> float:
-    """Seconds that `step` takes, the device's work included."""
+def make_clock(kind: str, device: torch.device) -> Clock:
+    """Return what measures the seconds of a step: on the wall, or of the processor for this process alone."""
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    wait()
-    start = time.perf_counter()
-    step()
-    wait()
-    return time.perf_counter() - start
+    now = time.perf_counter if kind == "wall" else time.process_time
+
+    def clock(step: Step) -> float:
+        wait()
+        start = now()
+        step()
+        wait()
+        return now() - start
+
+    return clock
 
 
-def measure(phase: str, batch: int, bare: Step, engine: Step, steps: int, repeats: int, device: torch.device) -> Row:
+def measure(phase: str, batch: int, bare: Step, engine: Step, steps: int, repeats: int, clock: Clock) -> Row:
     """Make a line of the table from interleaved timings of `steps` steps each."""
-    pairs = list(interleave(bare, engine, repeats, device))
+    pairs = list(interleave(bare, engine, repeats, clock))
     ratios = [ours / theirs for theirs, ours in pairs]
     low, _, high = quantiles(ratios, n=4) if len(ratios) > 1 else (ratios[0],) * 3
     bare_s, engine_s = (median(times) / steps for times in zip(*pairs, strict=True))
@@ -201,6 +207,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--amp", choices=("auto", "off", "bf16"), default="auto")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, help="processor threads; default: all")
+    parser.add_argument(
+        "--clock", choices=("wall", "cpu"), default="wall", help="cpu: less disturbed by other programs"
+    )
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
     return parser.parse_args()
@@ -211,11 +220,11 @@ def rows(options: argparse.Namespace) -> Iterator[Row]:
     for batch in options.student_batch:
         bench = Workbench(options, batch, generator_batch=CLASSES)
         steps = bench.bare_student_step(), bench.engine_student_step()
-        yield measure("student", batch, *steps, 1, options.repeats, bench.device)
+        yield measure("student", batch, *steps, 1, options.repeats, bench.clock)
     for batch in options.generator_batch:
         bench = Workbench(options, student_batch=2, generator_batch=batch)
         rounds = bench.bare_generator_round(), bench.engine_generator_round()
-        yield measure("generator", batch, *rounds, options.g_steps, options.repeats, bench.device)
+        yield measure("generator", batch, *rounds, options.g_steps, options.repeats, bench.clock)
 
 
 def main() -> None:

@@ -20,21 +20,20 @@ from nayer_cli.errors import NayerError
 from nayer_cli.runlog import read_metrics
 from nayer_cli.runs.distill import distill
 
-FAMILIES = {
-    "resnet18": 64,
-    "resnext50_32x4d": 64,
-    "mobilenetv2_100": 64,
-    "mobilenetv3_small_100": 64,
-    "efficientnet_b0": 64,
-    "regnety_002": 64,
-    "densenet121": 64,
-    "vgg11_bn": 64,
-    "convnext_atto": 64,
-    "vit_tiny_patch16_224": 64,
-    "swin_tiny_patch4_window7_224": 224,
-    "mixer_s32_224": 64,
-}
-"""Architecture, and the image side that it is tried at."""
+FAMILIES = (
+    "resnet18",
+    "resnext50_32x4d",
+    "mobilenetv2_100",
+    "mobilenetv3_small_100",
+    "efficientnet_b0",
+    "regnety_002",
+    "densenet121",
+    "vgg11_bn",
+    "convnext_atto",
+    "vit_tiny_patch16_224",
+    "swin_tiny_patch4_window7_224",
+    "mixer_s32_224",
+)
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,6 @@ class Row:
     """How one family did."""
 
     family: str
-    side: int
     batch_norms: int
     terms: list[str]
     seconds: float
@@ -63,7 +61,7 @@ def attempt(family: str, side: int, folder: Path) -> Row:
         outcome = f"{type(error).__name__}: {error}"
     seconds = time.perf_counter() - started
     terms = sorted({name for record in read_metrics(folder / "run" / "metrics.jsonl") for name in record["losses"]})
-    return Row(family, side, norms, terms, seconds, outcome)
+    return Row(family, norms, terms, seconds, outcome)
 
 
 def create(family: str, side: int) -> torch.nn.Module:
@@ -98,21 +96,21 @@ def settings(family: str, side: int, folder: Path) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("families", nargs="*", default=list(FAMILIES), help="timm architectures; default: a dozen")
-    parser.add_argument("--size", type=int, help="image side for architectures that are not in the list")
+    parser.add_argument("families", nargs="*", default=FAMILIES, help="timm architectures; default: a dozen")
+    parser.add_argument("--size", type=int, default=64, help="image side in pixels; default: 64")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    print(f"{'family':<32}{'side':>5}{'BatchNorms':>12}  {'terms':<24}{'seconds':>8}  outcome")
+    print(f"{'family':<32}{'BatchNorms':>12}  {'terms':<24}{'seconds':>8}  outcome")
     rows = []
     for family in options.families:
         with tempfile.TemporaryDirectory() as folder:
-            row = attempt(family, options.size or FAMILIES.get(family, 64), Path(folder))
+            row = attempt(family, options.size, Path(folder))
         rows.append(asdict(row))
         terms = " ".join(row.terms)
-        line = f"{row.family:<32}{row.side:>5}{row.batch_norms:>12}  {terms:<24}{row.seconds:>8.1f}  {row.outcome}"
+        line = f"{row.family:<32}{row.batch_norms:>12}  {terms:<24}{row.seconds:>8.1f}  {row.outcome}"
         print(line, flush=True)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2) + "\n")

@@ -115,7 +115,7 @@ class _ChannelStatistics(torch.autograd.Function):
         slope = to_var * (2 / count)
         offset = to_mean / count - slope * mean
         zero, one = torch.zeros_like(mean), torch.ones_like(mean)
-        return F.batch_norm(x, zero, one, slope, offset, training=False, eps=0.0)
+        return F.batch_norm(x, zero, one, slope, offset, training=False, eps=1e-30)
 
 
 def _buffer(value: Tensor | None) -> Tensor:
