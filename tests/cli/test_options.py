@@ -7,7 +7,7 @@ from nayer_cli.cli import options, train
 STEERING = {"config", "set", "debug", "resume", "dry_run", "json", "quiet", "methods", "models"}
 
 
-@pytest.mark.parametrize("name", set(cli.COMMANDS) - {"info"})
+@pytest.mark.parametrize("name", sorted(set(cli.COMMANDS) - {"info"}))
 def test_every_option_stands_for_a_setting_of_its_command(name):
     schema = cli.COMMANDS[name].SCHEMA
     setting_of = options.SETTING_OF | (train.OF_THE_MODEL if name == "train" else {})
