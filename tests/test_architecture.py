@@ -23,12 +23,12 @@ def number(): return 5
 
 
 @pytest.fixture
-def mylab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def nearlab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A module in the current folder, which is not on the import path."""
-    (tmp_path / "mylab.py").write_text(FACTORIES)
+    (tmp_path / "nearlab.py").write_text(FACTORIES)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.delitem(sys.modules, "mylab", raising=False)
+    monkeypatch.delitem(sys.modules, "nearlab", raising=False)
 
 
 def write_config(folder: Path, document: object = CONFIG) -> Path:
@@ -116,18 +116,18 @@ def test_a_size_that_cannot_be_built() -> None:
         build(find("xcit_nano_12_p16_224"), 5, ImageShape(3, 8, 8))
 
 
-@pytest.mark.usefixtures("mylab")
+@pytest.mark.usefixtures("nearlab")
 def test_factories_lie_in_the_current_folder() -> None:
-    found = find("py:mylab:tiny")
+    found = find("py:nearlab:tiny")
     assert (found.name, found.is_factory) == ("tiny", True)
     assert isinstance(build(found, None, ImageShape(3, 2, 2)), nn.Sequential)
 
 
-@pytest.mark.usefixtures("mylab")
+@pytest.mark.usefixtures("nearlab")
 @pytest.mark.parametrize(("name", "message"), [("broken", "KeyError: 'no such thing'"), ("number", "returned a int")])
 def test_factories_that_fail(name: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        build(find(f"py:mylab:{name}"), None, ImageShape(3, 2, 2))
+        build(find(f"py:nearlab:{name}"), None, ImageShape(3, 2, 2))
 
 
 def test_timm_reads_folders_by_the_same_rules(tmp_path: Path) -> None:
