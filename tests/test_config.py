@@ -131,7 +131,9 @@ def test_every_preset_is_valid_for_every_method(preset, method):
     layer = config.read_preset(preset, method)
     built = config.build(DistillConfig, layer | {"method.name": method})
     schema = plugins.load("methods", method).Config
-    config.build(schema, dict(built.method), "method.")
+    of_method = config.build(schema, dict(built.method), "method.")
+    assert of_method.name == method
+    assert all(getattr(built.schedule, name) == layer[f"schedule.{name}"] for name in ("epochs", "batch_size"))
 
 
 def test_a_preset_that_is_not_there_is_refused():

@@ -47,7 +47,7 @@ def test_the_header_says_how_the_pool_was_made(tmp_path: Path) -> None:
 
 
 def test_names_may_be_spelt_another_way(tmp_path: Path) -> None:
-    load_pool(saved(tmp_path / "p"), ("Cat", "dog ", "maple tree"))
+    assert len(load_pool(saved(tmp_path / "p"), ("Cat", "dog ", "maple tree")).embeddings) == 3
 
 
 @pytest.mark.parametrize(
