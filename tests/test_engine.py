@@ -1,4 +1,6 @@
 from collections.abc import Iterator
+from dataclasses import replace
+from math import isfinite
 
 import pytest
 import torch
@@ -41,11 +43,10 @@ def engine(method: Method, **options: object) -> tuple[Engine, list[dict]]:
         method=method,
         student=student,
         bank=MemoryBank(100, SHAPE),
-        plan=PLAN,
+        **{"plan": PLAN, **options},
         rng=method.parts.rng,
         state=LoopState(warmup_epochs=1),
         after_epoch=lambda engine, record: records.append(record),
-        **options,
     )
     return made, records
 
@@ -98,19 +99,48 @@ def test_images_are_held_back_from_every_class():
     assert holdout.labels[: len(holdout)].unique().tolist() == [0, 1, 2, 3]
 
 
-def test_a_loss_that_is_not_finite_ends_the_run():
+def nan_at(steps: set[int]) -> type[Diary]:
     class Broken(Diary):
-        def student_loss(self, student: nn.Module, batch: Batch) -> Tensor:
-            return super().student_loss(student, batch) * float("nan")
+        calls = 0
 
-    with pytest.raises(RunFailed, match="'student' is not finite in epoch"):
-        engine(Broken())[0].run()
+        def student_loss(self, student: nn.Module, batch: Batch) -> Tensor:
+            self.calls += 1
+            return super().student_loss(student, batch) + (float("nan") if self.calls in steps else 0.0)
+
+    return Broken
+
+
+def test_a_step_whose_loss_is_not_finite_is_left_out_and_counted():
+    made, records = engine(nan_at({2, 5})())
+    made.run()
+    assert [record["skipped"] for record in records] == [0, 2, 0]
+    assert all(isfinite(record["losses"]["student"]) for record in records[1:])
+    assert all(value.isfinite().all() for value in made.student.model.state_dict().values())
+
+
+def test_too_many_losses_that_are_not_finite_end_the_run_and_are_located():
+    made, records = engine(nan_at(set(range(100)))(), plan=replace(PLAN, max_skipped=3))
+    with pytest.raises(RunFailed, match=r"4 steps of epoch 2 were left out by step 4, and 3 are allowed"):
+        made.run()
+    assert len(records) == 1
+
+
+def test_images_of_a_round_without_a_finite_step_are_not_kept():
+    class Broken(Diary):
+        def synthesize(self, student: nn.Module, state: LoopState) -> SynthBatch:
+            batch = super().synthesize(student, state)
+            ruined = {"ce": torch.tensor(float("nan"))} if state.epoch == 1 else batch.losses
+            return batch._replace(losses=ruined, skipped=torch.tensor(1.0 if state.epoch == 1 else 0.0))
+
+    made, records = engine(Broken())
+    made.run()
+    assert len(made.bank) == 28 and records[1]["skipped"] == 3 and "ce" not in records[1]["losses"]
 
 
 def test_the_student_learns_and_its_statistics_change_only_in_its_own_steps():
     made, _ = engine(Diary())
     before = {key: value.clone() for key, value in made.student.model.state_dict().items()}
-    made._synthesize(3)
+    made._synthesize(until=3)
     assert all(torch.equal(value, before[key]) for key, value in made.student.model.state_dict().items())
-    made._teach(2, 0)
+    made._teach(until=2)
     assert not torch.equal(made.student.model.network[1].running_mean, before["network.1.running_mean"])

@@ -127,8 +127,8 @@ def test_a_network_that_trains_in_bfloat16_is_measured_in_float32():
     model = normalized()
     images = torch.rand(8, 3, 8, 8)
     exact = model(images)
-    model.precision = Precision("cpu", bf16=True)
+    model.precision = Precision("cpu", torch.bfloat16)
     assert not torch.equal(model(images), exact)
     with evaluating(model):
         assert torch.equal(model(images), exact)
-    assert model.precision.bf16
+    assert model.precision.dtype == torch.bfloat16

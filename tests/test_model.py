@@ -65,7 +65,7 @@ def test_normalized_takes_images_in_0_to_1() -> None:
 
 def test_normalized_returns_float32_whatever_the_precision() -> None:
     model = Normalized(
-        nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), Normalization((0.5,), (0.5,)), Precision(bf16=True)
+        nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), Normalization((0.5,), (0.5,)), Precision(dtype=torch.bfloat16)
     )
     seen: list[torch.dtype] = []
     model.network.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nayer_cli.files import reserve
 from nayer_cli.types import ImageShape
 
 
@@ -34,11 +35,14 @@ class MemoryBank:
         self.capacity = capacity
         self.policy = policy
         self.added = 0
+        self.pending: Tensor | None = None
+        """Slots that the pass in progress has not reached yet: a run that is continued goes on with them."""
         self._changed: list[Tensor] = []
         size = (capacity, *shape)
         if file is None:
             self.images = torch.empty(size, dtype=torch.uint8, device=device)
         else:
+            reserve(file, capacity * _volume(shape))
             flat = torch.from_file(str(file), shared=True, size=capacity * _volume(shape), dtype=torch.uint8)
             self.images = flat.view(size)
         self.labels = torch.zeros(capacity, dtype=torch.long, device=self.images.device)
@@ -85,13 +89,15 @@ class MemoryBank:
     def batches(self, size: int, steps: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield `steps` batches of `size` images `[size, C, H, W]` in [0, 1] and labels, in shuffled passes."""
         count = len(self)
-        order = torch.empty(0, dtype=torch.long, device=self.images.device)
+        order = self.labels.new_empty(0) if self.pending is None else self.pending.to(self.labels.device)
         for _ in range(steps):
             while len(order) < size:
                 shuffled = torch.randperm(count, generator=generator, device=generator.device)
                 order = torch.cat([order, shuffled.to(order.device)])
             chosen, order = order[:size], order[size:]
+            self.pending = order
             yield self.take(chosen, generator.device)
+        self.pending = None
 
     def take(self, slots: Tensor, device: torch.device | str | None = None) -> tuple[Tensor, Tensor]:
         """Images in [0, 1] and labels at `slots`, on `device`."""
@@ -99,15 +105,33 @@ class MemoryBank:
         labels = self.labels.index_select(0, slots).to(images.device, non_blocking=True)
         return images.float().div_(255), labels
 
+    def held(self) -> tuple[Tensor, Tensor]:
+        """Images uint8 `[n, C, H, W]` and labels `[n]` held now, by slot; views, not copies."""
+        return self.images[: len(self)], self.labels[: len(self)]
+
     def state_dict(self) -> dict[str, Any]:
         """Everything the bank holds; for small banks (`BankStore` saves large ones piecewise)."""
-        count = len(self)
-        return {"added": self.added, "images": self.images[:count], "labels": self.labels[:count]}
+        images, labels = self.held()
+        return {"added": self.added, "images": images, "labels": labels}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.put(torch.arange(len(state["labels"])), state["images"], state["labels"])
         self.added = state["added"]
+
+    def by_age(self) -> Tensor:
+        """Slots of the images held now, the oldest first (with `fifo`; a reservoir knows no age), `[n]`."""
+        return torch.arange(self.added - len(self), self.added, device=self.labels.device) % self.capacity
+
+    def refill(self, images: Tensor, labels: Tensor, added: int) -> None:
+        """Hold the newest of the uint8 `images` `[n, C, H, W]`, oldest first, as if `added` had been added in all."""
+        kept = min(len(labels), self.capacity)
+        # A bank that was ever full must be so again: slots without an image would be sampled.
+        self.added = added if kept == self.capacity else kept
+        if kept:
+            slots = self.by_age()
+            self.put(slots, images[-kept:], labels[-kept:])
+            self._changed = [slots]
 
 
 def _volume(shape: ImageShape) -> int:

@@ -1,9 +1,15 @@
-"""Checkpoints: a nested state (dicts, lists, numbers, tensors) in one safetensors file, written atomically."""
+"""Checkpoints: a nested state (dicts, lists, numbers, tensors) in a safetensors file, and a manifest that seals it.
 
+The manifest lists every file that a checkpoint consists of with size and checksum. It is written last: a checkpoint
+without a manifest was never finished.
+"""
+
+import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -11,9 +17,18 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from nayer_cli.errors import RunFailed
-from nayer_cli.files import write_atomically
+from nayer_cli.files import write_atomically, write_json
 
-FORMAT = "nayer.checkpoint/1"
+FORMAT = "nayer.checkpoint/2"
+DAMAGED = (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""What reading a file can raise whose content is not what we wrote."""
+
+
+class Seal(NamedTuple):
+    """What tells whether a file is still as it was written."""
+
+    bytes: int
+    sha256: str
 
 
 def save_state(path: Path, state: Any) -> None:
@@ -21,7 +36,8 @@ def save_state(path: Path, state: Any) -> None:
     tensors: dict[str, Tensor] = {}
     skeleton = _strip(state, tensors)
     metadata = {"format": FORMAT, "state": json.dumps(skeleton, allow_nan=False)}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    write_atomically(path, lambda temporary: _save_tensors(tensors, temporary, metadata), size)
 
 
 def load_state(path: Path, device: torch.device | str = "cpu") -> Any:
@@ -37,23 +53,81 @@ def load_state(path: Path, device: torch.device | str = "cpu") -> Any:
         with safe_open(path, framework="pt", device=str(device)) as file:
             skeleton = _skeleton(file, path)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (OSError, SafetensorError) as error:
+        return _fill(skeleton, tensors)
+    except DAMAGED as error:
         raise RunFailed(f"cannot read checkpoint {path}: {error}") from error
-    return _fill(skeleton, tensors)
 
 
-def load_outline(path: Path) -> Any:
-    """Load what `save_state` wrote with None in place of every tensor, from the file's header alone.
+def seal(path: Path) -> Seal:
+    """Read a file and return its size and checksum."""
+    with path.open("rb") as file:
+        return Seal(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
+
+
+def fingerprint(content: Any) -> str:
+    """Return the checksum of a tree of dicts, lists, tensors and JSON scalars; equal for equal content."""
+    tensors: dict[str, Tensor] = {}
+    skeleton = _strip(content, tensors)
+    digest = hashlib.sha256(json.dumps(skeleton).encode())
+    for tensor in tensors.values():
+        digest.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def write_manifest(path: Path, seals: Mapping[str, Seal]) -> None:
+    """Seal a checkpoint: `seals` are its files, by their paths relative to the manifest's folder."""
+    files = {name: found._asdict() for name, found in seals.items()}
+    write_json(path, {"format": FORMAT, "files": files, "sha256": _digest(files)})
+
+
+def read_manifest(path: Path) -> dict[str, Seal]:
+    """Return the files of a checkpoint and what they must be; nothing but the manifest is read.
 
     Raises:
-        RunFailed: as `load_state` does.
+        RunFailed: the manifest is damaged, or of another version.
 
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            return _fill(_skeleton(file, path), {})
-    except (OSError, SafetensorError) as error:
-        raise RunFailed(f"cannot read checkpoint {path}: {error}") from error
+        document = json.loads(path.read_bytes())
+        if document["format"] != FORMAT:
+            raise RunFailed(f"{path} is not a checkpoint of this version ({FORMAT})")
+        files = {str(name): Seal(**entry) for name, entry in document["files"].items()}
+        if document["sha256"] != _digest(document["files"]):
+            raise RunFailed(f"{path} is damaged: its checksum is another")
+    except DAMAGED as error:
+        raise RunFailed(f"cannot read checkpoint {path}: {type(error).__name__}: {error}") from error
+    return files
+
+
+def verify(path: Path) -> None:
+    """Read every file that the manifest at `path` lists.
+
+    Raises:
+        RunFailed: one of them is missing, or not as it was written.
+
+    """
+    for name, expected in read_manifest(path).items():
+        file = path.parent / name
+        if not file.is_file():
+            raise RunFailed(f"{file} is missing")
+        if file.stat().st_size != expected.bytes:
+            raise RunFailed(f"{file} has {file.stat().st_size:,} bytes instead of {expected.bytes:,}")
+        if seal(file) != expected:
+            raise RunFailed(f"{file} is damaged: its checksum is another")
+
+
+def _digest(files: Any) -> str:
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+
+
+def _save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    try:
+        save_file(tensors, path, metadata=metadata)
+    except SafetensorError as error:  # how it reports a full disk; its message ends with the number of the fault
+        number = str(error).rpartition("os error ")[2].rstrip(")} ")
+        if not number.isdigit():
+            raise
+        raise OSError(int(number), os.strerror(int(number)), str(path)) from error
 
 
 def _skeleton(file: Any, path: Path) -> Any:

@@ -92,7 +92,10 @@ class StepsConfig:
     """How long the student learns."""
 
     epochs: int = setting(100, "epochs in which the student learns", low=0)
-    batch_size: int = setting(512, "images per student step", low=2)
+    batch_size: int = setting(512, "images per student step, of all processes together", low=2)
+    max_skipped: int = setting(
+        20, "steps of an epoch that may be left out because a loss or a gradient is not finite", low=0
+    )
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,7 @@ class OutputConfig:
 
     out: str | None = setting(None, "run directory; default: runs/TIME-TEACHER-STUDENT")
     save_every: int = setting(1, "epochs between checkpoints", low=1)
+    save_minutes: float = setting(15.0, "minutes after which a checkpoint is written inside an epoch, too", low=0)
     keep: int = setting(2, "checkpoints kept", low=1)
     sample_every: int = setting(10, "epochs between sample grids; 0 for none", low=0)
     tensorboard: bool = setting(False, "also write TensorBoard events")
@@ -156,7 +160,15 @@ class RunConfig:
 
     seed: int = setting(0, "seed of every random generator", low=0, high=2**32 - 1)
     device: str = setting("auto", "auto, cpu, cuda or cuda:N")
-    amp: str = setting("auto", "precision of the networks: bfloat16 where it pays", choices=("auto", "off", "bf16"))
+    amp: str = setting(
+        "auto",
+        "precision of the networks; auto: bfloat16 where the device computes with it",
+        choices=("auto", "off", "bf16", "fp16"),
+    )
+    compile: str = setting(
+        "auto", "compile the networks with torch.compile; auto: do not", choices=("auto", "off", "on")
+    )
+    channels_last: str = setting("auto", "channels-last memory layout; auto: on", choices=("auto", "off", "on"))
     student: ModelConfig = field(default_factory=ModelConfig)
     schedule: StepsConfig = field(default_factory=StepsConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nayer_cli.distributed import Group
 from nayer_cli.model import Normalized
 
 
@@ -30,6 +31,7 @@ class Critic(nn.Module):
 
     Args:
         teacher: maps images in [0, 1] to logits.
+        group: the processes whose batches are one batch: `judge` gives the statistics of all of it.
 
     Attributes:
         running: the running statistics of its BatchNorm2d layers, in module order.
@@ -40,8 +42,9 @@ class Critic(nn.Module):
 
     members: Tensor
 
-    def __init__(self, teacher: Normalized) -> None:
+    def __init__(self, teacher: Normalized, group: Group | None = None) -> None:
         super().__init__()
+        self._group = group or Group()
         self.teacher = teacher.requires_grad_(False).eval()
         self._taps = [m for m in teacher.modules() if isinstance(m, nn.BatchNorm2d) and m.running_mean is not None]
         self._seen: list[tuple[Tensor, Tensor]] = []
@@ -69,7 +72,15 @@ class Critic(nn.Module):
             logits = self.teacher(images)
         means, variances = zip(*self._seen, strict=True) if self._seen else ((), ())
         self._seen = []
-        return Judgement(logits, Statistics(_join(list(means), images.device), _join(list(variances), images.device)))
+        own = Statistics(_join(list(means), images.device), _join(list(variances), images.device))
+        return Judgement(logits, self._of_all(own))
+
+    def _of_all(self, own: Statistics) -> Statistics:
+        """Statistics of the batches of all processes together."""
+        if self._group.size == 1:
+            return own
+        mean, square = self._group.mean(torch.stack([own.mean, own.var + own.mean.square()]))
+        return Statistics(mean, square - mean.square())
 
     @contextmanager
     def _tapped(self) -> Iterator[None]:

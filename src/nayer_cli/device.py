@@ -4,11 +4,14 @@ import re
 
 import torch
 
+from nayer_cli.distributed import local_rank
 from nayer_cli.errors import ConfigError, EnvironmentFault, did_you_mean
 
 
 def resolve_device(name: str) -> torch.device:
     """Return the device called `name`: `auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:N`.
+
+    Of several processes on one machine, each gets the CUDA device of its own number.
 
     Raises:
         ConfigError: `name` is none of these.
@@ -16,7 +19,7 @@ def resolve_device(name: str) -> torch.device:
 
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cpu":
         return torch.device(name)
     if not re.fullmatch(r"cuda(:\d+)?", name):
@@ -25,6 +28,8 @@ def resolve_device(name: str) -> torch.device:
             hint="choose one of: auto, cpu, cuda, cuda:N",
         )
     device = torch.device(name)
+    if device.index is None and local_rank():
+        device = torch.device("cuda", local_rank())
     if (device.index or 0) >= torch.cuda.device_count():
         raise EnvironmentFault(f"there is no device {name}: {_cuda_devices()}", hint="try --device auto")
     return device

@@ -1,27 +1,33 @@
 """The only training loop. It knows `Method`, never a method; it prints nothing and asks nothing about devices."""
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nayer_cli.bank import MemoryBank
-from nayer_cli.errors import RunFailed
+from nayer_cli.distributed import Group
+from nayer_cli.errors import Interrupted, RunFailed
+from nayer_cli.interruption import Interruption, Stopped
 from nayer_cli.method import LoopState, Method, SynthBatch
 from nayer_cli.rng import Streams
 from nayer_cli.student import Student
 
 Listener = Callable[[dict[str, Any]], None]
 
+CHECK_STRIDE = 100
+"""Student steps between two looks at how many were left out."""
+COOLER = "start anew with a lower learning rate or --amp off; the last good checkpoint is kept"
+
 
 @dataclass(frozen=True)
 class Plan:
-    """How many rounds and steps make an epoch, and how many epochs a run."""
+    """How many rounds and steps make an epoch, and how many epochs a run; the same in every process."""
 
     epochs: int
     warmup_epochs: int
@@ -29,6 +35,7 @@ class Plan:
     rounds: int
     warmup_rounds: int
     kd_steps: int
+    max_skipped: int = 20
 
     @property
     def total(self) -> int:
@@ -48,7 +55,7 @@ class Plan:
         return 0 if epoch < self.warmup_epochs else self.kd_steps
 
     def images(self, batch: int) -> int:
-        """Images that the whole run synthesizes in rounds of `batch`."""
+        """Images that a process synthesizes in the whole run, in rounds of `batch`."""
         return batch * (self.warmup_epochs * self.warmup_rounds + self.epochs * self.cycles * self.rounds)
 
 
@@ -58,25 +65,40 @@ class Meter:
 
     seconds: dict[str, float] = field(default_factory=dict)
     _sums: dict[str, Tensor] = field(default_factory=dict)
-    _counts: dict[str, int] = field(default_factory=dict)
+    _counts: dict[str, Tensor] = field(default_factory=dict)
 
     def add(self, name: str, value: Tensor) -> None:
-        """Add one value of loss `name`."""
-        self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
-        self._counts[name] = self._counts.get(name, 0) + 1
+        """Add one value of loss `name`; one that is not finite is left out of the mean."""
+        finite = value.isfinite()
+        counted, value = finite.float(), torch.where(finite, value, 0.0)
+        self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._counts[name] = self._counts[name] + counted if name in self._counts else counted
 
     @contextmanager
     def clock(self, phase: str) -> Iterator[None]:
         """Add the time that the block takes to `phase`."""
         start = time.perf_counter()
-        yield
-        self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - start
+        try:
+            yield
+        finally:
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - start
 
-    def means(self) -> dict[str, float]:
-        """Return the mean of each loss since the last call, and start afresh."""
-        means = {name: value.item() / self._counts[name] for name, value in self._sums.items()}
+    def means(self, group: Group) -> dict[str, float]:
+        """Return the mean of each loss over all processes since the last call, and start afresh."""
+        names = list(self._sums)
+        totals = [torch.stack([self._sums[name].float(), self._counts[name]]) for name in names]
+        group.average(totals)
         self._sums, self._counts = {}, {}
-        return means
+        pairs = [total.tolist() for total in totals]
+        return {name: total / count for name, (total, count) in zip(names, pairs, strict=True) if count}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return sums and counts of the epoch so far."""
+        return {"sums": self._sums, "counts": self._counts}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self._sums, self._counts = dict(state["sums"]), dict(state["counts"])
 
 
 @dataclass
@@ -86,11 +108,15 @@ class Engine:
     Args:
         method, student, bank: what makes images, what learns from them, and where they are kept.
         plan: how much of what.
-        rng: the bank's random generators.
-        state: where the loop stands; an epoch that is not finished does not count.
-        holdout: images kept from the student, to measure agreement on; one in `holdout_stride` goes there.
+        rng: the random generators of this process.
+        state: where the loop stands.
         after_epoch: evaluates, samples and saves; called with the engine and the epoch's record.
+        save: writes a checkpoint; called with the engine, between two steps.
+        save_seconds: how long an epoch may take before a checkpoint is written inside it.
         listen: receives progress records.
+        holdout: images kept from the student, to measure agreement on; one in `holdout_stride` goes there.
+        group: the processes that share the run.
+        interruption: whether it was asked to end.
 
     """
 
@@ -101,44 +127,77 @@ class Engine:
     rng: Streams
     state: LoopState
     after_epoch: Callable[["Engine", dict[str, Any]], None]
+    save: Callable[["Engine"], None] = lambda engine: None
+    save_seconds: float = float("inf")
     listen: Listener = lambda record: None
     holdout: MemoryBank | None = None
     holdout_stride: int = 50
+    group: Group = field(default_factory=Group)
+    interruption: Interruption = field(default_factory=lambda: Interruption(Group()))
     meter: Meter = field(default_factory=Meter)
+    saved_at: float = field(default_factory=time.monotonic)
 
     def run(self) -> None:
         """Run until the plan is fulfilled.
 
         Raises:
-            RunFailed: a loss is not finite.
+            Interrupted: a signal asked for it; a checkpoint is written.
+            RunFailed: too many losses were not finite.
 
         """
-        plan, state = self.plan, self.state
-        while state.epoch < plan.total:
-            started, before = time.perf_counter(), state.images + state.seen
-            self.student.start_epoch(state.student_epoch)
-            state.round = 0
-            for cycle in range(plan.cycles_at(state.epoch)):
-                self._synthesize(plan.rounds_at(state.epoch))
-                self._teach(plan.student_steps_at(state.epoch), cycle)
-            state.epoch += 1
-            handled = state.images + state.seen - before
-            self.after_epoch(self, self._record(time.perf_counter() - started, handled))
+        with self.interruption.listening():
+            while self.state.epoch < self.plan.total:
+                self._epoch()
 
-    def _synthesize(self, rounds: int) -> None:
+    def _epoch(self) -> None:
+        plan, state = self.plan, self.state
+        started, before = time.perf_counter(), state.images + state.seen
+        self._pause()
+        self.student.start_epoch(state.student_epoch)
+        while state.cycle < plan.cycles_at(state.epoch):
+            self._synthesize(until=(state.cycle + 1) * plan.rounds_at(state.epoch))
+            self._teach(until=(state.cycle + 1) * plan.student_steps_at(state.epoch))
+            state.cycle += 1
+        record = self._record(time.perf_counter() - started, state.images + state.seen - before)
+        state.start_epoch()
+        self.after_epoch(self, record)
+
+    def _synthesize(self, until: int) -> None:
         """Make images, and remember them."""
         with self.meter.clock("synthesis"), self.student.frozen() as model:
-            for _ in range(rounds):
-                batch = self.method.synthesize(model, self.state)
-                self._remember(batch)
-                self.state.round += 1
-                self.state.images += len(batch.images)
-                self.listen(self._progress("synthesis", self.state.round, rounds))
+            while self.state.round < until:
+                batch = self._round(model)
+                if batch is not None:
+                    self._remember(batch)
+                    self.state.round += 1
+                    self.listen(self._progress("synthesis", self.state.round, until))
+                self._pause()
+
+    def _round(self, model: nn.Module) -> SynthBatch | None:
+        """Make one round; None if it was given up, and everything is as it was before."""
+        before = deepcopy((self.method.state_dict(), self.rng.state_dict(), list(model.buffers())))
+        try:
+            batch = self.method.synthesize(model, self.state)
+        except Stopped:
+            of_method, of_rng, buffers = before
+            self.method.load_state_dict(of_method)
+            self.rng.load_state_dict(of_rng)
+            for buffer, old in zip(model.buffers(), buffers, strict=True):
+                buffer.copy_(old)
+            return None
+        common = [b for name, b in self.method.named_buffers() if name not in self.method.rank_local]
+        self.group.average([buffer for buffer in common if buffer.is_floating_point()])
+        return batch
 
     def _remember(self, batch: SynthBatch) -> None:
         images, labels = batch.images, batch.labels
         for name, value in batch.losses.items():
             self.meter.add(name, value)
+        if batch.skipped is not None:
+            self._check_skipped(batch.skipped, f"round {self.state.round + 1}")
+        self.state.images += len(images) * self.group.size
+        if not torch.stack(list(batch.losses.values())).isfinite().all():
+            return
         if self.holdout is not None:
             # At random: labels come in class order, so that every n-th image could be of one class.
             rng, count = self.rng["holdout"], -(-len(images) // self.holdout_stride)
@@ -147,37 +206,66 @@ class Engine:
             images, labels = images[order[count:]], labels[order[count:]]
         self.bank.add(images, labels, self.rng["bank"])
 
-    def _teach(self, steps: int, cycle: int) -> None:
+    def _teach(self, until: int) -> None:
         """Let the student learn from what was remembered."""
-        done, of = cycle * steps, self.plan.cycles * steps
+        state, before = self.state, self.student.descent.skipped.clone()
+        if state.step == until:
+            return
+        if len(self.bank) == 0:
+            raise RunFailed(f"no image could be made: every loss of epoch {state.epoch + 1} is not finite", hint=COOLER)
         with self.meter.clock("student"):
-            for batch in self.method.replay(self.bank, steps) if steps else ():
+            for batch in self.method.replay(self.bank, until - state.step):
                 loss = self.student.step(self.method.student_loss, batch)
                 self.meter.add("student", loss)
-                self.state.seen += len(batch.images)
-                done += 1
-                self.listen(self._progress("student", done, of))
+                state.seen += len(batch.images) * self.group.size
+                state.step += 1
+                self.listen(self._progress("student", state.step, self.plan.cycles * self.plan.kd_steps))
+                if state.step % CHECK_STRIDE == 0 or state.step == until:
+                    self._check_skipped(self.student.descent.skipped - before, f"step {state.step}")
+                    before = self.student.descent.skipped.clone()
+                self._pause()
+        self.student.average_statistics()
+
+    def _check_skipped(self, count: Tensor, where: str) -> None:
+        """Count steps that were left out; here the host waits for the device, once a round and now and then."""
+        self.state.skipped += self.group.largest(int(count))
+        if self.state.skipped > self.plan.max_skipped:
+            raise RunFailed(
+                f"losses or gradients are not finite: {self.state.skipped} steps of epoch {self.state.epoch + 1} were "
+                f"left out by {where}, and {self.plan.max_skipped} are allowed",
+                hint=COOLER,
+            )
+
+    def _pause(self) -> None:
+        """Between two steps: save if it is time, and end here if the run was asked to."""
+        due = int(time.monotonic() - self.saved_at > self.save_seconds)
+        signal = self.interruption.asked(other=due)
+        if signal:
+            self.checkpoint()
+        if signal > 1:
+            raise Interrupted(signal)
+
+    def checkpoint(self) -> None:
+        """Write a checkpoint now."""
+        with self.meter.clock("saving"):
+            self.save(self)
+        self.saved_at = time.monotonic()
 
     def _progress(self, phase: str, done: int, of: int) -> dict[str, Any]:
         return {"event": "progress", "epoch": self.state.epoch + 1, "phase": phase, "done": done, "of": of}
 
     def _record(self, seconds: float, handled: int) -> dict[str, Any]:
         """Describe the finished epoch; here the host reads the losses, once."""
-        losses = self.meter.means()
-        bad = [name for name, value in losses.items() if not math.isfinite(value)]
-        if bad:
-            raise RunFailed(
-                f"the loss '{bad[0]}' is not finite in epoch {self.state.epoch}",
-                hint="resume from the last checkpoint with a lower learning rate, or with --amp off",
-            )
+        state = self.state
         return {
             "event": "epoch",
-            "epoch": self.state.epoch,
+            "epoch": state.epoch + 1,
             "epochs": self.plan.total,
-            "phase": "warm-up" if self.state.epoch <= self.plan.warmup_epochs else "student",
-            "losses": losses,
-            "images": self.state.images,
-            "seen": self.state.seen,
+            "phase": "warm-up" if state.warming_up else "student",
+            "losses": self.meter.means(self.group),
+            "skipped": state.skipped,
+            "images": state.images,
+            "seen": state.seen,
             "seconds": seconds,
             "images_per_s": handled / seconds,
         }

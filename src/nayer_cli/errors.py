@@ -50,6 +50,12 @@ class Interrupted(NayerError):
         self.exit_code = 128 + signal_number
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Recognize Python's and torch's errors, without importing torch."""
+    is_gpu = type(error).__name__ == "OutOfMemoryError"
+    return isinstance(error, MemoryError) or is_gpu or "can't allocate memory" in str(error)
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ` (did you mean 'x'?)` for the closest of `known`, or an empty string."""
     close = get_close_matches(word, list(known), n=1, cutoff=0.5)

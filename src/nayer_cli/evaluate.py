@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nayer_cli.distributed import Group
 from nayer_cli.errors import InputError, RunFailed
 from nayer_cli.labelled import LabelledImages
 from nayer_cli.model import Normalized
@@ -82,6 +83,7 @@ def evaluate(
     device: torch.device,
     batch_size: int,
     reference: nn.Module | Outcomes | None = None,
+    group: Group | None = None,
 ) -> Evaluation:
     """Score `model` on `data` and compare it with `reference`.
 
@@ -91,30 +93,35 @@ def evaluate(
         device: where the network runs.
         batch_size: images per forward pass.
         reference: another such network, or what `measure` found for it on the same data.
+        group: processes that have a part of the data each, and all get the scores of the whole.
 
     Raises:
         InputError: the data cannot be read, or has labels that the model has no output for.
         RunFailed: the logits are not finite.
 
     """
-    outcomes = measure(model, data, device=device, batch_size=batch_size)
-    own, skipped, seconds = scores(outcomes), data.skipped, outcomes.seconds
+    outcomes = measure(model, data, device=device, batch_size=batch_size, group=group)
+    skipped = sum((group or Group()).collect(data.skipped))
+    own, seconds = scores(outcomes), outcomes.seconds
     if reference is None:
         return Evaluation(own, skipped, seconds)
     if not isinstance(reference, Outcomes):
-        reference = measure(reference, data, device=device, batch_size=batch_size)
+        reference = measure(reference, data, device=device, batch_size=batch_size, group=group)
     same = float((outcomes.prediction == reference.prediction).double().mean())
     return Evaluation(own, skipped, seconds, scores(reference), same)
 
 
-def measure(model: nn.Module, data: LabelledImages, *, device: torch.device, batch_size: int) -> Outcomes:
+def measure(
+    model: nn.Module, data: LabelledImages, *, device: torch.device, batch_size: int, group: Group | None = None
+) -> Outcomes:
     """Run `model` over `data` once, judging its logits in float32; arguments and faults as for `evaluate`."""
     data.prepare()
     start = perf_counter()
     with evaluating(model):
         rows = [_judge(model, images, labels, device) for images, labels in data.batches(batch_size)]
     # The only wait for the device.
-    prediction, confidence, correct, in_top5, loss = torch.cat(rows).cpu().double().unbind(1)
+    own = torch.cat(rows).cpu() if rows else torch.zeros(0, 5)
+    prediction, confidence, correct, in_top5, loss = torch.cat((group or Group()).collect(own)).double().unbind(1)
     if not loss.isfinite().all():
         bad = int((~loss.isfinite()).sum())
         raise RunFailed(f"the loss is not finite on {bad} of {len(loss)} images of {data.where}")

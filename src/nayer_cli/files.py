@@ -1,20 +1,30 @@
-"""Atomic writes: a reader sees the old file or the whole new one, never a part."""
+"""Everything that nayer writes goes through here. A reader sees the old file or the whole new one, never a part."""
 
+import errno
 import json
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from nayer_cli.errors import InputError
+from nayer_cli.errors import EnvironmentFault, InputError, NayerError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object], size: int | None = None) -> None:
     """Let `write` fill a temporary file beside `path`, flush it to disk, and move it into place.
 
+    Args:
+        path: the file to make or to replace.
+        write: fills the file whose path it is given.
+        size: bytes that it will write, if known, for the message where they do not fit.
+
     Raises:
-        InputError: the folder cannot be written, or the disk is full; the old file is intact.
+        EnvironmentFault: the disk is full; the old file is intact, and no part of the new one is left.
+        InputError: the folder cannot be written; the same holds.
 
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -22,14 +32,101 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
         temporary.chmod(0o666 & ~_umask())  # some writers make files that only their owner may read
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        _flush(temporary)
         temporary.replace(path)
+        _flush(path.parent)  # the new name, too, must outlive a power cut
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}", hint="choose another --out") from error
+        raise _fault(path, error, size) from error
     finally:
         with suppress(OSError):  # it is not there if all went well, and cannot be if its folder is a file
             temporary.unlink()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 `text` atomically; raises as `write_atomically` does."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), len(text))
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write `document` as indented JSON atomically; NaN is refused because JSON has none."""
+    write_text(path, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a text file that only grows, and take back what was written of it if it does not fit.
+
+    Raises:
+        EnvironmentFault: the disk is full.
+        InputError: the file cannot be written.
+
+    """
+    try:
+        with path.open("ab") as file:
+            end = file.tell()
+            try:
+                file.write(f"{line}\n".encode())
+                file.flush()
+            except OSError:
+                os.ftruncate(file.fileno(), end)
+                raise
+    except OSError as error:
+        raise _fault(path, error, len(line)) from error
+
+
+def reserve(path: Path, size: int) -> None:
+    """Make a file of `size` bytes whose every byte is there on the disk: a memory map of it cannot fail later.
+
+    Raises:
+        EnvironmentFault: the disk is full; the file is not there.
+        InputError: the folder cannot be written.
+
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            os.ftruncate(file.fileno(), size)
+    except OSError as error:
+        with suppress(OSError):
+            path.unlink()
+        raise _fault(path, error, size) from error
+
+
+def delete(paths: Iterable[Path]) -> None:
+    """Delete files that we have written and need no longer; one that is gone already is no fault."""
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Temporary files in `folder` of writers that were killed."""
+    return [path for path in folder.glob(".*.tmp") if path.is_file()]
+
+
+def _fault(path: Path, error: OSError, size: int | None) -> NayerError:
+    """Say what went wrong with `path`, and what to do."""
+    if error.errno not in FULL and not isinstance(error.__cause__, OSError):
+        return InputError(f"cannot write {path}: {error.strerror or error}", hint="choose another --out")
+    needed = f"{size:,} bytes are needed" if size is not None else "there is no room for it"
+    return EnvironmentFault(
+        f"cannot write {path}: {error.strerror or error}; {needed}, {_free(path)}",
+        hint="make room and go on with --resume, or use another disk with --out",
+    )
+
+
+def _free(path: Path) -> str:
+    existing = next(parent for parent in path.absolute().parents if parent.exists())
+    return f"{shutil.disk_usage(existing).free:,} are free"
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file, or a folder's list of files, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _umask() -> int:
@@ -37,13 +134,3 @@ def _umask() -> int:
     mask = os.umask(0o022)
     os.umask(mask)
     return mask
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 `text` atomically."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def write_json(path: Path, document: Any) -> None:
-    """Write `document` as indented JSON atomically; NaN is refused because JSON has none."""
-    write_text(path, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

@@ -4,7 +4,7 @@ import math
 import os
 import struct
 import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from operator import index
@@ -42,6 +42,7 @@ class LabelledImages:
         class_names: names by the model's class index, if known.
         where: the data's name, for messages.
         limit: images used at most, evenly spaced through the source so that each class keeps its share.
+        part: (i, n) takes every n-th of them, from the i-th: one of n processes that divide them.
 
     """
 
@@ -54,6 +55,7 @@ class LabelledImages:
         class_names: Sequence[str] | None = None,
         where: str = "the data",
         limit: int | None = None,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
         if not len(source):
             raise InputError(f"{where} holds no images")
@@ -61,7 +63,7 @@ class LabelledImages:
         self.unreadable: dict[str, str] = {}
         """Damaged images met so far, with what is wrong with them."""
         self._source, self._order = source, order
-        self._chosen = _spread(len(source), limit)
+        self._chosen = _spread(len(source), limit)[part[0] :: part[1]]
         self._in_memory: tuple[Tensor, Tensor] | None = None
 
     def __len__(self) -> int:
@@ -89,8 +91,10 @@ class LabelledImages:
     def prepare(self) -> None:
         """Decode a set that fits in memory now, rather than with the first batch."""
         if self._in_memory is None and len(self._chosen) * math.prod(self.shape) <= MEMORY_BYTES:
-            images, labels = zip(*self._decoded(batch_size=1024), strict=True)
-            self._in_memory = torch.cat(images), torch.cat(labels)
+            decoded = list(self._decoded(batch_size=1024))
+            if decoded:  # a part may be empty
+                images, labels = zip(*decoded, strict=True)
+                self._in_memory = torch.cat(images), torch.cat(labels)
 
     def _decoded(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         samples = self._source.samples(self._chosen)
@@ -140,6 +144,7 @@ def open_images(
     class_names: Sequence[str] | None = None,
     num_classes: int | None = None,
     limit: int | None = None,
+    part: tuple[int, int] = (0, 1),
 ) -> LabelledImages:
     """Open labelled images for a model; they are listed now and decoded later.
 
@@ -152,6 +157,7 @@ def open_images(
             them; without, folders count in torchvision's (text) order.
         num_classes: the model's number of outputs; checked even where there are no names.
         limit: images used at most, evenly spaced through the data.
+        part: (i, n) takes every n-th of them, from the i-th.
 
     Raises:
         InputError: there is no such data or split, it holds no images, or its classes are not the model's.
@@ -166,7 +172,7 @@ def open_images(
         class_names = class_names or _reorder(source.classes, order)
     elif class_names is not None or num_classes is not None:
         order = range(len(class_names) if class_names is not None else num_classes or 0)
-    return LabelledImages(source, shape, order=order, class_names=class_names, where=spec, limit=limit)
+    return LabelledImages(source, shape, order=order, class_names=class_names, where=spec, limit=limit, part=part)
 
 
 def _open_source(spec: str, split: str) -> Source:
@@ -192,7 +198,7 @@ def _reorder(names: Sequence[str], order: Sequence[int]) -> list[str]:
     return [name for _, name in sorted(zip(order, names, strict=True))]
 
 
-def _spread(count: int, limit: int | None) -> Collection[int]:
+def _spread(count: int, limit: int | None) -> Sequence[int]:
     if limit is None or limit >= count:
         return range(count)
     # Positions that ascend strictly, because limit < count.

@@ -4,11 +4,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from nayer_cli.augment import Augment
 from nayer_cli.bank import MemoryBank
 from nayer_cli.critic import Critic
+from nayer_cli.descent import Descent
+from nayer_cli.distributed import Group
+from nayer_cli.interruption import Interruption
 from nayer_cli.losses import distillation_kl
 from nayer_cli.precision import Precision
 from nayer_cli.rng import Streams
@@ -23,7 +27,9 @@ class SynthBatch(NamedTuple):
     labels: Tensor
     """`[B]` int64, the classes the images were drawn for."""
     losses: dict[str, Tensor]
-    """Unweighted losses by name, 0-dimensional, on the device: nobody waits for them until they are shown."""
+    """Unweighted losses by name, 0-dimensional, on the device. One that is not finite marks a round that failed."""
+    skipped: Tensor | None = None
+    """Steps left out because their gradient was not finite, 0-dimensional, on the device."""
 
 
 class Batch(NamedTuple):
@@ -35,12 +41,18 @@ class Batch(NamedTuple):
 
 @dataclass
 class LoopState:
-    """Where the loop stands. Epochs count from 0 and include warm-up."""
+    """Where the loop stands, in every process alike. Epochs count from 0 and include warm-up."""
 
     warmup_epochs: int = 0
     epoch: int = 0
+    cycle: int = 0
+    """Cycles of this epoch that are finished."""
     round: int = 0
-    """Round within the epoch, from 0."""
+    """Rounds of this epoch that are finished."""
+    step: int = 0
+    """Student steps of this epoch that are finished."""
+    skipped: int = 0
+    """Steps of this epoch that were left out because a loss or a gradient was not finite."""
     images: int = 0
     """Images synthesized so far."""
     seen: int = 0
@@ -56,6 +68,11 @@ class LoopState:
         """Whether the student has not started yet."""
         return self.epoch < self.warmup_epochs
 
+    def start_epoch(self) -> None:
+        """Go on to the next epoch."""
+        self.epoch += 1
+        self.cycle = self.round = self.step = self.skipped = 0
+
 
 class Parts(NamedTuple):
     """What every method is given to work with."""
@@ -68,7 +85,15 @@ class Parts(NamedTuple):
     rng: Streams
     precision: Precision
     batch_size: int
-    """Images per student step."""
+    """Images per student step, of this process."""
+    group: Group
+    """The processes that share the run."""
+    interruption: Interruption
+    """Whether the run was asked to end: a round counts its steps with it, so that it can stop between two of them."""
+
+    def descent(self, optimizer: torch.optim.Optimizer, max_norm: float | None = None) -> Descent:
+        """Return what takes the optimizer's steps: averaged over the processes, skipped where not finite."""
+        return Descent(optimizer, self.precision, self.group, max_norm)
 
 
 class Method(nn.Module):
@@ -81,7 +106,9 @@ class Method(nn.Module):
     temperature: float = 1.0
     """Softmax temperature T of the default student loss."""
     batch: int
-    """Images that one round makes."""
+    """Images that one round makes, of this process."""
+    rank_local: tuple[str, ...] = ()
+    """Buffers whose rows are images of this process; all other state is the same in every process."""
 
     def __init__(self, parts: Parts) -> None:
         super().__init__()
@@ -91,6 +118,10 @@ class Method(nn.Module):
         """Make one round of images and train whatever makes them.
 
         `student` maps images in [0, 1] to logits; it is frozen and in evaluation mode, and must stay unchanged.
+
+        Raises:
+            Stopped: the run was asked to end; the engine puts everything back as it was before the round.
+
         """
         raise TypeError(f"{type(self).__name__} must define synthesize")
 

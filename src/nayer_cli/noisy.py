@@ -27,6 +27,9 @@ class NoisyLayer(nn.Module):
         # [groups, E, r]: all groups are one batched product instead of a loop of linear layers.
         self.weight = nn.Parameter(torch.zeros(self.groups, embedding_size, code_size))
         self.bias = nn.Parameter(torch.zeros(self.groups, 1, code_size))
+        # Drawn anew in every round, they are no state: checkpoints stay small and fit any number of processes.
+        self.register_state_dict_post_hook(_forget_linear)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_keep_linear)  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def renew(self, generator: torch.Generator) -> None:
@@ -40,3 +43,13 @@ class NoisyLayer(nn.Module):
         missing = self.groups * self.group - normed.shape[0]
         grouped = nn.functional.pad(normed, (0, 0, 0, missing)).view(self.groups, self.group, -1)
         return torch.baddbmm(self.bias, grouped, self.weight).flatten(0, 1)[: normed.shape[0]]
+
+
+def _forget_linear(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    for name in ("weight", "bias"):
+        del state[prefix + name]
+
+
+def _keep_linear(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    for name in ("weight", "bias"):
+        state.setdefault(prefix + name, getattr(module, name).detach())

@@ -1,6 +1,8 @@
-"""The precision of the networks: float32, or bfloat16 autocast with float32 statistics and losses."""
+"""The precision of the networks: float32, or autocast to 16 bits with float32 statistics and losses."""
 
 import torch
+
+DTYPES = {"off": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Precision:
@@ -10,21 +12,27 @@ class Precision:
     region ends, and would go on using old ones.
     """
 
-    def __init__(self, device: torch.device | str = "cpu", bf16: bool = False) -> None:
+    def __init__(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> None:
         self.device_type = torch.device(device).type
-        self.bf16 = bf16
+        self.dtype = dtype
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether losses must be scaled up, since small gradients would vanish in float16."""
+        return self.dtype == torch.float16
 
     def __call__(self) -> torch.autocast:
         """Return a fresh region, to be used as `with precision():`."""
-        return torch.autocast(self.device_type, dtype=torch.bfloat16, enabled=self.bf16)
+        enabled = self.dtype != torch.float32
+        return torch.autocast(self.device_type, dtype=self.dtype if enabled else None, enabled=enabled)
 
 
 def choose(amp: str, device: torch.device) -> Precision:
     """Resolve the setting `amp`: `auto` takes bfloat16 where the processor multiplies it natively."""
     if amp == "auto":
         native = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_multiplies_bf16()
-        return Precision(device, native)
-    return Precision(device, amp == "bf16")
+        return Precision(device, torch.bfloat16 if native else torch.float32)
+    return Precision(device, DTYPES[amp])
 
 
 def _cpu_multiplies_bf16() -> bool:

@@ -7,20 +7,34 @@ from hashlib import blake2b
 import torch
 from torch import Tensor
 
+SHARED = "shared/"
+
 
 class Streams:
-    """Named random generators on one device, each seeded by (seed, rank, name); their state goes into checkpoints."""
+    """Named random generators on one device, each seeded by (seed, rank, name); their state goes into checkpoints.
+
+    Every process of a job has its own sequences, save those that it asks for with `shared`.
+    """
 
     def __init__(self, seed: int, device: torch.device | str = "cpu", rank: int = 0) -> None:
         self.seed = seed
         self.rank = rank
         self.device = torch.device(device)
         self._generators: dict[str, torch.Generator] = {}
+        self._salt = ""
 
     def __getitem__(self, name: str) -> torch.Generator:
         """Return the generator for purpose `name`, made at first use."""
+        return self._named(name, self.rank)
+
+    def shared(self, name: str) -> torch.Generator:
+        """Return the generator for purpose `name`, from which every process draws the same."""
+        return self._named(f"{SHARED}{name}", 0)
+
+    def _named(self, name: str, rank: int) -> torch.Generator:
         if name not in self._generators:
-            digest = blake2b(f"{self.seed}/{self.rank}/{name}".encode(), digest_size=8).digest()
+            words = f"{self.seed}/{rank}/{name.removeprefix(SHARED)}{self._salt}"
+            digest = blake2b(words.encode(), digest_size=8).digest()
             seed = int.from_bytes(digest, "little") >> 1  # manual_seed takes a signed 64-bit number
             self._generators[name] = torch.Generator(self.device).manual_seed(seed)
         return self._generators[name]
@@ -39,14 +53,25 @@ class Streams:
         return states
 
     def load_state_dict(self, states: dict[str, Tensor]) -> None:
-        """Restore what `state_dict` returned."""
+        """Restore what `state_dict` returned; generators that it does not know start afresh."""
+        self._generators = {}
         for name, state in states.items():
             if name == "torch":
                 torch.set_rng_state(state.cpu())
             elif name == "torch.cuda":
                 torch.cuda.set_rng_state(state.cpu(), self.device)
             else:
-                self[name].set_state(state.cpu())
+                self._named(name, self.rank).set_state(state.cpu())
+
+    def load_shared(self, states: dict[str, Tensor], salt: object) -> None:
+        """Take over what all processes share, and start all other sequences afresh from (seed, rank, name, `salt`).
+
+        For a run that goes on with another number of processes than `states` was saved by.
+        """
+        self._salt = f"/{salt}"
+        self._generators = {}
+        for name in filter(lambda name: name.startswith(SHARED), states):
+            self._named(name, 0).set_state(states[name].cpu())
 
 
 @contextmanager

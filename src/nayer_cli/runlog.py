@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nayer_cli.errors import EnvironmentFault
+from nayer_cli.files import append_line, write_text
 
 Listener = Callable[[dict[str, Any]], None]
 
@@ -39,8 +40,7 @@ class RunLog:
     def epoch(self, record: dict[str, Any]) -> None:
         """Append an epoch's record to the file, and pass it on."""
         if self.path is not None:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record, allow_nan=False) + "\n")
+            append_line(self.path, json.dumps(record, allow_nan=False))
         if self._writer is not None:
             for name, value in _numbers(record):
                 self._writer.add_scalar(name, value, record["epoch"])
@@ -52,10 +52,7 @@ class RunLog:
         if self.path is None or not self.path.exists():
             return
         kept = [line for line in read_metrics(self.path) if line["epoch"] <= epoch]
-        text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in kept)
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(self.path)
+        write_text(self.path, "".join(json.dumps(line, allow_nan=False) + "\n" for line in kept))
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -8,7 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nayer_cli.descent import Descent
+from nayer_cli.distributed import Group
 from nayer_cli.method import Batch
+from nayer_cli.precision import Precision
 
 Loss = Callable[[nn.Module, Batch], Tensor]
 
@@ -22,6 +25,7 @@ class Student:
         lr: learning rate of the first epoch.
         lr_min: learning rate that the cosine ends at.
         epochs: epochs over which the cosine falls.
+        precision, group: as `Descent` takes them.
 
     """
 
@@ -35,6 +39,8 @@ class Student:
         momentum: float,
         weight_decay: float,
         epochs: int,
+        precision: Precision | None = None,
+        group: Group | None = None,
     ) -> None:
         self.model = model
         self.lr, self.lr_min, self.epochs = lr, lr_min, epochs
@@ -46,6 +52,8 @@ class Student:
             self.optimizer = torch.optim.SGD(
                 model.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay, fused=True
             )
+        self.group = group or Group()
+        self.descent = Descent(self.optimizer, precision or Precision(), self.group)
 
     def start_epoch(self, epoch: int) -> None:
         """Set the learning rate for student epoch `epoch`, counted from 0."""
@@ -56,10 +64,12 @@ class Student:
     def step(self, loss: Loss, batch: Batch) -> Tensor:
         """Update the network once; return the loss, detached, still on the device."""
         value = loss(self.model, batch)
-        self.optimizer.zero_grad()
-        value.backward()
-        self.optimizer.step()
+        self.descent.step(value)
         return value.detach()
+
+    def average_statistics(self) -> None:
+        """Give the BatchNorm layers of all processes the mean of their running statistics."""
+        self.group.average([buffer for buffer in self.model.buffers() if buffer.is_floating_point()])
 
     @contextmanager
     def frozen(self) -> Iterator[nn.Module]:
@@ -72,9 +82,9 @@ class Student:
 
     def state_dict(self) -> dict[str, Any]:
         """Weights and optimizer."""
-        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return {"model": self.model.state_dict(), **self.descent.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.descent.load_state_dict(state)

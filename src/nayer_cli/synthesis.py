@@ -17,7 +17,8 @@ class Best:
         if self._loss is None:
             self._loss, self.images, self.losses = loss.detach(), images.detach(), terms
             return
-        better = loss < self._loss
+        # A loss that is not finite gives way to any other, and never wins.
+        better = (loss < self._loss) | ~self._loss.isfinite()
         self._loss = torch.where(better, loss, self._loss)
         self.images = torch.where(better, images, self.images)
         self.losses = {name: torch.where(better, value, self.losses[name]) for name, value in terms.items()}

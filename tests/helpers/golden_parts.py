@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from nayer_cli.augment import Augment, shift_flip
 from nayer_cli.critic import Critic
+from nayer_cli.distributed import Group
+from nayer_cli.interruption import Interruption
 from nayer_cli.method import Batch, LoopState, Parts
 from nayer_cli.methods.nayer import Config, Method
 from nayer_cli.model import Normalized
@@ -131,7 +133,7 @@ def run_check(case: Case, check: Check) -> Tensors:
         batch = method.synthesize(student, LoopState(epoch=epoch, round=in_epoch))
     loss = sum(getattr(check, name) * value for name, value in batch.losses.items())
     gradients = {name: parameter.grad for name, parameter in method.named_parameters()}
-    return outcome(check, loss, batch.images, method.state_dict(), gradients, network)
+    return outcome(check, loss, batch.images, state_of(method), gradients, network)
 
 
 def run_student(case: Case) -> Tensors:
@@ -170,7 +172,18 @@ def _method(case: Case, check: Check) -> Method:
         faithful=check.faithful,
     )
     critic = Critic(Normalized(deepcopy(case.teacher), NORMALIZATION))
-    parts = Parts(critic, case.pool, case.shape, FixedAugment(4, True), Streams(0), Precision(), case.batch)
+    group = Group()
+    parts = Parts(
+        critic,
+        case.pool,
+        case.shape,
+        FixedAugment(4, True),
+        Streams(0),
+        Precision(),
+        case.batch,
+        group,
+        Interruption(group),
+    )
     method = Method(config, parts)
     method.load_state_dict(case.start, strict=False)
     return method
@@ -238,7 +251,13 @@ def golden_case() -> Case:
     return replace(blank, start=fill(start_of(blank), 4.0))
 
 
+def state_of(method: Method) -> Tensors:
+    """Return the state with the noisy layer's weights, which checkpoints leave out."""
+    drawn = {"noisy.weight": method.noisy.weight, "noisy.bias": method.noisy.bias}
+    return {name: value.detach() for name, value in drawn.items()} | dict(method.state_dict())
+
+
 def start_of(case: Case) -> Tensors:
     """State of a fresh noisy layer and generator; what earlier rounds left is not in it."""
-    state = _method(case, Check()).state_dict()
+    state = state_of(_method(case, Check()))
     return {name: value for name, value in state.items() if not name.startswith("bn_")}

@@ -51,7 +51,7 @@ def stop_at(epoch: int, phase: str, done: int, error: BaseException | None = Non
 
 def checkpoint(run: Path) -> dict[str, Any]:
     """The newest checkpoint of a run, without times."""
-    state = RunFolder(run).load_checkpoint()
+    state = RunFolder(run).checkpoints.load()
     return {key: value for key, value in state.items() if key not in TIMES}
 
 

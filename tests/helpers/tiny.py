@@ -5,6 +5,8 @@ from torch import nn
 
 from nayer_cli.augment import Augment
 from nayer_cli.critic import Critic
+from nayer_cli.distributed import Group
+from nayer_cli.interruption import Interruption
 from nayer_cli.method import Parts
 from nayer_cli.model import Normalized
 from nayer_cli.precision import Precision
@@ -51,4 +53,6 @@ def parts(seed: int = 0, shape: ImageShape = SHAPE, classes: int = CLASSES, batc
         rng=Streams(seed),
         precision=Precision(),
         batch_size=batch_size,
+        group=Group(),
+        interruption=Interruption(Group()),
     )

@@ -30,11 +30,12 @@ def rounds(method: Method, count: int = 2, student: torch.nn.Module | None = Non
 
 def test_rounds_give_images_in_range_and_finite_named_losses(name):
     method = make(name)
-    for images, labels, losses in rounds(method):
+    for images, labels, losses, skipped in rounds(method):
         assert images.shape == (method.batch, *SHAPE) and images.dtype == torch.float32
         assert images.min() >= 0 and images.max() <= 1 and not images.requires_grad
         assert labels.shape == (method.batch,) and labels.min() >= 0 and labels.max() < CLASSES
         assert losses and all(value.ndim == 0 and value.isfinite() for value in losses.values())
+        assert skipped is None or skipped == 0
 
 
 def test_images_of_any_shape(name):

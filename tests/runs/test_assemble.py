@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 import nayer_cli.models  # noqa: F401 - registers the CIFAR networks
 from nayer_cli.config import BankConfig, EvalConfig, LteConfig
+from nayer_cli.distributed import Group
 from nayer_cli.errors import ConfigError, InputError
 from nayer_cli.model import load_classifier
 from nayer_cli.precision import Precision
@@ -75,4 +76,4 @@ def test_a_bank_above_the_budget_goes_to_a_file(tmp_path):
 def test_gates_need_data():
     teacher = load_classifier(assemble.resolve({})[0].teacher)
     with pytest.raises(ConfigError, match="need evaluation data"):
-        assemble.evaluation_data(EvalConfig(min_top1=0.9), teacher, None)
+        assemble.evaluation_data(EvalConfig(min_top1=0.9), teacher, None, Group())

@@ -8,14 +8,12 @@ from PIL import Image
 
 import nayer_cli.models  # noqa: F401 - registers the networks of the digits preset
 from nayer_cli import config
-from nayer_cli.bank import MemoryBank
-from nayer_cli.bankstore import BankStore
+from nayer_cli.bankstore import open_bank
 from nayer_cli.config import ModelConfig
 from nayer_cli.errors import ConfigError, InputError, Interrupted
 from nayer_cli.lte import load_pool
 from nayer_cli.model import load_classifier
 from nayer_cli.runs.distill import distill
-from nayer_cli.types import ImageShape
 from quick import StopError, checkpoint, metrics, quick, same, stop_at
 
 
@@ -42,7 +40,10 @@ def test_the_run_directory_is_complete(finished):
         "student/README.md",
         "samples/epoch-0002.png",
         "samples/epoch-0003.png",
+        ".lock",
+        "checkpoints/epoch-000002.json",
         "checkpoints/epoch-000002.safetensors",
+        "checkpoints/epoch-000003.json",
         "checkpoints/epoch-000003.safetensors",
     }
     assert len(shards) == 3
@@ -125,10 +126,8 @@ def test_a_run_that_was_interrupted_ends_as_if_it_had_not_been(method, changes, 
 
 
 def bank_of(run: Path) -> dict:
-    manifest = checkpoint(run)["bank"]
-    bank = MemoryBank(manifest["capacity"], ImageShape(*manifest["shape"]))
-    BankStore(run / "checkpoints/bank", bank).load(manifest)
-    return bank.state_dict()
+    manifest = checkpoint(run)["processes"][0]["bank"]
+    return open_bank(run / "checkpoints/bank", manifest).state_dict()
 
 
 def test_without_evaluation_data_agreement_is_reported_and_not_as_accuracy(tmp_path):

@@ -7,8 +7,10 @@ import torch
 
 from nayer_cli import config
 from nayer_cli.config import DistillConfig, OutputConfig
+from nayer_cli.distributed import Group
 from nayer_cli.errors import InputError, RunFailed
 from nayer_cli.runs import folder as folders
+from nayer_cli.runs import resume
 from nayer_cli.runs.folder import RunFolder, run_folder
 
 
@@ -23,28 +25,32 @@ def test_settings_and_circumstances_are_written_down(tmp_path: Path) -> None:
     folder = started(tmp_path, seed=3, **{"output.out": "elsewhere", "teacher.mean": (0.5, 0.25, 0.125)})
     layer = config.read_file(folder.config)
     assert layer["seed"] == 3 and layer["teacher.mean"] == [0.5, 0.25, 0.125] and "output.out" not in layer
-    assert {"argv", "started", "nayer", "python", "torch", "gpu"} <= set(json.loads(folder.about.read_text()))
+    assert {"argv", "started", "nayer", "python", "torch", "gpu"} <= set(
+        json.loads(folder.about.read_text())["starts"][0]
+    )
 
 
 def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     for epoch in (9, 10, 100):
-        folder.save_checkpoint(epoch, {"epoch": epoch, "bank": {"shards": [f"shard-{epoch}"]}}, keep=2)
-    assert [path.name for path in folder.saved()] == ["epoch-000010.safetensors", "epoch-000100.safetensors"]
-    assert folder.load_checkpoint()["epoch"] == 100
-    assert folder.shards() == {"shard-10", "shard-100"}
+        shard = {f"shard-{epoch}.safetensors": {"images": torch.zeros(1)}}
+        folder.checkpoints.save(f"epoch-{epoch:06d}", {"epoch": epoch}, 2, shard, list(shard))
+    assert [path.name for path in folder.checkpoints.all()] == ["epoch-000010.json", "epoch-000100.json"]
+    assert folder.checkpoints.load()["epoch"] == 100
+    shards = {path.name for path in folder.checkpoints.bank.iterdir()}
+    assert shards == {"shard-10.safetensors", "shard-100.safetensors"}
 
 
 def test_a_run_without_a_checkpoint_cannot_go_on(tmp_path: Path) -> None:
     with pytest.raises(RunFailed, match="has no checkpoint"):
-        RunFolder(tmp_path).load_checkpoint()
+        RunFolder(tmp_path).checkpoints.load()
 
 
 def test_a_tuple_is_the_list_that_was_written(tmp_path: Path) -> None:
     folder = started(tmp_path, **{"teacher.mean": (0.5, 0.5, 0.5)})
-    assert folders.resumed_settings(folder, {"teacher.mean": (0.5, 0.5, 0.5)}, DistillConfig)["seed"] == 0
+    assert resume.resumed_settings(folder, {"teacher.mean": (0.5, 0.5, 0.5)}, DistillConfig)["seed"] == 0
     with pytest.raises(InputError, match=r"teacher\.mean = "):
-        folders.resumed_settings(folder, {"teacher.mean": (0.5, 0.5, 0.4)}, DistillConfig)
+        resume.resumed_settings(folder, {"teacher.mean": (0.5, 0.5, 0.4)}, DistillConfig)
 
 
 def test_a_run_is_named_by_time_and_networks_and_never_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,7 +58,7 @@ def test_a_run_is_named_by_time_and_networks_and_never_shared(tmp_path: Path, mo
     monkeypatch.setattr("time.strftime", lambda _: "20240617-101112")
     names = []
     for _ in range(3):
-        with run_folder(None, "a-b") as folder:
+        with run_folder(None, "a-b", Group()) as folder:
             names.append(str(folder.path))
     stem = str(Path("runs") / "20240617-101112-a-b")
     assert names == [stem, f"{stem}-2", f"{stem}-3"]
@@ -62,24 +68,24 @@ def test_a_run_is_named_by_time_and_networks_and_never_shared(tmp_path: Path, mo
 def test_a_file_is_no_place_for_a_run(out: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="file"):
-        folders.check_vacant(str(tmp_path / out))
-        with run_folder(str(tmp_path / out), ""):
+        resume.check_vacant(str(tmp_path / out))
+        with run_folder(str(tmp_path / out), "", Group()):
             pass
 
 
 def test_a_failed_run_keeps_what_it_learned(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), run_folder(str(tmp_path / "run"), "") as folder:
+    with pytest.raises(RuntimeError), run_folder(str(tmp_path / "run"), "", Group()) as folder:
         started(folder.path).log(None, OutputConfig()).epoch({"epoch": 1})
         raise RuntimeError
     assert folder.metrics.exists()
     with pytest.raises(InputError) as caught:
-        folders.check_vacant(str(folder.path))
+        resume.check_vacant(str(folder.path))
     assert caught.value.hint is not None and "delete it" in caught.value.hint
 
 
 def test_a_dry_run_does_not_resume(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="dry run"):
-        folders.to_resume(str(tmp_path), dry_run=True)
+        resume.to_resume(str(tmp_path), dry_run=True)
 
 
 @pytest.mark.parametrize(
@@ -92,5 +98,5 @@ def test_a_slug_is_one_plain_part_of_a_path(name: str) -> None:
 
 def test_state_goes_through_a_checkpoint(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    folder.save_checkpoint(1, {"weight": torch.ones(2), "bank": None}, keep=1)
-    assert torch.equal(folder.load_checkpoint()["weight"], torch.ones(2))
+    folder.checkpoints.save("epoch-000001", {"weight": torch.ones(2)}, keep=1)
+    assert torch.equal(folder.checkpoints.load()["weight"], torch.ones(2))

@@ -10,7 +10,7 @@ import traceback
 import typer
 
 from nayer_cli import __version__
-from nayer_cli.errors import EnvironmentFault, InputError, Interrupted, NayerError
+from nayer_cli.errors import EnvironmentFault, InputError, Interrupted, NayerError, is_out_of_memory
 from nayer_cli.runs.info import MEND_MISMATCH, MISMATCH
 
 # The parent of all usage errors; its own name is public in no version of Typer.
@@ -33,6 +33,8 @@ def report(error: BaseException, *, debug: bool) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that Python's last flush finds no closed pipe
         return CLOSED_PIPE
     fault = explain(error)
+    if not _is_first():
+        return fault.exit_code
     if debug:
         traceback.print_exception(error)
     elif fault.exit_code == NayerError.exit_code:
@@ -42,6 +44,15 @@ def report(error: BaseException, *, debug: bool) -> int:
 
         show_fault(fault)
     return fault.exit_code
+
+
+def _is_first() -> bool:
+    """Say whether no other process of this job has reported a fault, of which this one would be a consequence."""
+    if "RANK" not in os.environ:
+        return True
+    from nayer_cli.distributed import is_first_fault
+
+    return is_first_fault()
 
 
 def explain(error: BaseException) -> NayerError:
@@ -63,7 +74,7 @@ def explain(error: BaseException) -> NayerError:
         return _explain_usage(error)
     if MISMATCH in str(error):
         return EnvironmentFault("torch and torchvision are of different builds", hint=MEND_MISMATCH)
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         return EnvironmentFault(
             f"out of memory: {_first_line(error)}",
             hint="try a smaller --batch-size or --bank-size, --set bank.place=disk, or another --device",
@@ -81,12 +92,6 @@ def _explain_usage(error: BaseException) -> NayerError:
 def _is_closed_pipe(error: BaseException) -> bool:
     """Typer and rich turn a closed pipe into exit code 1, which nobody else uses."""
     return isinstance(error, BrokenPipeError) or (isinstance(error, SystemExit) and error.code == 1)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Recognize torch's errors without importing torch."""
-    is_gpu = type(error).__name__ == "OutOfMemoryError"
-    return isinstance(error, MemoryError) or is_gpu or "can't allocate memory" in str(error)
 
 
 def _first_line(error: BaseException) -> str:

@@ -135,6 +135,8 @@ EvalBatchSize = Annotated[
 Device = Annotated[Text, _setting("device", "--device", RUNTIME, "NAME")]
 Seed = Annotated[Int, _setting("seed", "--seed", RUNTIME, "N")]
 Amp = Annotated[Text, _setting("amp", "--amp", RUNTIME, "")]
+Compile = Annotated[Text, _setting("compile", "--compile", RUNTIME, "")]
+ChannelsLast = Annotated[Text, _setting("channels_last", "--channels-last", RUNTIME, "")]
 ConfigFile = Annotated[
     File,
     _flag("--config -c", RUNTIME, "settings from a TOML file, such as a run's config.toml", metavar="FILE"),
@@ -155,7 +157,15 @@ Out = Annotated[File, _setting("output.out", "--out -o", OUTPUT, "DIR")]
 PoolOut = Annotated[File, _setting("output.out", "--out -o", OUTPUT, "FILE", schema=EmbedConfig)]
 ReportOut = Annotated[File, _setting("output.out", "--out -o", OUTPUT, "FILE", schema=EvaluateConfig)]
 ImagesOut = Annotated[File, _setting("output.out", "--out -o", OUTPUT, "DIR", schema=SampleConfig)]
-Resume = Annotated[File, _flag("--resume", OUTPUT, "continue the run in this directory, exactly", metavar="RUN")]
+Resume = Annotated[
+    File,
+    _flag(
+        "--resume",
+        OUTPUT,
+        "continue the run in this directory, exactly; auto: the one in --out, or a new one there",
+        metavar="RUN|auto",
+    ),
+]
 DryRun = Annotated[bool, _flag("--dry-run", OUTPUT, "load everything, do one step of each phase, keep nothing")]
 Json = Annotated[bool, _flag("--json", OUTPUT, "print the result as one JSON document")]
 Quiet = Annotated[bool, _flag("--quiet -q", OUTPUT, "show no progress, only warnings and errors")]

@@ -5,6 +5,7 @@ line an epoch elsewhere; records of a kind that is not known here are passed ove
 """
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,9 @@ from nayer_cli.runlog import Listener
 
 Record = Mapping[str, Any]
 
+SPEAKS = os.environ.get("RANK", "0") == "0"
+"""Whether this process speaks to the user: of several that torchrun has started, the first does."""
+
 
 @dataclass(frozen=True)
 class Output:
@@ -37,7 +41,9 @@ class Output:
         """Show the records of a run while the block runs; whatever else prints in it goes to stderr."""
         console = _stderr()
         with redirect_stdout(sys.stderr):
-            if self.quiet:
+            if not SPEAKS:
+                yield lambda record: None
+            elif self.quiet:
                 yield Lines(console, quiet=True)
             elif sys.stderr.isatty() and not console.is_dumb_terminal:
                 with LiveDisplay(console) as display:
@@ -47,6 +53,8 @@ class Output:
 
     def result(self, document: Document, rows: Rows) -> None:
         """Print the result: the document as JSON, or the rows as a table."""
+        if not SPEAKS:
+            return
         if self.json:
             sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
         else:

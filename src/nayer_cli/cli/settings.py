@@ -22,7 +22,7 @@ COMMAND_LINE, ENVIRONMENT = "COMMANDLINE", "ENVIRONMENT"
 def merge(ctx: typer.Context, schema: type[Any], renamed: Mapping[str, str] | None = None) -> Layer:
     """Merge configuration file, `NAYER_*` variables and command line, lowest first, after checking each.
 
-    With `--resume` the command line alone counts: the rest is written down in the run directory.
+    With `--resume RUN` the command line alone counts: the rest is written down in the run directory.
 
     Args:
         ctx: context of the command.
@@ -44,6 +44,8 @@ def merge(ctx: typer.Context, schema: type[Any], renamed: Mapping[str, str] | No
 def _layers(ctx: typer.Context, schema: type[Any], setting_of: Mapping[str, str]) -> Iterator[tuple[str, Layer]]:
     """Yield each source of settings and what it gives."""
     path, resume = ctx.params.get("config"), ctx.params.get("resume")
+    if str(resume) == "auto":  # a new run, perhaps: what continues an old one is compared with it
+        resume = None
     key_of = {name: setting_in(schema, key) for name, key in setting_of.items()}
     if resume and _source(ctx, "config") == COMMAND_LINE:
         raise ConfigError("--resume and --config exclude each other", hint=f"{resume} has its own config.toml")

@@ -43,6 +43,8 @@ def command(
     set: options.Set = None,
     device: options.Device = None,
     amp: options.Amp = None,
+    compile: options.Compile = None,
+    channels_last: options.ChannelsLast = None,
     seed: options.Seed = None,
     debug: options.Debug = False,
     out: options.Out = None,

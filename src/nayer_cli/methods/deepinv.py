@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from nayer_cli import losses, method
 from nayer_cli.config import setting
+from nayer_cli.descent import Descent
+from nayer_cli.distributed import Group
 from nayer_cli.method import LoopState, Parts, SynthBatch
 from nayer_cli.synthesis import Best, draw_labels
 
@@ -46,16 +48,15 @@ class Method(method.Method):
         pixels = torch.empty(config.batch, *parts.shape, device=mean.device)
         pixels.normal_(generator=parts.rng["pixels"]).requires_grad_(True)
         optimizer = torch.optim.Adam([pixels], lr=config.lr_g, betas=(0.5, 0.99), fused=True)
-        best = Best()
-        for _ in range(config.g_steps):
+        # Every process has pixels of its own: there is nothing to average.
+        descent, best = Descent(optimizer, parts.precision, Group()), Best()
+        for _ in parts.interruption.steps(config.g_steps):
             self._clip(pixels, mean, std)
             terms = self._judge(pixels, mean, std, labels, student, adversarial=not state.warming_up)
             loss = torch.stack([getattr(config, name) * value for name, value in terms.items()]).sum()
             best.offer(loss, pixels.clone(), terms)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        return SynthBatch((best.images * std + mean).clamp_(0, 1), labels, best.losses)
+            descent.step(loss)
+        return SynthBatch((best.images * std + mean).clamp_(0, 1), labels, best.losses, descent.skipped)
 
     def _judge(
         self, pixels: Tensor, mean: Tensor, std: Tensor, labels: Tensor, student: nn.Module, adversarial: bool

@@ -67,17 +67,15 @@ class Method(method.Method):
             fused=True,
         )
         student.train(config.faithful and state.round > 0 and not state.warming_up)
-        best = Best()
-        for _ in range(config.g_steps):
+        descent, best = self.parts.descent(optimizer), Best()
+        for _ in self.parts.interruption.steps(config.g_steps):
             images, judgement, terms = self._draw(labels, student, adversarial=not state.warming_up)
             loss = self._weigh(terms)
             best.offer(loss, images, terms)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+            descent.step(loss)
         self._remember(judgement.statistics)
         images = best.images.mul(255).floor_().div_(255) if config.faithful else best.images
-        return SynthBatch(images, labels, best.losses)
+        return SynthBatch(images, labels, best.losses, descent.skipped)
 
     def draw(self, labels: Tensor) -> Tensor:
         """Images `[B, C, H, W]` in [0, 1] for labels `[B]` in class order, from the generator as it stands."""
@@ -131,7 +129,7 @@ class Method(method.Method):
 
     def _fresh_generator(self) -> tuple[NoisyLayer, Generator]:
         config, parts = self.config, self.parts
-        with seeded(parts.rng["generator"]):
+        with seeded(parts.rng.shared("generator")):
             noisy = NoisyLayer(parts.pool.shape[1], config.code_size, config.batch, len(parts.pool))
             generator = new_generator(config.generator, config.code_size, parts.shape, config.width)
         device = parts.pool.device

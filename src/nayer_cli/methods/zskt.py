@@ -41,31 +41,32 @@ class Method(method.Method):
         if config.attention and len(config.teacher_stages) != len(config.student_stages):
             raise ConfigError("method.teacher_stages and method.student_stages must have the same length")
         device = parts.pool.device
-        with seeded(parts.rng["generator"]):
+        with seeded(parts.rng.shared("generator")):
             self.generator = new_generator(config.generator, config.code_size, parts.shape, config.width)
         self.generator.to(device).to(memory_format=torch.channels_last)
-        self.optimizer = torch.optim.Adam(self.generator.parameters(), lr=config.lr_g, fused=True)
-        self.register_buffer("codes", self._draw_codes())
+        optimizer = torch.optim.Adam(self.generator.parameters(), lr=config.lr_g, fused=True)
+        self.descent = parts.descent(optimizer, max_norm=config.clip)
+        # What the student sees until the next round.
+        self.register_buffer("images", torch.zeros(self.batch, *parts.shape, device=device))
 
-    codes: Tensor
+    images: Tensor
+    rank_local = ("images",)
 
     def synthesize(self, student: nn.Module, state: LoopState) -> SynthBatch:
         """One generator step towards disagreement: L_G = −KL(t ‖ s) (paper, Algorithm 1, lines 3–8)."""
-        self.codes = self._draw_codes()
-        images = self._draw()
+        codes, skipped = self._draw_codes(), self.descent.skipped.clone()
+        images = self._draw(codes)
         judgement = self.parts.critic.judge(images)
         adv = -losses.distillation_kl(judgement.logits, student(images), self.temperature)
-        self.optimizer.zero_grad()
-        adv.backward()
-        nn.utils.clip_grad_norm_(self.generator.parameters(), self.config.clip)
-        self.optimizer.step()
-        return SynthBatch(images.detach(), judgement.logits.argmax(1), {"adv": adv.detach()})
+        self.descent.step(adv)
+        with torch.no_grad():
+            self.images = self._draw(codes)
+        labels = judgement.logits.argmax(1)
+        return SynthBatch(images.detach(), labels, {"adv": adv.detach()}, self.descent.skipped - skipped)
 
     def replay(self, bank: MemoryBank, steps: int) -> Iterator[Batch]:
         """Yield the updated generator's images of this round's codes, `steps` times; the bank stays unread."""
-        with torch.no_grad():
-            images = self._draw()
-            batch = Batch(images, self.parts.critic.logits(images).argmax(1))
+        batch = Batch(self.images, self.parts.critic.logits(self.images).argmax(1))
         for _ in range(steps):
             yield batch
 
@@ -82,19 +83,19 @@ class Method(method.Method):
 
     def get_extra_state(self) -> dict[str, object]:
         """Adam's moments, which outlive a round."""
-        return self.optimizer.state_dict()
+        return self.descent.state_dict()
 
     def set_extra_state(self, state: dict[str, object]) -> None:
         """Restore what `get_extra_state` returned."""
-        self.optimizer.load_state_dict(state)
+        self.descent.load_state_dict(state)
 
     def _draw_codes(self) -> Tensor:
         size = (self.parts.batch_size, self.config.code_size)
         return torch.randn(size, generator=self.parts.rng["codes"], device=self.parts.pool.device)
 
-    def _draw(self) -> Tensor:
+    def _draw(self, codes: Tensor) -> Tensor:
         with self.parts.precision():
-            images: Tensor = self.generator(self.codes)
+            images: Tensor = self.generator(codes)
         return images.float()
 
 

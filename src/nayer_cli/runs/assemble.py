@@ -1,7 +1,7 @@
 """The composition root: settings in, the parts of a run out. The only place that unpacks configuration."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from nayer_cli.config import (
     ScheduleConfig,
 )
 from nayer_cli.device import resolve_device
+from nayer_cli.distributed import Group
 from nayer_cli.engine import Plan
 from nayer_cli.errors import ConfigError, InputError
 from nayer_cli.labelled import LabelledImages, open_images
@@ -42,13 +43,25 @@ class Machine:
     device: torch.device
     precision: Precision
     rng: Streams
+    group: Group = field(default_factory=Group)
+    layout: torch.memory_format = torch.channels_last
+    compiled: bool = False
 
 
-def machine(config: RunConfig) -> Machine:
-    """Choose device and precision, and seed every random generator."""
+def machine(config: RunConfig, group: Group | None = None) -> Machine:
+    """Choose device, precision and layout, and seed every random generator."""
+    group = group or Group()
     device = resolve_device(config.device)
-    torch.manual_seed(config.seed)
-    return Machine(device, precision.choose(config.amp, device), Streams(config.seed, device))
+    torch.manual_seed(config.seed + group.rank)
+    return Machine(
+        device,
+        precision.choose(config.amp, device),
+        Streams(config.seed, device, group.rank),
+        group,
+        # Measured on a CPU: channels-last pays in every precision (docs/benchmarks.md).
+        torch.contiguous_format if config.channels_last == "off" else torch.channels_last,
+        config.compile == "on",
+    )
 
 
 def resolve(settings: Mapping[str, Any]) -> tuple[DistillConfig, Classifier]:
@@ -75,10 +88,13 @@ def resolve(settings: Mapping[str, Any]) -> tuple[DistillConfig, Classifier]:
     return config, teacher or load_classifier(config.teacher)
 
 
-def method_config(settings: Mapping[str, Any]) -> Any:
-    """Check the settings of a method against its own `Config`, and make that."""
+def method_config(settings: Mapping[str, Any], group: Group | None = None) -> Any:
+    """Check the settings of a method against its own `Config`, and make that; `batch` becomes the process's part."""
     config_class = plugins.load("methods", settings["name"]).Config
-    return configuration.build(config_class, dict(settings), "method.")
+    config = configuration.build(config_class, dict(settings), "method.")
+    if group and hasattr(config, "batch"):
+        return replace(config, batch=group.share(config.batch, "method.batch"))
+    return config
 
 
 def preset_for(classes: int, shape: ImageShape) -> str:
@@ -111,6 +127,7 @@ def plan(schedule: ScheduleConfig) -> Plan:
         rounds=schedule.rounds,
         warmup_rounds=schedule.warmup_rounds,
         kd_steps=schedule.kd_steps,
+        max_skipped=schedule.max_skipped,
     )
     if not made.images(1):
         raise ConfigError("this schedule makes no images", hint="set schedule.rounds and schedule.epochs to 1 or more")
@@ -118,12 +135,15 @@ def plan(schedule: ScheduleConfig) -> Plan:
 
 
 def model(classifier: Classifier, computer: Machine) -> Normalized:
-    """Wrap a network so that it takes images in [0, 1], on the device, in the layout that convolutions like."""
+    """Wrap a network so that it takes images in [0, 1], on the device, in the machine's layout."""
     wrapped = Normalized(classifier.network, classifier.normalization, computer.precision)
-    return wrapped.to(computer.device).to(memory_format=torch.channels_last)
+    wrapped.to(computer.device).to(memory_format=computer.layout)
+    if computer.compiled:
+        wrapped.network.compile()
+    return wrapped
 
 
-def student(network: nn.Module, config: RunConfig) -> Student:
+def student(network: nn.Module, config: RunConfig, computer: Machine) -> Student:
     """Give the student's network its optimizer."""
     optimizer = config.optimizer
     return Student(
@@ -134,6 +154,8 @@ def student(network: nn.Module, config: RunConfig) -> Student:
         momentum=optimizer.momentum,
         weight_decay=optimizer.weight_decay,
         epochs=config.schedule.epochs,
+        precision=computer.precision,
+        group=computer.group,
     )
 
 
@@ -167,8 +189,9 @@ def class_names(lte: LteConfig, teacher: Classifier) -> tuple[str, ...]:
 
 
 def bank(settings: BankConfig, planned: int, shape: ImageShape, computer: Machine, folder: Path) -> MemoryBank:
-    """Make an empty bank for at most `planned` images, where its size lets it be."""
-    capacity = max(min(settings.capacity or planned, planned), 1)
+    """Make an empty bank for this process's part of the images, of which `planned` are planned."""
+    size = computer.group.size
+    capacity = max(min(-(-settings.capacity // size) if settings.capacity else planned, planned), 1)
     size = capacity * shape.channels * shape.height * shape.width
     place = settings.place
     if place == "auto":
@@ -176,7 +199,7 @@ def bank(settings: BankConfig, planned: int, shape: ImageShape, computer: Machin
     file = None
     if place == "disk":
         folder.mkdir(parents=True, exist_ok=True)
-        file = folder / "bank.mmap"
+        file = folder / (f"bank-{computer.group.rank:04d}.mmap" if computer.group.size > 1 else "bank.mmap")
     device = computer.device if place == "device" else torch.device("cpu")
     return MemoryBank(capacity, shape, policy=settings.policy, device=device, file=file)
 
@@ -188,9 +211,9 @@ def _place(size: int, budget: float, device: torch.device) -> str:
 
 
 def evaluation_data(
-    settings: EvalConfig, classifier: Classifier, names: tuple[str, ...] | None
+    settings: EvalConfig, classifier: Classifier, names: tuple[str, ...] | None, group: Group
 ) -> LabelledImages | None:
-    """Open the evaluation data, if there is any.
+    """Open this process's part of the evaluation data, if there is any.
 
     Raises:
         ConfigError: a gate is set, but there is nothing to measure it on.
@@ -206,4 +229,5 @@ def evaluation_data(
         shape=classifier.shape,
         class_names=names,
         num_classes=classifier.num_classes,
+        part=(group.rank, group.size),
     )

@@ -8,10 +8,13 @@ from typing import Any
 from nayer_cli import plugins
 from nayer_cli.bank import MemoryBank
 from nayer_cli.bankstore import BankStore
+from nayer_cli.checkpoint import fingerprint
 from nayer_cli.config import DistillConfig
 from nayer_cli.critic import Critic
+from nayer_cli.distributed import Group, join
 from nayer_cli.engine import Engine
 from nayer_cli.errors import InputError
+from nayer_cli.interruption import Interruption
 from nayer_cli.lte import Pool, load_pool, save_pool
 from nayer_cli.method import LoopState, Method, Parts
 from nayer_cli.model import Classifier, new_classifier
@@ -23,6 +26,7 @@ from nayer_cli.runs.embed import find_or_build_pool
 from nayer_cli.runs.folder import RunFolder
 from nayer_cli.runs.measure import Measure
 from nayer_cli.runs.recorder import Recorder
+from nayer_cli.runs.resume import begin
 from nayer_cli.runs.run import Job, carry_out, shorten
 
 
@@ -38,19 +42,18 @@ def distill(
     Args:
         settings: dotted keys, such as `{"teacher.name": "resnet50", "schedule.epochs": 300}`; see `docs/settings.md`.
         listen: called with progress records.
-        resume: a run directory to continue; only settings that leave the run's meaning alone may differ.
+        resume: a run directory to continue, or `auto` for the one at `output.out` if a run has saved something
+            there; only settings that leave the run's meaning alone may differ.
         dry_run: load everything, do one step of each phase, leave nothing on disk.
 
     Raises:
         NayerError: something foreseen is wrong; its class says what kind.
 
     """
-    existing = folders.to_resume(resume, dry_run)
-    if existing:
-        settings = folders.resumed_settings(existing, settings, DistillConfig)
-    config, teacher = assemble.resolve(settings)
-    if existing is None:
-        folders.check_vacant(config.output.out)
+    group = join()
+    existing, settings = begin(settings, DistillConfig, group, resume=resume, dry_run=dry_run)
+    with group.main_first():  # it fetches what the others then find
+        config, teacher = assemble.resolve(settings)
     if dry_run:
         config = shorten(config)
     if not config.student.name:
@@ -58,19 +61,22 @@ def distill(
     with seeded(Streams(config.seed)["student"]):  # the constructors of its layers draw ambiently
         student = new_classifier(config.student, teacher)
     name = f"{folders.slug(teacher.name)}-{folders.slug(student.name)}"
-    with folders.run_folder(config.output.out, name, existing=existing, temporary=dry_run) as folder:
-        folder.start(config)
-        job = prepare(config, teacher, student, folder, folder.log(listen, config.output))
-        return carry_out(job, resume=resume is not None, dry_run=dry_run)
+    with folders.run_folder(config.output.out, name, group, existing=existing, temporary=dry_run) as folder:
+        log = folder.log(listen, config.output)
+        job = prepare(config, teacher, student, folder, log, group)
+        return carry_out(job, resume=existing is not None, dry_run=dry_run)
 
 
-def prepare(config: DistillConfig, teacher: Classifier, student: Classifier, folder: RunFolder, log: RunLog) -> Job:
+def prepare(
+    config: DistillConfig, teacher: Classifier, student: Classifier, folder: RunFolder, log: RunLog, group: Group
+) -> Job:
     """Put the parts together: teacher and student, LTE pool, method, bank, engine, recorder."""
-    computer = assemble.machine(config)
+    computer = assemble.machine(config, group)
     names = assemble.class_names(config.lte, teacher)
-    pool = _pool(config, names, folder, str(computer.device))
+    pool = group.from_main(_pool(config, names, folder, str(computer.device)) if group.is_main else None)
+    assert pool is not None
     shape = teacher.shape
-    critic = Critic(assemble.model(teacher, computer))
+    critic = Critic(assemble.model(teacher, computer), group)
     if not critic.has_statistics:
         log.note(
             f"the teacher '{teacher.name}' has no BatchNorm2d: the term 'bn' is off, and total variation keeps the "
@@ -85,34 +91,42 @@ def prepare(config: DistillConfig, teacher: Classifier, student: Classifier, fol
         augment=assemble.augment(config.augment, shape),
         rng=computer.rng,
         precision=computer.precision,
-        batch_size=config.schedule.batch_size,
+        batch_size=group.share(config.schedule.batch_size, "schedule.batch_size"),
+        group=group,
+        interruption=Interruption(group),
     )
-    settings = assemble.method_config(config.method)
+    settings = assemble.method_config(config.method, group)
     method: Method = plugins.load("methods", settings.name).Method(settings, parts)
     plan = assemble.plan(config.schedule)
     planned = plan.images(method.batch)
     bank = assemble.bank(config.bank, planned, shape, computer, folder.path)
-    data = assemble.evaluation_data(config.eval, teacher, names)
-    holdout = None if data else MemoryBank(assemble.HOLDOUT, shape, device=computer.device)
-    measure = Measure(critic.teacher, data, holdout, device=computer.device, batch_size=config.eval.batch_size)
-    recorder = Recorder(folder, log, measure, config.eval, config.output, names, BankStore(folder.bank, bank))
+    data = assemble.evaluation_data(config.eval, teacher, names, group)
+    holdout = None if data else MemoryBank(-(-assemble.HOLDOUT // group.size), shape, device=computer.device)
+    measure = Measure(critic.teacher, data, holdout, computer, batch_size=config.eval.batch_size)
+    store = BankStore(folder.checkpoints.bank, bank, group)
+    fingerprints = {"the teacher": fingerprint(teacher.network.state_dict()), "the class list": fingerprint(names)}
+    recorder = Recorder(folder, log, measure, config.eval, config.output, names, store, fingerprints)
     engine = Engine(
         method=method,
-        student=assemble.student(learner, config),
+        student=assemble.student(learner, config, computer),
         bank=bank,
         plan=plan,
         rng=computer.rng,
         state=LoopState(warmup_epochs=plan.warmup_epochs),
         after_epoch=recorder.after_epoch,
+        save=recorder.save,
+        save_seconds=60 * config.output.save_minutes,
         listen=log,
         holdout=holdout,
+        group=group,
+        interruption=parts.interruption,
     )
     return Job(config, settings.name, teacher, student, engine, recorder, computer.device)
 
 
 def rebuild(config: DistillConfig, teacher: Classifier, folder: RunFolder) -> Job:
     """Put a run together again as its newest checkpoint left it; nothing is written."""
-    job = prepare(config, teacher, new_classifier(config.student, teacher), folder, RunLog(None))
+    job = prepare(config, teacher, new_classifier(config.student, teacher), folder, RunLog(None), Group())
     job.recorder.restore(job.engine)
     return job
 

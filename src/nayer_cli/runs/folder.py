@@ -1,12 +1,13 @@
-"""The run directory: what is where, the checkpoints in it, and how a run gets one."""
+"""The run directory: what is where, and how a run gets one for itself alone."""
 
+import json
 import os
 import platform
 import re
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -14,23 +15,23 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from nayer_cli import __version__, config
-from nayer_cli.checkpoint import load_outline, load_state, save_state
 from nayer_cli.config import OutputConfig
-from nayer_cli.errors import InputError, Interrupted, RunFailed
-from nayer_cli.files import write_json, write_text
+from nayer_cli.distributed import Group
+from nayer_cli.errors import EnvironmentFault, InputError, Interrupted, is_out_of_memory
+from nayer_cli.files import delete, write_json, write_text
 from nayer_cli.runlog import Listener, RunLog
-
-FREE_TO_CHANGE = ("output.", "eval.", "schedule.epochs")
-"""Settings that a resumed run may change, since what was learned so far keeps its meaning."""
+from nayer_cli.runs.checkpoints import Checkpoints
 
 
 class RunFolder:
-    """Paths of a run directory, and its checkpoints."""
+    """Paths of a run directory. Processes other than the main one read it and write nothing."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, is_main: bool = True) -> None:
         self.path = path
+        self.is_main = is_main
         self.config = path / "config.toml"
         self.about = path / "run.json"
         self.metrics = path / "metrics.jsonl"
@@ -39,156 +40,118 @@ class RunFolder:
         self.student = path / "student"
         self.samples = path / "samples"
         self.curves = path / "curves.png"
-        self.checkpoints = path / "checkpoints"
-        self.bank = path / "checkpoints" / "bank"
+        self.lock = path / ".lock"
+        self.owner = path / ".owner.json"
+        self.checkpoints = Checkpoints(path / "checkpoints")
 
     def log(self, listen: Listener | None, output: OutputConfig) -> RunLog:
         """Open the log of this run."""
+        if not self.is_main:
+            return RunLog(None)
         tensorboard = self.path / "tensorboard" if output.tensorboard else None
         return RunLog(self.metrics, listen, tensorboard=tensorboard)
 
     def start(self, settings: Any) -> None:
-        """Write down the resolved settings, readable by `--config`, and the circumstances."""
+        """Write down the resolved settings, readable by `--config`, and the circumstances of every start."""
+        if not self.is_main:
+            return
         layer = config.to_layer(settings)
         layer.pop("output.out", None)  # a run varied from this file is another run, and belongs elsewhere
+        old = config.read_file(self.config) if self.config.is_file() else layer
+        changed = {key: [old.get(key), value] for key, value in layer.items() if old.get(key) != value}
+        starts = [*self._starts(), {**_circumstances(), "changed": changed}]
         write_text(self.config, config.to_toml(layer))
-        write_json(self.about, _circumstances())
+        write_json(self.about, {"starts": starts})
+
+    def _starts(self) -> list[dict[str, Any]]:
+        if not self.about.is_file():
+            return []
+        starts: list[dict[str, Any]] = json.loads(self.about.read_text(encoding="utf-8"))["starts"]
+        return starts
 
     def abandon(self) -> None:
-        """Take back what a run wrote before its first epoch, so that its name is free again."""
-        written = {self.config, self.about, self.pool}
+        """Take back what a run wrote before its first checkpoint, so that its name is free again."""
+        written = {self.config, self.about, self.pool, self.lock, self.owner}
         if written.issuperset(self.path.iterdir()):
-            for path in written:
-                path.unlink(missing_ok=True)
+            delete(written)
             self.path.rmdir()
-
-    def save_checkpoint(self, epoch: int, state: Any, keep: int) -> Path:
-        """Write the state after `epoch` epochs, then delete all but the `keep` newest."""
-        path = self.checkpoints / f"epoch-{epoch:06d}.safetensors"
-        save_state(path, state)
-        for old in self.saved()[:-keep]:
-            old.unlink()
-        return path
-
-    def load_checkpoint(self) -> Any:
-        """Load the newest checkpoint.
-
-        Raises:
-            RunFailed: there is none, or it is damaged.
-
-        """
-        found = self.saved()
-        if not found:
-            raise RunFailed(f"{self.path} has no checkpoint", hint="start again with another --out")
-        return load_state(found[-1])
-
-    def shards(self) -> set[str]:
-        """Names of the shards of the bank that the kept checkpoints list."""
-        return {name for path in self.saved() for name in load_outline(path)["bank"]["shards"]}
-
-    def saved(self) -> list[Path]:
-        """Return the files of all checkpoints, oldest first."""
-        return sorted(self.checkpoints.glob("epoch-*.safetensors"))
-
-
-def check_vacant(out: str | None) -> None:
-    """Refuse a run directory that holds something, before any work is done.
-
-    Raises:
-        InputError: `out` is a file or a folder that is not empty.
-
-    """
-    if out is None or not Path(out).exists():
-        return
-    if not Path(out).is_dir():
-        raise InputError(f"{out} is a file, not a run directory", hint="choose another --out")
-    if any(Path(out).iterdir()):
-        way = f"continue that run with --resume {out}" if RunFolder(Path(out)).saved() else "delete it"
-        raise InputError(f"run directory {out} is not empty", hint=f"{way}, or choose another --out")
-
-
-def to_resume(path: str | None, dry_run: bool) -> RunFolder | None:
-    """Open the run directory to continue, if one is named.
-
-    Raises:
-        InputError: it is not a run directory, or nothing may be written.
-
-    """
-    if path and dry_run:
-        raise InputError("a resumed run writes into its directory, and a dry run writes nothing", hint="leave one out")
-    return find(path) if path else None
-
-
-def find(path: str) -> RunFolder:
-    """Open the run directory at `path`.
-
-    Raises:
-        InputError: it is not a run directory.
-
-    """
-    folder = RunFolder(Path(path))
-    if not folder.config.is_file():
-        raise InputError(f"{path} is not a run directory: it has no config.toml", hint="name a folder such as runs/…")
-    return folder
-
-
-def resumed_settings(folder: RunFolder, settings: Mapping[str, Any], schema: type) -> dict[str, Any]:
-    """Return the settings of the run in `folder`, overlaid with those of `settings` that are free to change.
-
-    Args:
-        folder: the run.
-        settings: dotted keys.
-        schema: the configuration class of the command that resumes.
-
-    Raises:
-        InputError: the run is another command's, or a setting differs that would make it another run.
-
-    """
-    old = config.read_file(folder.config)
-    known = config.keys(schema)
-    foreign = [key for key in old if key not in known and not key.startswith("method.")]
-    if foreign:
-        raise InputError(
-            f"{folder.path} is a run of another command: it has a setting '{foreign[0]}'",
-            hint="resume it with the command that started it",
-        )
-    new = {key: value for key, value in settings.items() if value is not None and key != "output.out"}
-    for key, value in new.items():
-        value = list(value) if isinstance(value, tuple) else value
-        if not key.startswith(FREE_TO_CHANGE) and old.get(key) != value:
-            raise InputError(
-                f"cannot resume {folder.path} with {key} = {value!r}: it was started with {old.get(key)!r}",
-                hint="leave that option out to continue the run, or start a new one with another --out",
-            )
-    return {**old, **new}
 
 
 @contextmanager
 def run_folder(
-    out: str | None, name: str, *, existing: RunFolder | None = None, temporary: bool = False
+    out: str | None, name: str, group: Group, *, existing: RunFolder | None = None, temporary: bool = False
 ) -> Iterator[RunFolder]:
     """Give a run its directory: an existing one, a temporary one, `out`, or `runs/TIME-name`.
 
     Raises:
+        InputError: it cannot be written, or another run is in it.
+        EnvironmentFault: memory ran out.
         Interrupted: the block was interrupted; the hint says how to go on.
 
     """
     if temporary:
         with TemporaryDirectory(prefix="nayer-") as path:
-            yield RunFolder(Path(path))
+            yield RunFolder(Path(path), group.is_main)
         return
-    folder = existing or RunFolder(Path(out) if out else _unused(Path("runs"), name))
+    planned = existing.path if existing else Path(out) if out else _unused(Path("runs"), name)
+    folder = RunFolder(group.from_main(planned), group.is_main)
+    with _owned(folder):
+        try:
+            yield folder
+        except BaseException as error:
+            if existing is None and folder.is_main:
+                folder.abandon()
+            raise _told(error, folder) from error
+
+
+@contextmanager
+def _owned(folder: RunFolder) -> Iterator[None]:
+    """Let no other run into the directory; the system takes the lock away from a process that dies."""
+    if not folder.is_main:
+        yield
+        return
     _make(folder.path)
+    lock = FileLock(folder.lock, blocking=False)
     try:
-        yield folder
-    except BaseException as error:
-        if existing is None:
-            folder.abandon()
-        if not isinstance(error, (KeyboardInterrupt, SystemExit)):
-            raise
-        number = signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM
-        hint = f"continue with --resume {folder.path}" if folder.saved() else "nothing was saved yet"
-        raise Interrupted(number, hint=hint) from None
+        lock.acquire()
+    except Timeout:
+        raise InputError(
+            f"another run is in {folder.path}{_owner(folder.owner)}", hint="wait until it ends, or choose another --out"
+        ) from None
+    try:
+        write_json(folder.owner, {"host": platform.node(), "pid": os.getpid(), "since": _now()})
+        yield
+    finally:
+        delete([folder.owner])
+        lock.release()  # the file stays: removed, it could be locked twice
+
+
+def _owner(path: Path) -> str:
+    """Name the process that is said to be at work in a directory."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return f": process {found['pid']} on {found['host']}, since {found['since']}"
+    except (OSError, ValueError, KeyError, TypeError):  # it is just being written, or removed
+        return ""
+
+
+def _told(error: BaseException, folder: RunFolder) -> BaseException:
+    """Say how to go on after `error`."""
+    way = f"continue with --resume {folder.path}" if folder.checkpoints.all() else "nothing was saved yet"
+    match error:
+        case Interrupted():
+            return Interrupted(error.exit_code - 128, hint=way)
+        case KeyboardInterrupt():
+            return Interrupted(signal.SIGINT, hint=way)
+        case SystemExit():
+            return Interrupted(signal.SIGTERM, hint=way)
+    if is_out_of_memory(error):
+        return EnvironmentFault(
+            f"out of memory: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
+            hint=f"{way} when there is more, or start anew with a smaller --batch-size, --set method.batch or "
+            "--bank-size, or with --set bank.place=disk",
+        )
+    return error
 
 
 def _unused(parent: Path, name: str) -> Path:
@@ -213,10 +176,16 @@ def slug(name: str) -> str:
     return words[:60] or "model"
 
 
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
 def _circumstances() -> dict[str, Any]:
     return {
         "argv": sys.argv,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "started": _now(),
+        "host": platform.node(),
+        "pid": os.getpid(),
         "nayer": __version__,
         "python": sys.version.split()[0],
         "torch": torch.__version__,

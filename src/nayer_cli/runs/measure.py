@@ -8,6 +8,7 @@ from torch import nn
 from nayer_cli.bank import MemoryBank
 from nayer_cli.evaluate import Outcomes, Scores, agreement, evaluate, measure, scores
 from nayer_cli.labelled import LabelledImages
+from nayer_cli.runs.assemble import Machine
 
 
 class Measure:
@@ -17,6 +18,7 @@ class Measure:
         teacher: the reference, mapping images in [0, 1] to logits; None when a network is trained from labels alone.
         data: labelled images that no training saw.
         holdout: synthetic images that the student never saw.
+        computer: where to measure; its processes have a part of the images each.
 
     """
 
@@ -25,12 +27,12 @@ class Measure:
         teacher: nn.Module | None,
         data: LabelledImages | None,
         holdout: MemoryBank | None,
+        computer: Machine,
         *,
-        device: torch.device,
         batch_size: int,
     ) -> None:
         self.teacher, self.data, self.holdout = teacher, data, holdout
-        self.device, self.batch_size = device, batch_size
+        self.device, self.group, self.batch_size = computer.device, computer.group, batch_size
         self._of_teacher: Outcomes | None = None
 
     def student(self, model: nn.Module) -> dict[str, Any]:
@@ -40,7 +42,9 @@ class Measure:
         if self.holdout is None or self.teacher is None or len(self.holdout) == 0:
             return {}
         images, _ = self.holdout.take(torch.arange(len(self.holdout), device=self.holdout.labels.device), self.device)
-        return {"agreement": agreement(model, self.teacher, images), "agreement_on": "held-back synthetic images"}
+        shares = self.group.collect((agreement(model, self.teacher, images), len(images)))
+        agreed = sum(share * count for share, count in shares) / sum(count for _, count in shares)
+        return {"agreement": agreed, "agreement_on": "held-back synthetic images"}
 
     def of_teacher(self) -> dict[str, Any]:
         """Scores of the teacher; empty without data."""
@@ -49,7 +53,9 @@ class Measure:
 
     def _on_data(self, model: nn.Module, data: LabelledImages) -> dict[str, Any]:
         reference = self._teacher_outcomes()
-        found = evaluate(model, data, device=self.device, batch_size=self.batch_size, reference=reference)
+        found = evaluate(
+            model, data, device=self.device, batch_size=self.batch_size, reference=reference, group=self.group
+        )
         result = {**_plain(found.scores), "skipped": found.skipped}
         if found.agreement is not None:
             result |= {"agreement": found.agreement, "agreement_on": "evaluation data"}
@@ -58,7 +64,9 @@ class Measure:
     def _teacher_outcomes(self) -> Outcomes | None:
         """Return what the teacher says of the data; it is asked once, since it does not change."""
         if self._of_teacher is None and self.teacher is not None and self.data is not None:
-            self._of_teacher = measure(self.teacher, self.data, device=self.device, batch_size=self.batch_size)
+            self._of_teacher = measure(
+                self.teacher, self.data, device=self.device, batch_size=self.batch_size, group=self.group
+            )
         return self._of_teacher
 
 

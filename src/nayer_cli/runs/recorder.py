@@ -4,12 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import nn
+
 from nayer_cli.bankstore import BankStore
 from nayer_cli.config import EvalConfig, OutputConfig
 from nayer_cli.engine import Engine
-from nayer_cli.errors import InputError
+from nayer_cli.errors import InputError, RunFailed
 from nayer_cli.files import write_json
 from nayer_cli.runlog import RunLog, read_metrics
+from nayer_cli.runs import snapshot
 from nayer_cli.runs.folder import RunFolder
 from nayer_cli.runs.measure import Measure
 from nayer_cli.runs.pictures import draw_curves, draw_grid, newest_of_each, save_png
@@ -29,6 +32,8 @@ class Recorder:
     names: Sequence[str]
     store: BankStore | None
     """Where the bank is kept; None for a bank of real data, which is read again instead."""
+    fingerprints: dict[str, str] = field(default_factory=dict)
+    """What tells teacher, classes and data apart from others of the same name."""
     best: dict[str, Any] = field(default_factory=dict)
     """The best top-1 over the epochs: an oracle, since choosing by it would choose on the evaluation data."""
 
@@ -41,11 +46,10 @@ class Recorder:
                 record["student"] = self._measure(engine, epoch)
         record["seconds_left"] = record["seconds"] * (engine.plan.total - epoch)
         self.log.epoch(record)
-        if self.output.sample_every and (last or epoch % self.output.sample_every == 0):
+        if self.folder.is_main and self.output.sample_every and (last or epoch % self.output.sample_every == 0):
             self._draw(engine, epoch)
         if last or epoch % self.output.save_every == 0:
-            with engine.meter.clock("saving"):
-                self.save(engine)
+            engine.checkpoint()
 
     def _measure(self, engine: Engine, epoch: int) -> dict[str, Any]:
         scores = self.measure.student(engine.student.model)
@@ -62,51 +66,57 @@ class Recorder:
         save_png(self.folder.samples / f"epoch-{epoch:04d}.png", grid)
 
     def save(self, engine: Engine) -> None:
-        """Write a checkpoint: first the bank's new shard, then the state that names it."""
-        state = {
-            "loop": vars(engine.state),
-            "student": engine.student.state_dict(),
-            "method": engine.method.state_dict(),
-            "rng": engine.rng.state_dict(),
-            "bank": self.store.save() if self.store else None,
-            "holdout": engine.holdout.state_dict() if engine.holdout is not None else None,
-            "seconds": engine.meter.seconds,
-            "best": self.best,
-        }
-        path = self.folder.save_checkpoint(engine.state.epoch, state, self.output.keep)
-        if self.store:
-            self.store.prune(self.folder.shards())
+        """Write a checkpoint: every process gives what is its own, and the main one writes."""
+        own, shards = snapshot.own_state(engine, self.store)
+        parts = engine.group.gather((own, shards))
+        if not parts:
+            return
+        check_finite(engine.student.model)
+        state = snapshot.common_state(engine, [part for part, _ in parts])
+        state |= {"best": self.best, "fingerprints": self.fingerprints}
+        needed = [shard for part, _ in parts if part["bank"] for shard in part["bank"]["shards"]]
+        new = {shard: content for _, written in parts for shard, content in written.items()}
+        path = self.folder.checkpoints.save(snapshot.name(engine.state), state, self.output.keep, new, needed)
         self.log({"event": "saved", "path": str(path)})
 
     def restore(self, engine: Engine) -> None:
-        """Put the engine where the newest checkpoint left it.
+        """Put the engine where the newest intact checkpoint left it, whatever the number of processes was then.
 
         Raises:
-            InputError: the plan ends before that.
-            RunFailed: there is no checkpoint, or it is damaged.
+            InputError: the plan ends before that, or teacher, classes or data are not those of the run.
+            RunFailed: there is no checkpoint, or none is intact.
 
         """
-        state = self.folder.load_checkpoint()
-        done, wanted = state["loop"]["epoch"], engine.plan.total
+        found = None
+        if engine.group.is_main:
+            found = self.folder.checkpoints.newest_valid(lambda message: self.log.note(message, level="warning"))
+        state = self.folder.checkpoints.load(engine.group.from_main(found))
+        self._check_same(state["fingerprints"])
+        self._check_plan(engine, state["loop"])
+        snapshot.restore(engine, state, self.store)
+        self.best = dict(state["best"])
+        self.log.rewind(engine.state.epoch)
+
+    def _check_same(self, before: dict[str, str]) -> None:
+        for what, fingerprint in self.fingerprints.items():
+            if before.get(what, fingerprint) != fingerprint:
+                raise InputError(
+                    f"cannot resume {self.folder.path}: {what} is not the one it was started with (its content was "
+                    f"{before[what]}, and is {fingerprint})",
+                    hint="put the old one back to continue the run, or start a new one with another --out",
+                )
+
+    def _check_plan(self, engine: Engine, loop: dict[str, Any]) -> None:
+        done, wanted = loop["epoch"], engine.plan.total
         if done > wanted:
             raise InputError(
                 f"{self.folder.path} has done {done} epochs, warm-up included, and cannot end after {wanted}",
                 hint=f"resume it with --epochs {done - engine.plan.warmup_epochs} or more",
             )
-        vars(engine.state).update(state["loop"])
-        engine.student.load_state_dict(state["student"])
-        engine.method.load_state_dict(state["method"])
-        engine.rng.load_state_dict(state["rng"])
-        engine.meter.seconds = dict(state["seconds"])
-        self.best = dict(state["best"])
-        if self.store:
-            self.store.load(state["bank"])
-        if engine.holdout is not None and state["holdout"] is not None:
-            engine.holdout.load_state_dict(state["holdout"])
-        self.log.rewind(engine.state.epoch)
 
     def finish(self, engine: Engine, method: str, teacher: dict[str, Any], student: dict[str, Any]) -> dict[str, Any]:
         """Measure teacher and student a last time, write `result.json` and the curves, and return the result."""
+        check_finite(engine.student.model)
         student |= self.measure.student(engine.student.model)
         teacher |= self.measure.of_teacher()
         gates = self._gates(teacher, student)
@@ -119,10 +129,13 @@ class Recorder:
             "student": student,
             "best_oracle": self.best or None,
             "images": {"synthesized": engine.state.images, "seen": engine.state.seen},
+            "processes": engine.group.size,
             "seconds": {**engine.meter.seconds, "total": sum(engine.meter.seconds.values())},
             "gates": gates,
             "passed": all(gate["passed"] for gate in gates),
         }
+        if not self.folder.is_main:
+            return result
         write_json(self.folder.result, result)
         if not draw_curves(self.folder.curves, read_metrics(self.folder.metrics)):
             self.log.note("curves.png is left out: matplotlib is not installed (pip install 'nayer-cli[report]')")
@@ -140,3 +153,19 @@ class Recorder:
 def _gate(metric: str, op: str, threshold: float, value: float) -> dict[str, Any]:
     passed = value >= threshold if op == ">=" else value <= threshold
     return {"metric": metric, "op": op, "threshold": threshold, "value": value, "passed": passed}
+
+
+def check_finite(model: nn.Module) -> None:
+    """Refuse to keep a student that is broken: what was saved before is better.
+
+    Raises:
+        RunFailed: a weight or a statistic is not finite.
+
+    """
+    values = model.state_dict().items()
+    bad = [name for name, value in values if value.is_floating_point() and not value.isfinite().all()]
+    if bad:
+        raise RunFailed(
+            f"the student has values that are not finite, in {len(bad)} of its tensors, the first '{bad[0]}'",
+            hint="start anew with a lower learning rate or --amp off; the last good checkpoint is kept",
+        )

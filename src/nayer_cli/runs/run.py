@@ -31,6 +31,9 @@ def carry_out(job: Job, *, resume: bool, dry_run: bool) -> dict[str, Any]:
     engine, recorder = job.engine, job.recorder
     if resume:
         recorder.restore(engine)
+    else:
+        recorder.log.rewind(0)
+    recorder.folder.start(job.config)  # only now: a run that cannot be continued keeps what it says of itself
     recorder.log(_start(job))
     engine.run()
     teacher = _about(job.teacher) if job.teacher else {}
@@ -42,6 +45,8 @@ def carry_out(job: Job, *, resume: bool, dry_run: bool) -> dict[str, Any]:
         "method": job.method,
         "seed": engine.rng.seed,
     }
+    if not engine.group.is_main:
+        return result
     save_classifier(recorder.folder.student, job.student, card=model_card(result), extra=extra)
     recorder.log({"event": "result", **result})
     return result
@@ -64,7 +69,7 @@ def _start(job: Job) -> dict[str, Any]:
         "preset": _preset(job),
         "epoch": job.engine.state.epoch,
         "epochs": job.engine.plan.total,
-        "device": str(job.device),
+        "device": str(job.device) if job.engine.group.size == 1 else f"{job.engine.group.size} × {job.device.type}",
     }
 
 

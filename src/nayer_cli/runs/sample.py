@@ -9,8 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from nayer_cli import config as configuration
-from nayer_cli.bank import MemoryBank
-from nayer_cli.bankstore import BankStore
+from nayer_cli.bankstore import open_bank
 from nayer_cli.config import SampleConfig
 from nayer_cli.engine import Engine
 from nayer_cli.errors import InputError, did_you_mean
@@ -20,7 +19,7 @@ from nayer_cli.runs import assemble, distill
 from nayer_cli.runs import folder as folders
 from nayer_cli.runs.folder import RunFolder
 from nayer_cli.runs.pictures import draw_grid, save_png, to_pillow
-from nayer_cli.types import ImageShape
+from nayer_cli.runs.resume import find
 
 PATIENCE = 20
 
@@ -39,7 +38,7 @@ def sample(settings: Mapping[str, Any]) -> dict[str, Any]:
 
     """
     config = configuration.build(SampleConfig, {k: v for k, v in settings.items() if v is not None})
-    folder = folders.find(config.run)
+    folder = find(config.run)
     if not folder.pool.is_file():
         raise InputError(f"{folder.path} has no synthetic images: it is not a run of nayer distill")
     names = load_pool(folder.pool).names
@@ -66,11 +65,11 @@ def _class_indices(wanted: Sequence[int | str] | None, names: Sequence[str]) -> 
 
 def _from_bank(folder: RunFolder, config: SampleConfig) -> tuple[Tensor, Tensor]:
     """Read the bank as the newest checkpoint left it, in random order."""
-    manifest = folder.load_checkpoint()["bank"]
-    bank = MemoryBank(manifest["capacity"], ImageShape(*manifest["shape"]))
-    BankStore(folder.bank, bank).load(manifest)
-    shuffled = torch.randperm(len(bank), generator=torch.Generator().manual_seed(config.seed))
-    return bank.images[shuffled], bank.labels[shuffled]
+    processes = folder.checkpoints.load()["processes"]
+    banks = [open_bank(folder.checkpoints.bank, part["bank"]) for part in processes]
+    images, labels = (torch.cat(parts) for parts in zip(*(bank.held() for bank in banks), strict=True))
+    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(config.seed))
+    return images[shuffled], labels[shuffled]
 
 
 def _fresh(folder: RunFolder, config: SampleConfig, wanted: list[int], total: int) -> tuple[Tensor, Tensor]:

@@ -10,10 +10,13 @@ from nayer_cli import config as configuration
 from nayer_cli import dataset, losses, plugins
 from nayer_cli.augment import Augment
 from nayer_cli.bank import MemoryBank
+from nayer_cli.checkpoint import fingerprint
 from nayer_cli.config import BankConfig, TrainConfig
 from nayer_cli.critic import Critic
+from nayer_cli.distributed import Group, join
 from nayer_cli.engine import Engine, Plan
 from nayer_cli.errors import ConfigError, InputError
+from nayer_cli.interruption import Interruption
 from nayer_cli.labelled import LabelledImages, open_images
 from nayer_cli.method import Batch, LoopState, Method
 from nayer_cli.model import Classifier, load_classifier, new_classifier, new_network
@@ -24,6 +27,7 @@ from nayer_cli.runs import folder as folders
 from nayer_cli.runs.folder import RunFolder
 from nayer_cli.runs.measure import Measure
 from nayer_cli.runs.recorder import Recorder
+from nayer_cli.runs.resume import begin
 from nayer_cli.runs.run import Job, carry_out
 from nayer_cli.types import ImageShape
 
@@ -81,12 +85,9 @@ def train(
         NayerError: something foreseen is wrong; its class says what kind.
 
     """
-    existing = folders.to_resume(resume, dry_run)
-    if existing:
-        settings = folders.resumed_settings(existing, settings, TrainConfig)
+    group = join()
+    existing, settings = begin(settings, TrainConfig, group, resume=resume, dry_run=dry_run)
     config = configuration.build(TrainConfig, _given(settings))
-    if existing is None:
-        folders.check_vacant(config.output.out)
     for key, value in (("--model", config.student.name), ("--data", config.data)):
         if not value:
             raise InputError(f"{key} is missing", hint="for example: nayer train --model wrn_16_2 --data train.tar")
@@ -94,58 +95,82 @@ def train(
         raise ConfigError("--max-drop compares with a teacher, and there is none", hint="gate with --min-top1")
     teacher = load_classifier(config.teacher) if config.teacher.name else None
     name = f"train-{folders.slug(config.student.name)}"
-    with folders.run_folder(config.output.out, name, existing=existing, temporary=dry_run) as folder:
-        folder.start(config)
-        job = prepare(config, teacher, folder, folder.log(listen, config.output), steps=1 if dry_run else None)
-        return carry_out(job, resume=resume is not None, dry_run=dry_run)
+    with folders.run_folder(config.output.out, name, group, existing=existing, temporary=dry_run) as folder:
+        log = folder.log(listen, config.output)
+        job = prepare(config, teacher, folder, log, group, steps=1 if dry_run else None)
+        return carry_out(job, resume=existing is not None, dry_run=dry_run)
 
 
-def prepare(config: TrainConfig, teacher: Classifier | None, folder: RunFolder, log: RunLog, steps: int | None) -> Job:
+def prepare(
+    config: TrainConfig, teacher: Classifier | None, folder: RunFolder, log: RunLog, group: Group, steps: int | None
+) -> Job:
     """Put the parts together: images, network, engine, recorder."""
-    computer = assemble.machine(config)
-    classifier, data = _network_and_data(config, teacher)
+    computer = assemble.machine(config, group)
+    classifier, data = _network_and_data(config, teacher, group)
+    classifier.network.load_state_dict(group.from_main(classifier.network.state_dict()))
     bank = _fill_bank(data, classifier.shape, computer, folder)
     critic = Critic(assemble.model(teacher, computer)) if teacher else None
     model = assemble.model(classifier, computer)
     augment = assemble.augment(config.augment, classifier.shape)
-    method = Supervised(critic, augment, computer.rng, config.schedule.batch_size, config)
-    measured = assemble.evaluation_data(config.eval, classifier, tuple(data.class_names or ()) or None)
-    measure = Measure(
-        critic.teacher if critic else None,
-        measured,
-        None,
-        device=computer.device,
-        batch_size=config.eval.batch_size,
-    )
+    batch_size = group.share(config.schedule.batch_size, "schedule.batch_size")
+    method = Supervised(critic, augment, computer.rng, batch_size, config)
+    class_names = tuple(data.class_names or ()) or None
+    measured = assemble.evaluation_data(config.eval, classifier, class_names, group)
+    teacher_model = critic.teacher if critic else None
+    measure = Measure(teacher_model, measured, None, computer, batch_size=config.eval.batch_size)
     names = classifier.labels or [str(k) for k in range(classifier.num_classes)]
-    recorder = Recorder(folder, log, measure, config.eval, config.output, names, store=None)
-    kd_steps = steps or max(len(bank) // config.schedule.batch_size, 1)
-    epochs = 1 if steps else config.schedule.epochs
+    recorder = Recorder(
+        folder, log, measure, config.eval, config.output, names, store=None, fingerprints=_fingerprints(bank, teacher)
+    )
+    # Every process has the same number of steps, by the smallest part of the images.
+    kd_steps = steps or max(-group.largest(-len(bank)) // batch_size, 1)
     engine = Engine(
         method=method,
-        student=assemble.student(model, config),
+        student=assemble.student(model, config, computer),
         bank=bank,
-        plan=Plan(epochs, warmup_epochs=0, cycles=1, rounds=0, warmup_rounds=0, kd_steps=kd_steps),
+        plan=Plan(
+            1 if steps else config.schedule.epochs,
+            warmup_epochs=0,
+            cycles=1,
+            rounds=0,
+            warmup_rounds=0,
+            kd_steps=kd_steps,
+            max_skipped=config.schedule.max_skipped,
+        ),
         rng=computer.rng,
         state=LoopState(),
         after_epoch=recorder.after_epoch,
+        save=recorder.save,
+        save_seconds=60 * config.output.save_minutes,
         listen=log,
+        group=group,
+        interruption=Interruption(group),
     )
     return Job(config, "supervised", teacher, classifier, engine, recorder, computer.device)
 
 
-def _network_and_data(config: TrainConfig, teacher: Classifier | None) -> tuple[Classifier, LabelledImages]:
-    """Open the images and create the network for them; each decides a part of the other.
+def _fingerprints(bank: MemoryBank, teacher: Classifier | None) -> dict[str, str]:
+    """Tell the images and the teacher from others of the same name, by a thousand of the images at most."""
+    count = len(bank)
+    some = bank.images[: count : max(count // 1000, 1)]
+    found = {"the data": fingerprint([count, bank.labels[:count], some])}
+    return found | ({"the teacher": fingerprint(teacher.network.state_dict())} if teacher else {})
+
+
+def _network_and_data(
+    config: TrainConfig, teacher: Classifier | None, group: Group
+) -> tuple[Classifier, LabelledImages]:
+    """Open this process's part of the images and create the network for them; each decides a part of the other.
 
     The classes are the data's, the image size is the network's (or the teacher's), and the normalization the teacher's,
     the data set's customary one, or the architecture's.
     """
     if teacher:
         classifier = new_classifier(config.student, teacher)
-        return classifier, _open(config, classifier.shape, classifier.labels)
+        return classifier, _open(config, classifier.shape, classifier.labels, group)
     facts = dataset.find(config.data) if config.data in plugins.names("datasets") else None
     probe = new_network(config.student, config.student.num_classes or 2, shape=facts.shape if facts else None)
-    data = _open(config, probe.shape, facts.class_names if facts else None)
+    data = _open(config, probe.shape, facts.class_names if facts else None, group)
     if data.class_names is None and config.student.num_classes is None:
         raise InputError(f"{config.data} does not name its classes", hint="say how many there are with --num-classes")
     count = config.student.num_classes or len(data.class_names or ())
@@ -154,8 +179,9 @@ def _network_and_data(config: TrainConfig, teacher: Classifier | None) -> tuple[
     return classifier, data
 
 
-def _open(config: TrainConfig, shape: ImageShape, names: Sequence[str] | None) -> LabelledImages:
-    return open_images(config.data, split=config.split, shape=shape, class_names=names)
+def _open(config: TrainConfig, shape: ImageShape, names: Sequence[str] | None, group: Group) -> LabelledImages:
+    part = (group.rank, group.size)
+    return open_images(config.data, split=config.split, shape=shape, class_names=names, part=part)
 
 
 def _fill_bank(data: LabelledImages, shape: ImageShape, computer: assemble.Machine, folder: RunFolder) -> MemoryBank:

@@ -1,0 +1,67 @@
+"""One step down a gradient: averaged over the processes of a job, and skipped where it is not finite."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nayer_cli.distributed import Group
+from nayer_cli.precision import Precision
+
+
+class Descent:
+    """An optimizer's steps.
+
+    A loss or a gradient that is not finite, in any process, leaves weights and moments alone in all of them; nobody
+    waits for the device to learn about it.
+
+    Args:
+        optimizer: a fused one of `torch.optim`: those know how to skip a step on the device.
+        precision: says whether losses are scaled, as float16 needs it.
+        group: the processes whose gradients are averaged.
+        max_norm: longer gradients are shortened to this L2 norm.
+
+    Attributes:
+        skipped: steps left out so far, 0-dimensional, on the device.
+
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        precision: Precision,
+        group: Group,
+        max_norm: float | None = None,
+    ) -> None:
+        self.optimizer, self.group, self.max_norm = optimizer, group, max_norm
+        self._parameters = [parameter for part in optimizer.param_groups for parameter in part["params"]]
+        device = self._parameters[0].device
+        self._scaler = torch.amp.GradScaler(device.type, init_scale=2.0**12, enabled=precision.is_scaled)
+        self.skipped = torch.zeros((), device=device)
+
+    def step(self, loss: Tensor) -> None:
+        """Move the parameters down the gradient of `loss`, which is 0-dimensional."""
+        self.optimizer.zero_grad()
+        # Times NaN where it is not finite: a loss may be NaN and its gradient look innocent.
+        self._scaler.scale(loss * torch.where(loss.isfinite(), 1.0, torch.nan)).backward()
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        self.group.average(gradients)
+        self._scaler.unscale_(self.optimizer)
+        norm = nn.utils.get_total_norm(gradients)
+        if self.max_norm is not None:
+            nn.utils.clip_grads_with_norm_(self._parameters, self.max_norm, norm)
+        bad = 1.0 - norm.isfinite().to(torch.float32)  # the type that optimizers expect, whatever the weights'
+        self.skipped += bad
+        # The mark that `GradScaler` sets where it is in use; fused optimizers obey it.
+        self.optimizer.found_inf = bad  # type: ignore[attr-defined]
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a resumed run needs."""
+        return {"optimizer": self.optimizer.state_dict(), "scaler": self._scaler.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self._scaler.load_state_dict(state["scaler"])

@@ -1,0 +1,175 @@
+"""The processes of one job, started by torchrun: what they agree on, and what they average."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
+
+from nayer_cli.errors import ConfigError, RunFailed
+
+T = TypeVar("T")
+
+TIMEOUT = timedelta(minutes=30)
+"""Longest that a process waits for another: building an LTE pool or evaluating may take one of them a while."""
+
+
+class Group:
+    """The processes that share a run; each method is called by all of them, and does nothing where there is one.
+
+    Attributes:
+        rank: this process, from 0.
+        size: how many processes there are.
+
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1) -> None:
+        self.rank, self.size = rank, size
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes and speaks."""
+        return self.rank == 0
+
+    def share(self, count: int, what: str) -> int:
+        """Return this process's part of a global batch of `count`.
+
+        Raises:
+            ConfigError: it cannot be divided evenly.
+
+        """
+        if count % self.size:
+            raise ConfigError(
+                f"{what} = {count} cannot be divided among {self.size} processes",
+                hint=f"set it to a multiple of {self.size}: it counts the images of all processes together",
+            )
+        return count // self.size
+
+    @torch.no_grad()
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        """Replace each tensor by its mean over the processes; one message for all of them."""
+        if self.size == 1 or not tensors:
+            return
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        with _peers():
+            dist.all_reduce(flat)
+        parts = flat.div_(self.size).split([tensor.numel() for tensor in tensors])
+        torch._foreach_copy_(list(tensors), [part.view_as(t) for part, t in zip(parts, tensors, strict=True)])
+
+    def mean(self, tensor: Tensor) -> Tensor:
+        """Return the mean over the processes; every process's gradient counts as if the loss were its own alone.
+
+        Each of them has the same loss of the mean, so averaging their parameters' gradients (as `Descent` does) gives
+        the gradient of that loss.
+        """
+        result: Tensor = tensor if self.size == 1 else _Mean.apply(tensor, self)
+        return result
+
+    def largest(self, value: int) -> int:
+        """Return the largest value that any process gave; the accelerator is not waited for."""
+        if self.size == 1:
+            return value
+        on_host = torch.tensor(value)
+        with _peers():
+            dist.all_reduce(on_host, op=dist.ReduceOp.MAX)
+        return int(on_host)
+
+    def from_main(self, value: T) -> T:
+        """Return what the main process gave; between trusted processes, objects may travel as pickles."""
+        if self.size == 1:
+            return value
+        box = [value]
+        with _peers():
+            dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+        return box[0]
+
+    def gather(self, value: T) -> list[T]:
+        """Return what every process gave, by rank; an empty list in all but the main process."""
+        if self.size == 1:
+            return [value]
+        box: list[T | None] | None = [None] * self.size if self.is_main else None
+        with _peers():
+            dist.gather_object(value, box)
+        return box or []  # type: ignore[return-value]
+
+    def collect(self, value: T) -> list[T]:
+        """Return what every process gave, by rank, in every process."""
+        if self.size == 1:
+            return [value]
+        box: list[T | None] = [None] * self.size
+        with _peers():
+            dist.all_gather_object(box, value)
+        return box  # type: ignore[return-value]
+
+    @contextmanager
+    def main_first(self) -> Iterator[None]:
+        """Let the main process do the block first, so that the others find its caches filled."""
+        if not self.is_main:
+            self.largest(0)
+        yield
+        if self.is_main:
+            self.largest(0)
+
+
+class _Mean(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: object, tensor: Tensor, group: Group) -> Tensor:
+        mean = tensor.clone()
+        group.average([mean])
+        return mean
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None
+
+
+_group: Group | None = None
+_store: Any = None
+
+
+def join() -> Group:
+    """Return the group of this process; the first call meets the other processes that torchrun has started."""
+    global _group, _store
+    if _group is None:
+        size = int(os.environ.get("WORLD_SIZE", "1"))
+        if size > 1 and not dist.is_initialized():
+            _store, rank, size = next(iter(rendezvous("env://", timeout=TIMEOUT)))
+            backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+            store = PrefixStore("nayer", _store)
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+        _group = Group(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Group()
+    return _group
+
+
+def local_rank() -> int:
+    """Return the number of this process on its machine, which is that of its accelerator."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def is_first_fault() -> bool:
+    """Say whether this process is the first of its job to report a fault: the others only follow from it."""
+    if _store is None:
+        return True
+    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    try:
+        return bool(_store.add(f"nayer/faults/{restarts}", 1) == 1)
+    except RuntimeError:  # who keeps the store is gone: better twice than never
+        return True
+
+
+@contextmanager
+def _peers() -> Iterator[None]:
+    """Turn a broken connection into a fault that says what it means."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise RunFailed(
+            f"another process of this job has ended ({str(error).splitlines()[0][:120]})",
+            hint="its own output says why; the same command with --resume auto goes on from the last checkpoint",
+        ) from error

@@ -1,0 +1,88 @@
+"""Everything that a resumed run needs, taken out of an engine and put back: what is common, and each process's own."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from nayer_cli.bank import MemoryBank
+from nayer_cli.bankstore import BankStore, refill
+from nayer_cli.engine import Engine
+from nayer_cli.method import LoopState
+from nayer_cli.types import ImageShape
+
+
+def name(loop: LoopState) -> str:
+    """Name a checkpoint by its epoch and, inside one, by round and step; names sort by age."""
+    inside = f"-{loop.round:06d}-{loop.step:09d}" if loop.round or loop.step else ""
+    return f"epoch-{loop.epoch:06d}{inside}"
+
+
+def own_state(engine: Engine, store: BankStore | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what only this process has, and the new shard of its part of the bank by name."""
+    manifest, shards = store.collect() if store else (None, {})
+    own = {
+        "rng": engine.rng.state_dict(),
+        "pending": engine.bank.pending,
+        "bank": manifest,
+        "holdout": engine.holdout.state_dict() if engine.holdout is not None else None,
+        "rows": {key: getattr(engine.method, key) for key in engine.method.rank_local},
+        "statistics": {key: b for key, b in engine.student.model.named_buffers() if b.is_floating_point()},
+    }
+    return own, shards
+
+
+def common_state(engine: Engine, processes: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return what all processes have alike, with the `own_state` of each."""
+    return {
+        "loop": vars(engine.state),
+        "student": engine.student.state_dict(),
+        "method": engine.method.state_dict(),
+        "losses": engine.meter.state_dict(),
+        "seconds": engine.meter.seconds,
+        "processes": list(processes),
+    }
+
+
+def restore(engine: Engine, state: dict[str, Any], store: BankStore | None) -> None:
+    """Put back what `common_state` returned.
+
+    With as many processes as then, the run goes on exactly; otherwise what each had is dealt out among those there are.
+    """
+    vars(engine.state).update(state["loop"])
+    engine.student.load_state_dict(state["student"])
+    engine.meter.load_state_dict(state["losses"])
+    engine.meter.seconds = dict(state["seconds"])
+    processes = state["processes"]
+    if len(processes) == engine.group.size:
+        _restore_own(engine, state["method"], processes[engine.group.rank])
+    else:
+        _deal_out(engine, state["method"], processes)
+    if store:
+        store.load([own["bank"] for own in processes])
+
+
+def _restore_own(engine: Engine, of_method: dict[str, Any], own: dict[str, Any]) -> None:
+    engine.method.load_state_dict(of_method | own["rows"])
+    engine.student.model.load_state_dict(own["statistics"], strict=False)
+    engine.rng.load_state_dict(own["rng"])
+    engine.bank.pending = own["pending"]
+    if engine.holdout is not None and own["holdout"] is not None:
+        engine.holdout.load_state_dict(own["holdout"])
+
+
+def _deal_out(engine: Engine, of_method: dict[str, Any], processes: Sequence[dict[str, Any]]) -> None:
+    """Divide what all processes had; random sequences start afresh, but for those that all share."""
+    group = engine.group
+    rows = {key: torch.cat([own["rows"][key] for own in processes]) for key in engine.method.rank_local}
+    mine = {key: value.tensor_split(group.size)[group.rank] for key, value in rows.items()}
+    engine.method.load_state_dict(of_method | mine)
+    engine.rng.load_shared(processes[0]["rng"], salt=engine.state.images)
+    if engine.holdout is not None:
+        refill(engine.holdout, [_bank(own["holdout"]) for own in processes], group)
+
+
+def _bank(state: dict[str, Any]) -> MemoryBank:
+    bank = MemoryBank(max(len(state["labels"]), 1), ImageShape(*state["images"].shape[1:]))
+    bank.load_state_dict(state)
+    return bank
