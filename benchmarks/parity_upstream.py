@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import io
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -20,8 +19,9 @@ from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
-from unittest.mock import MagicMock, patch
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from upstream import add_checkout, import_upstream, read_commit
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "helpers"))
@@ -51,28 +52,6 @@ QUANTITIES = {
     "state.generator.": "generator",
 }
 GOLDEN = ROOT / "tests" / "methods" / "nayer_golden.safetensors"
-KORNIA = ("kornia", "kornia.geometry", "kornia.geometry.transform", "kornia.geometry.transform.affwarp")
-UNUSED = ("termcolor", "xlsxwriter", *KORNIA)
-
-
-def import_upstream(checkout: Path) -> Any:
-    """Import the released package with stand-ins for what it imports and this comparison does not use."""
-    augmentation = MagicMock(
-        RandomCrop=lambda size, padding: FixedCrop(padding), RandomHorizontalFlip=lambda: fixed_flip
-    )
-    sys.modules.update({name: MagicMock() for name in UNUSED})
-    sys.modules["kornia"].augmentation = augmentation
-    sys.path.insert(0, str(checkout))
-    nn.Module.cuda = lambda self, *_: self
-    loader = torch.utils.data.DataLoader
-    torch.utils.data.DataLoader = lambda dataset, **options: loader(
-        dataset, **options | {"num_workers": 0, "pin_memory": False}
-    )
-    import datafree
-    import datafree.models.classifiers.wresnet
-    import datafree.models.generator
-
-    return datafree
 
 
 class FixedCrop:
@@ -308,7 +287,7 @@ def write_golden(upstream: Upstream, commit: str) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--upstream", type=Path, required=True, help="checkout of tmtuan1307/nayer")
+    add_checkout(parser)
     parser.add_argument("--pool", type=Path, help="LTE pool file; default: random numbers, 10 x 512")
     parser.add_argument("--side", type=int, default=32, help="image side in pixels, a multiple of 16")
     parser.add_argument("--width", type=int, default=8, help="generator width; the paper's is 64")
@@ -317,10 +296,11 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="also write the table to this file")
     parser.add_argument("--write-golden", action="store_true", help=f"also write {GOLDEN.name} for the tests")
     options = parser.parse_args()
-    if not (options.upstream / "datafree").is_dir():
-        parser.error(f"{options.upstream} is no clone of tmtuan1307/nayer")
-    commit = subprocess.check_output(["git", "-C", options.upstream, "rev-parse", "HEAD"], text=True).strip()
-    datafree = import_upstream(options.upstream)
+    commit = read_commit(options.upstream)
+    augmentation = SimpleNamespace(
+        RandomCrop=lambda size, padding: FixedCrop(padding), RandomHorizontalFlip=lambda: fixed_flip
+    )
+    datafree = import_upstream(options.upstream, augmentation)
     upstream = Upstream(datafree)
     if options.write_golden:
         write_golden(upstream, commit)

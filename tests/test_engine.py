@@ -46,6 +46,7 @@ def engine(method: Method, **options: object) -> tuple[Engine, list[dict]]:
         **{"plan": PLAN, **options},
         rng=method.parts.rng,
         state=LoopState(warmup_epochs=1),
+        evaluate=lambda engine, record: None,
         after_epoch=lambda engine, record: records.append(record),
     )
     return made, records

@@ -52,14 +52,45 @@ def test_a_silent_hub_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "PATIENCE", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as server:
         start = time.monotonic()
-        assert not hub.reachable(f"http://127.0.0.1:{server.getsockname()[1]}")
+        assert hub.no_answer(f"http://127.0.0.1:{server.getsockname()[1]}") == "no answer within 0.2 s"
         assert time.monotonic() - start < 2
 
 
-@pytest.mark.parametrize(("status", "expected"), [(200, True), (404, True), (503, False)])
-def test_any_answer_but_a_server_fault_counts_as_reachable(status: int, expected: bool) -> None:
+@pytest.mark.parametrize(
+    ("status", "reason"), [(200, ""), (404, ""), (503, "503 Service Unavailable"), (407, "407 Proxy Authent")]
+)
+def test_any_answer_but_that_of_a_broken_server_or_a_proxy_will_do(status: int, reason: str) -> None:
     with serve(answering(status)) as endpoint:
-        assert hub.reachable(endpoint) is expected
+        assert hub.no_answer(endpoint).startswith(reason)
+        assert bool(hub.no_answer(endpoint)) is bool(reason)
+
+
+def test_work_goes_on_for_as_long_as_something_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "STALL", 0.5)
+    monkeypatch.setattr(hub, "LOOK", 0.05)
+
+    def download(grows: bool) -> str:
+        for i in range(6):
+            (tmp_path / "file").write_bytes(bytes(i + 1 if grows else 1 + i % 2))
+            time.sleep(0.2)
+        return "done"
+
+    assert hub.watched(lambda: download(True), tmp_path) == "done"
+    with pytest.raises(TimeoutError, match=r"nothing arrived for 0.5 s"):  # a file begun anew again and again
+        hub.watched(lambda: download(False), tmp_path)
+
+
+def test_what_the_thread_raises_is_raised_here(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        hub.watched(lambda: 1 // 0, tmp_path / "absent")  # type: ignore[arg-type, return-value]
+
+
+def test_the_client_gets_its_settings_back(tmp_path: Path) -> None:
+    from huggingface_hub import constants
+
+    before = constants.DOWNLOAD_CHUNK_SIZE
+    assert hub.watched(lambda: constants.DOWNLOAD_CHUNK_SIZE, tmp_path) == hub.PIECE < before
+    assert before == constants.DOWNLOAD_CHUNK_SIZE
 
 
 def fetch(repo: str, cache: Path, endpoint: str) -> subprocess.CompletedProcess[str]:

@@ -137,3 +137,13 @@ def test_five_thousand_jpegs_decode_in_seconds(shared):
     _, labels = whole(data, 500)
     assert time.perf_counter() - start < 15  # about one second on a machine of its own
     assert labels.bincount().tolist() == [500] * 10
+
+
+def test_damaged_images_are_recorded_in_their_order_whichever_thread_is_first(folder, monkeypatch):
+    monkeypatch.setattr(labelled, "MAX_UNREADABLE", 1.0)
+    names = [f"cat/{i:03}.png" for i in range(0, 60, 3)]
+    for name in names:
+        (folder / name).write_bytes(b"nothing")
+    data = open_images(str(folder), shape=SHAPE)
+    data.prepare()
+    assert list(data.unreadable) == names

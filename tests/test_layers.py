@@ -19,6 +19,7 @@ from nayer_cli.errors import ConfigError, InputError
         ("a=a photo of {name}", ("a", "a photo of {name}")),
         ("a=2026-11-22", ("a", "2026-11-22")),
         ("a=", ("a", "")),
+        ("a=1\nb=2", ("a", "1\nb=2")),
     ],
 )
 def test_an_assignment_holds_toml_or_else_text(text, expected):
@@ -55,7 +56,7 @@ def test_toml_refuses_what_is_not_a_number(value):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(b"a = ", "not valid TOML"), (b"\xff", "not valid TOML"), (None, "cannot read")]
+    ("content", "message"), [(b"a = ", "not valid TOML"), (b"\xff", "not UTF-8 text: byte 0"), (None, "cannot read")]
 )
 def test_a_file_that_cannot_be_read_is_named(content, message, tmp_path):
     path = tmp_path / "my.toml"
@@ -63,3 +64,36 @@ def test_a_file_that_cannot_be_read_is_named(content, message, tmp_path):
         path.write_bytes(content)
     with pytest.raises(ConfigError, match=f"(?s)my.toml.*{message}|{message}.*my.toml"):
         layers.read_file(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a = " + b"[" * 9999, "nested too deeply"),
+        (b"a = [[[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]]]", "nested too deeply"),
+        (b"a = 9223372036854775808", "more than 64 bits"),
+        (b"a = " + b"9" * 5000, "not valid TOML"),
+        (b"a." * 5000 + b"a = 1", "more than 4,000 dots"),
+        (b"#" * (2**20 + 1), "configuration has 1,048,576 bytes at most"),
+    ],
+)
+def test_a_file_of_no_settings_is_refused(content, message, tmp_path):
+    (tmp_path / "my.toml").write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"my\.toml .*{message}"):
+        layers.read_file(tmp_path / "my.toml")
+
+
+def test_a_byte_order_mark_does_not_matter(tmp_path):
+    (tmp_path / "my.toml").write_bytes(b"\xef\xbb\xbfa = 1")
+    assert layers.read_file(tmp_path / "my.toml") == {"a": 1}
+
+
+def test_keys_that_are_too_deep_are_refused():
+    with pytest.raises(ConfigError, match=r"'a\.a\..*' is nested too deeply"):
+        layers.unflatten({"a." * 30 + "a": 1})
+
+
+@pytest.mark.parametrize("value", ["a\0b", "\udcff"])
+def test_texts_that_are_no_path_are_refused(value):
+    with pytest.raises(ConfigError, match="has a NUL, or bytes that are not UTF-8"):
+        layers.coerce("output.out", value, str)

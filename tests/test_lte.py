@@ -97,14 +97,14 @@ def test_equal_rows_are_found_far_apart(tmp_path: Path) -> None:
 def test_a_truncated_file_is_refused(keep: int, tmp_path: Path) -> None:
     path = saved(tmp_path / "p")
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(InputError, match="not a whole safetensors file"):
+    with pytest.raises(InputError, match="not a valid safetensors file"):
         load_pool(path)
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no LTE pool"):
         load_pool(tmp_path / "p")
-    with pytest.raises(InputError, match="not a whole safetensors file"):
+    with pytest.raises(InputError, match="there is no LTE pool"):
         load_pool(tmp_path)
 
 
@@ -191,6 +191,17 @@ def test_names_that_the_encoder_cannot_tell_apart_are_an_error() -> None:
 
     with pytest.raises(InputError, match=r"encoder 'blind'.*'cat' \(class 0\) and 'dog' \(class 1\)"):
         build_pool(Blind(), ["cat", "dog"], "p2")
+
+
+def test_an_encoder_that_does_not_give_a_row_each_is_named() -> None:
+    class Short:
+        name, revision = "short", "1"
+
+        def encode(self, texts: list[str]) -> torch.Tensor:
+            return torch.ones(len(texts) - 1, 4)
+
+    with pytest.raises(InputError, match=r"encoder 'short' made \[2, 4\] of 3 names, not a row each"):
+        build_pool(Short(), NAMES, "p2")
 
 
 def test_the_key_depends_on_all_that_the_pool_depends_on() -> None:

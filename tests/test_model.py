@@ -3,6 +3,7 @@ import json
 import tarfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from nayer_cli.errors import InputError
 from nayer_cli.model import (
     Classifier,
     Normalized,
+    _probe,
     load_classifier,
     logits_of,
     new_classifier,
@@ -75,8 +77,10 @@ def test_normalized_returns_float32_whatever_the_precision() -> None:
 
 def test_odd_heads_are_unwrapped() -> None:
     logits = torch.zeros(2, 3)
-    for output in (logits, (logits, None), [logits], {"loss": 0, "logits": logits}, {"logits": (logits,)}):
+    named = SimpleNamespace(loss=None, logits=logits)
+    for output in (logits, (logits, None), [logits], {"loss": 0, "logits": logits}, {"logits": (logits,)}, named):
         assert logits_of(output) is logits
+    assert logits_of(torch.zeros(2, 3, 1, 1)).shape == (2, 3)
 
 
 @pytest.mark.parametrize("output", [torch.zeros(2, 3, 4, 4), {"features": torch.zeros(2, 3)}, (), None])
@@ -122,6 +126,18 @@ def test_a_network_without_a_teacher_takes_its_own_facts() -> None:
     network = new_network(ModelConfig("resnet8_digits"), 4)
     assert (network.shape, network.num_classes, network.labels) == (ImageShape(1, 16, 16), 4, None)
     assert network.normalization == Normalization((0.31,), (0.32,))
+
+
+def test_the_probe_leaves_modes_and_ambient_random_numbers_alone() -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    student = new_classifier(ModelConfig(f"py:{__name__}:Tiny"), teacher(k=3, shape=ImageShape(1, 2, 2)))
+    assert student.network.training
+    torch.manual_seed(0)
+    _probe(student.network, student.shape, "tiny")
+    assert student.network.training
+    assert torch.equal(torch.rand(3), expected)
 
 
 def test_an_image_that_the_network_cannot_take() -> None:

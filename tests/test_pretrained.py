@@ -11,7 +11,7 @@ from huggingface_hub import constants
 from nayer_cli.config import ModelConfig
 from nayer_cli.errors import EnvironmentFault, InputError
 from nayer_cli.model import Classifier, load_classifier, new_classifier, new_network, save_classifier
-from nayer_cli.pretrained import asking_hub
+from nayer_cli.pretrained import from_cache
 from tiny_clip import fill_hub_cache
 from tiny_hub import hub_of, serve
 
@@ -74,7 +74,18 @@ def test_a_model_is_downloaded_and_an_unknown_one_is_not(tmp_path: Path, reposit
     assert out[1].startswith("2 the hub has no model 'hf-hub:mylab/other', or not for you")
 
 
-@pytest.mark.parametrize(("fault", "expected"), [(ConnectionResetError, EnvironmentFault), (KeyError, InputError)])
-def test_other_faults_are_explained(fault: type[Exception], expected: type[Exception]) -> None:
-    with pytest.raises(expected, match="resnet50"), asking_hub("resnet50"):
-        raise fault("reason")
+def test_what_timm_cannot_load_is_explained(tmp_path: Path) -> None:
+    with (
+        pytest.raises(InputError, match="timm cannot load 'resnet50': first") as fault,
+        from_cache("resnet50", tmp_path),
+    ):
+        assert constants.HF_HUB_OFFLINE is True
+        raise ValueError("first\nsecond")
+    assert str(tmp_path) in str(fault.value.hint)
+
+
+@pytest.mark.usefixtures("unreachable")
+def test_old_names_mean_todays_models(hub_cache: Path) -> None:
+    with pytest.warns(UserWarning, match="deprecated"), pytest.raises(EnvironmentFault) as fault:
+        load_classifier(ModelConfig("mobilenetv3_large_100_miil"))
+    assert "'mobilenetv3_large_100.miil_in21k_ft_in1k' (model.safetensors of timm/" in str(fault.value)

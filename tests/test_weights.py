@@ -1,5 +1,6 @@
 import argparse
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,27 @@ def test_half_precision_and_old_batch_norms_are_loaded(tmp_path: Path) -> None:
     load_weights(network, old, name="net", path=tmp_path / "x.pt")
     assert network.weight.dtype is torch.float32
     assert network.weight.tolist() == [1.5, 1.5]
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.bool, torch.complex64, torch.float8_e4m3fn])
+def test_weights_of_another_type_are_refused(kind: torch.dtype, tmp_path: Path) -> None:
+    weights = {"weight": torch.ones(2, 3).to(kind), "bias": torch.zeros(2)}
+    with pytest.raises(InputError, match=rf"1 of another type \(weight is {str(kind)[6:]} instead of float32\)"):
+        load_weights(nn.Linear(3, 2), weights, name="net", path=tmp_path / "x.pt")
+
+
+def test_old_files_without_an_archive_are_read(tmp_path: Path) -> None:
+    torch.save({"state_dict": PLAIN}, tmp_path / "x.pth", _use_new_zipfile_serialization=False)
+    assert torch.equal(read_weights(tmp_path / "x.pth")["weight"], PLAIN["weight"])
+
+
+def test_a_compressed_archive_is_refused(tmp_path: Path) -> None:
+    torch.save(PLAIN, tmp_path / "x.pth")
+    with zipfile.ZipFile(tmp_path / "x.pth") as old, zipfile.ZipFile(tmp_path / "y.pth", "w", zipfile.ZIP_LZMA) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    with pytest.raises(InputError, match=r"not an archive that torch.save made: 'x/data.pkl' is compressed"):
+        read_weights(tmp_path / "y.pth")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -13,8 +13,9 @@ from torch import nn
 
 from nayer_cli import plugins
 from nayer_cli.errors import InputError, did_you_mean
-from nayer_cli.pretrained import asking_hub
+from nayer_cli.pretrained import fetch, fetch_url, from_cache
 from nayer_cli.types import ImageShape
+from nayer_cli.weights import FILE_NAMES
 
 ASSETS = Path(__file__).parent / "assets"
 CONFIG = "config.json"
@@ -82,7 +83,8 @@ def build(
     network: nn.Module
     arguments = timm_arguments(architecture, num_classes, shape)
     if pretrained:
-        with asking_hub(architecture.name):
+        weights = _fetch_weights(architecture)
+        with from_cache(architecture.name, weights.parent):
             network = timm.create_model(architecture.source, pretrained=True, **arguments)
         return network
     try:
@@ -102,6 +104,16 @@ def timm_arguments(architecture: Architecture, num_classes: int | None, shape: I
         square = shape.height == shape.width
         arguments["img_size"] = shape.height if square else [shape.height, shape.width]
     return arguments
+
+
+def _fetch_weights(architecture: Architecture) -> Path:
+    """Bring pretrained weights to where timm looks for them first."""
+    facts, source = architecture.facts, architecture.source
+    repo = source.removeprefix(HUB) if source.startswith(HUB) else facts.get("hf_hub_id")
+    if not repo:
+        return fetch_url(architecture.name, facts["url"])
+    named = facts.get("hf_hub_filename")
+    return fetch(architecture.name, repo, [named] if named else FILE_NAMES)
 
 
 def _folder(name: str) -> Path | None:
@@ -128,12 +140,7 @@ def _folder(name: str) -> Path | None:
 
 
 def _on_hub(name: str) -> Architecture:
-    from huggingface_hub import hf_hub_download
-
-    repo, _, revision = name.removeprefix(HUB).partition("@")
-    with asking_hub(name):
-        path = hf_hub_download(repo, CONFIG, revision=revision or None)
-    return _described(Path(path), source=name)
+    return _described(fetch(name, name.removeprefix(HUB), [CONFIG]), source=name)
 
 
 def _described(path: Path, *, folder: Path | None = None, source: str = "") -> Architecture:
@@ -165,9 +172,15 @@ def _in_timm(name: str) -> Architecture:
         known = timm.list_pretrained(f"{key}.*")
         hint = f"choose one of: {', '.join(known)}" if known else "it has no pretrained weights at all"
         raise InputError(f"timm has no weights '{name}'{did_you_mean(name, known)}", hint=hint) from error
-    if facts is None:  # a name that timm has deprecated
-        return Architecture(name, key, source=name)
+    if facts is None:
+        return _in_timm(_renamed(name))
     return Architecture(name, key, vars(facts), source=name if facts.has_weights else "")
+
+
+def _renamed(name: str) -> str:
+    """Return today's name of a model that timm has renamed; only a network that it builds tells it."""
+    facts: Any = timm.create_model(name).pretrained_cfg
+    return f"{facts['architecture']}.{facts['tag']}"
 
 
 def _unknown(name: str) -> InputError:

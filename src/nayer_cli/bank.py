@@ -90,14 +90,13 @@ class MemoryBank:
         """Yield `steps` batches of `size` images `[size, C, H, W]` in [0, 1] and labels, in shuffled passes."""
         count = len(self)
         order = self.labels.new_empty(0) if self.pending is None else self.pending.to(self.labels.device)
-        for _ in range(steps):
+        for left in reversed(range(steps)):
             while len(order) < size:
                 shuffled = torch.randperm(count, generator=generator, device=generator.device)
                 order = torch.cat([order, shuffled.to(order.device)])
             chosen, order = order[:size], order[size:]
-            self.pending = order
+            self.pending = order if left else None  # already at the last step, after which a run may be saved
             yield self.take(chosen, generator.device)
-        self.pending = None
 
     def take(self, slots: Tensor, device: torch.device | str | None = None) -> tuple[Tensor, Tensor]:
         """Images in [0, 1] and labels at `slots`, on `device`."""
@@ -123,15 +122,16 @@ class MemoryBank:
         """Slots of the images held now, the oldest first (with `fifo`; a reservoir knows no age), `[n]`."""
         return torch.arange(self.added - len(self), self.added, device=self.labels.device) % self.capacity
 
-    def refill(self, images: Tensor, labels: Tensor, added: int) -> None:
-        """Hold the newest of the uint8 `images` `[n, C, H, W]`, oldest first, as if `added` had been added in all."""
-        kept = min(len(labels), self.capacity)
-        # A bank that was ever full must be so again: slots without an image would be sampled.
-        self.added = added if kept == self.capacity else kept
-        if kept:
-            slots = self.by_age()
-            self.put(slots, images[-kept:], labels[-kept:])
-            self._changed = [slots]
+    def refill(self, count: int, added: int) -> Tensor:
+        """Forget what is held and return the slots, oldest first, for what shall be held of `count` images instead.
+
+        As if `added` had been added in all: so there may be fewer slots than images, and once the bank was full also
+        more. Each must be written to with `put`, or what is sampled there is noise.
+        """
+        self.added = max(added, count) if count else 0
+        slots = self.by_age()
+        self._changed = [slots]
+        return slots
 
 
 def _volume(shape: ImageShape) -> int:

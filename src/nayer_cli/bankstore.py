@@ -1,6 +1,6 @@
 """The memory bank on disk, in shards: saving writes what is new, never the whole bank again."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +51,9 @@ class BankStore:
                 self._own(slots, name)
             self.bank.added = manifest["added"]
         else:
-            refill(self.bank, [self._open(manifest) for manifest in manifests], self.group)
-
-    def _open(self, manifest: dict[str, Any]) -> MemoryBank:
-        return open_bank(self.folder, manifest)
+            banks = (open_bank(self.folder, manifest) for manifest in manifests)
+            lengths = [min(manifest["added"], manifest["capacity"]) for manifest in manifests]
+            refill(self.bank, banks, lengths, sum(manifest["added"] for manifest in manifests), self.group)
 
     def _own(self, slots: Tensor, name: str) -> None:
         """Record that `slots` now belong to shard `name`, and forget shards that own nothing any more."""
@@ -73,14 +72,35 @@ def open_bank(folder: Path, manifest: dict[str, Any]) -> MemoryBank:
     return bank
 
 
-def refill(bank: MemoryBank, banks: Sequence[MemoryBank], group: Group) -> None:
-    """Fill `bank` with this process's share of the images of all `banks`, dealt out in turn by age."""
-    slots = [old.by_age() for old in banks]
-    turns = [(k, int(slot[i])) for i in range(max(map(len, slots))) for k, slot in enumerate(slots) if i < len(slot)]
-    mine = turns[group.rank :: group.size]
-    images = torch.stack([banks[k].images[slot] for k, slot in mine]) if mine else bank.images[:0].cpu()
-    labels = torch.stack([banks[k].labels[slot] for k, slot in mine]) if mine else bank.labels[:0].cpu()
-    bank.refill(images, labels, sum(old.added for old in banks) // group.size)
+def refill(bank: MemoryBank, banks: Iterable[MemoryBank], lengths: Sequence[int], added: int, group: Group) -> None:
+    """Fill `bank` with this process's share of the images of all `banks`, dealt out in turn, the oldest first.
+
+    Args:
+        bank: what it held is forgotten.
+        banks: in host memory; one at a time is asked for.
+        lengths: of each of them.
+        added: images that were ever added to all of them together.
+        group: among whom they are dealt out.
+
+    """
+    share = len(range(group.rank, sum(lengths), group.size))
+    slots = bank.refill(share, added // group.size).cpu()
+    missing = len(slots) - share
+    for k, old in enumerate(banks):
+        turns = _turns(lengths, k)
+        ages = turns // group.size + missing
+        mine = (turns % group.size == group.rank) & (ages >= 0)
+        taken = old.by_age()[mine]
+        bank.put(slots[ages[mine]], old.images[taken], old.labels[taken])
+    if missing > 0:  # capacities are rounded; a bank that was ever full must be so again, so some images come twice
+        twice = slots[missing + torch.arange(missing) % share].to(bank.labels.device)
+        bank.put(slots[:missing], bank.images[twice], bank.labels[twice])
+
+
+def _turns(lengths: Sequence[int], k: int) -> Tensor:
+    """Tell when each image of bank `k`, the oldest first, is dealt out, if banks of these `lengths` take turns."""
+    ages, counts = torch.arange(lengths[k]), torch.tensor(lengths)[:, None]
+    return counts.minimum(ages).sum(0) + (counts[:k] > ages).sum(0)
 
 
 def _read(folder: Path, manifest: dict[str, Any], bank: MemoryBank) -> Any:

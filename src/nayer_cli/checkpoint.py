@@ -36,8 +36,10 @@ def save_state(path: Path, state: Any) -> None:
     tensors: dict[str, Tensor] = {}
     skeleton = _strip(state, tensors)
     metadata = {"format": FORMAT, "state": json.dumps(skeleton, allow_nan=False)}
-    size = sum(tensor.nbytes for tensor in tensors.values())
-    write_atomically(path, lambda temporary: _save_tensors(tensors, temporary, metadata), size)
+    # A copy each: safetensors refuses tensors that share storage.
+    own = {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    size = len(metadata["state"]) + sum(tensor.nbytes for tensor in own.values())
+    write_atomically(path, lambda temporary: _save_tensors(own, temporary, metadata), size)
 
 
 def load_state(path: Path, device: torch.device | str = "cpu") -> Any:
@@ -70,7 +72,7 @@ def fingerprint(content: Any) -> str:
     skeleton = _strip(content, tensors)
     digest = hashlib.sha256(json.dumps(skeleton).encode())
     for tensor in tensors.values():
-        digest.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
 
 
@@ -91,12 +93,11 @@ def read_manifest(path: Path) -> dict[str, Seal]:
         document = json.loads(path.read_bytes())
         if document["format"] != FORMAT:
             raise RunFailed(f"{path} is not a checkpoint of this version ({FORMAT})")
-        files = {str(name): Seal(**entry) for name, entry in document["files"].items()}
         if document["sha256"] != _digest(document["files"]):
             raise RunFailed(f"{path} is damaged: its checksum is another")
+        return {name: _seal(name, entry) for name, entry in document["files"].items()}
     except DAMAGED as error:
         raise RunFailed(f"cannot read checkpoint {path}: {type(error).__name__}: {error}") from error
-    return files
 
 
 def verify(path: Path) -> None:
@@ -108,12 +109,31 @@ def verify(path: Path) -> None:
     """
     for name, expected in read_manifest(path).items():
         file = path.parent / name
-        if not file.is_file():
-            raise RunFailed(f"{file} is missing")
-        if file.stat().st_size != expected.bytes:
-            raise RunFailed(f"{file} has {file.stat().st_size:,} bytes instead of {expected.bytes:,}")
-        if seal(file) != expected:
+        try:
+            if not file.is_file():
+                raise RunFailed(f"{file} is missing")
+            found = seal(file)
+        except OSError as error:
+            raise RunFailed(f"cannot read {file}: {error.strerror or error}") from error
+        if found.bytes != expected.bytes:
+            raise RunFailed(f"{file} has {found.bytes:,} bytes instead of {expected.bytes:,}")
+        if found != expected:
             raise RunFailed(f"{file} is damaged: its checksum is another")
+
+
+def _seal(name: str, entry: Mapping[str, Any]) -> Seal:
+    """Return an entry of a manifest.
+
+    Raises:
+        ValueError: it is none, or is of a file elsewhere.
+
+    """
+    found = Seal(**entry)
+    if not isinstance(found.bytes, int) or not isinstance(found.sha256, str):
+        raise ValueError(f"{name!r} has no size or no checksum")
+    if name.startswith("/") or {"", "..", "."} & set(name.split("/")) or "\0" in name:
+        raise ValueError(f"{name!r} is not a file of a checkpoint")
+    return found
 
 
 def _digest(files: Any) -> str:
@@ -142,8 +162,7 @@ def _strip(node: Any, tensors: dict[str, Tensor]) -> Any:
     """Return `node` with each tensor moved to `tensors` and its place marked; dicts become pair lists."""
     if isinstance(node, Tensor):
         name = f"t{len(tensors)}"
-        # A copy each: safetensors refuses tensors that share storage.
-        tensors[name] = node.detach().clone(memory_format=torch.contiguous_format)
+        tensors[name] = node
         return {"tensor": name, "channels_last": _is_channels_last(node)}
     if isinstance(node, Mapping):
         return {"dict": [[key, _strip(value, tensors)] for key, value in node.items()]}
@@ -162,9 +181,8 @@ def _fill(node: Any, tensors: dict[str, Tensor]) -> Any:
         return [_fill(value, tensors) for value in node]
     if isinstance(node, dict):
         if "tensor" in node:
-            tensor = tensors.get(node["tensor"])
-            if tensor is not None and node["channels_last"]:
-                return tensor.contiguous(memory_format=torch.channels_last)
-            return tensor
+            tensor = tensors[node["tensor"]]
+            is_channels_last = node["channels_last"] and tensor.ndim == 4
+            return tensor.contiguous(memory_format=torch.channels_last) if is_channels_last else tensor
         return {key: _fill(value, tensors) for key, value in node["dict"]}
     return node

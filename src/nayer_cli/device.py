@@ -4,7 +4,7 @@ import re
 
 import torch
 
-from nayer_cli.distributed import local_rank
+from nayer_cli.distributed import local_rank, local_size
 from nayer_cli.errors import ConfigError, EnvironmentFault, did_you_mean
 
 
@@ -14,7 +14,7 @@ def resolve_device(name: str) -> torch.device:
     Of several processes on one machine, each gets the CUDA device of its own number.
 
     Raises:
-        ConfigError: `name` is none of these.
+        ConfigError: `name` is none of these, or one device for several processes.
         EnvironmentFault: this machine has no such device.
 
     """
@@ -28,11 +28,22 @@ def resolve_device(name: str) -> torch.device:
             hint="choose one of: auto, cpu, cuda, cuda:N",
         )
     device = torch.device(name)
-    if device.index is None and local_rank():
-        device = torch.device("cuda", local_rank())
+    if local_size() > 1:
+        device = _of_this_process(device)
     if (device.index or 0) >= torch.cuda.device_count():
-        raise EnvironmentFault(f"there is no device {name}: {_cuda_devices()}", hint="try --device auto")
+        hint = "try --device auto" if local_size() == 1 else "with torchrun --nproc-per-node gpu there are enough"
+        raise EnvironmentFault(f"there is no device {device}: {_cuda_devices()}", hint=hint)
     return device
+
+
+def _of_this_process(device: torch.device) -> torch.device:
+    """Return the device that this process has for itself, of all the processes on this machine."""
+    if device.index is not None:
+        raise ConfigError(
+            f"device {device} is one, and there are {local_size()} processes on this machine",
+            hint="leave the number out: each process takes the device of its own number",
+        )
+    return torch.device("cuda", local_rank())
 
 
 def _cuda_devices() -> str:

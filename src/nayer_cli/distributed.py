@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
@@ -41,12 +41,12 @@ class Group:
         """Return this process's part of a global batch of `count`.
 
         Raises:
-            ConfigError: it cannot be divided evenly.
+            ConfigError: it cannot be divided evenly, or so that each process has a batch to normalize.
 
         """
-        if count % self.size:
+        if count % self.size or count < 2 * self.size:
             raise ConfigError(
-                f"{what} = {count} cannot be divided among {self.size} processes",
+                f"{what} = {count} cannot be divided among {self.size} processes, two or more for each",
                 hint=f"set it to a multiple of {self.size}: it counts the images of all processes together",
             )
         return count // self.size
@@ -61,6 +61,10 @@ class Group:
             dist.all_reduce(flat)
         parts = flat.div_(self.size).split([tensor.numel() for tensor in tensors])
         torch._foreach_copy_(list(tensors), [part.view_as(t) for part, t in zip(parts, tensors, strict=True)])
+
+    def average_statistics(self, network: nn.Module) -> None:
+        """Give the normalization layers of a network the mean of their running statistics over the processes."""
+        self.average(list(running_statistics(network).values()))
 
     def mean(self, tensor: Tensor) -> Tensor:
         """Return the mean over the processes; every process's gradient counts as if the loss were its own alone.
@@ -117,6 +121,14 @@ class Group:
             self.largest(0)
 
 
+def running_statistics(network: nn.Module) -> dict[str, Tensor]:
+    """Return the running statistics of a network's normalization layers by name.
+
+    Other buffers are constants, and the mean of equal numbers may differ from them in the last bit.
+    """
+    return {name: b for name, b in network.named_buffers() if name.rpartition(".")[2].startswith("running_")}
+
+
 class _Mean(torch.autograd.Function):
     @staticmethod
     def forward(ctx: object, tensor: Tensor, group: Group) -> Tensor:
@@ -152,15 +164,27 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
+def local_size() -> int:
+    """Return how many processes of the job this machine has."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 def is_first_fault() -> bool:
     """Say whether this process is the first of its job to report a fault: the others only follow from it."""
-    if _store is None:
-        return True
     restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     try:
-        return bool(_store.add(f"nayer/faults/{restarts}", 1) == 1)
+        store = _store or _store_of_torchrun()
+        return store is None or bool(store.add(f"nayer/faults/{restarts}", 1) == 1)
     except RuntimeError:  # who keeps the store is gone: better twice than never
         return True
+
+
+def _store_of_torchrun() -> Any:
+    """Reach the store that torchrun keeps, from a process that has not joined; None where somebody else started it."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None
+    store, _, _ = next(iter(rendezvous("env://", timeout=timedelta(seconds=10))))
+    return store
 
 
 @contextmanager
@@ -171,5 +195,6 @@ def _peers() -> Iterator[None]:
     except RuntimeError as error:
         raise RunFailed(
             f"another process of this job has ended ({str(error).splitlines()[0][:120]})",
-            hint="its own output says why; the same command with --resume auto goes on from the last checkpoint",
+            hint="its own output or torchrun's summary says why; the same command with --resume auto goes on from the "
+            "last checkpoint",
         ) from error

@@ -84,13 +84,16 @@ class Meter:
             self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - start
 
     def means(self, group: Group) -> dict[str, float]:
-        """Return the mean of each loss over all processes since the last call, and start afresh."""
+        """Return the mean of each loss of this epoch over all processes."""
         names = list(self._sums)
         totals = [torch.stack([self._sums[name].float(), self._counts[name]]) for name in names]
         group.average(totals)
-        self._sums, self._counts = {}, {}
         pairs = [total.tolist() for total in totals]
         return {name: total / count for name, (total, count) in zip(names, pairs, strict=True) if count}
+
+    def start_epoch(self) -> None:
+        """Forget the losses of the epoch before."""
+        self._sums, self._counts = {}, {}
 
     def state_dict(self) -> dict[str, Any]:
         """Return sums and counts of the epoch so far."""
@@ -110,7 +113,8 @@ class Engine:
         plan: how much of what.
         rng: the random generators of this process.
         state: where the loop stands.
-        after_epoch: evaluates, samples and saves; called with the engine and the epoch's record.
+        evaluate: measures; called at the end of an epoch, with the engine and the epoch's record.
+        after_epoch: writes down, draws and saves; called likewise once the epoch is over.
         save: writes a checkpoint; called with the engine, between two steps.
         save_seconds: how long an epoch may take before a checkpoint is written inside it.
         listen: receives progress records.
@@ -126,6 +130,7 @@ class Engine:
     plan: Plan
     rng: Streams
     state: LoopState
+    evaluate: Callable[["Engine", dict[str, Any]], None]
     after_epoch: Callable[["Engine", dict[str, Any]], None]
     save: Callable[["Engine"], None] = lambda engine: None
     save_seconds: float = float("inf")
@@ -148,6 +153,7 @@ class Engine:
         with self.interruption.listening():
             while self.state.epoch < self.plan.total:
                 self._epoch()
+            self._pause()
 
     def _epoch(self) -> None:
         plan, state = self.plan, self.state
@@ -159,6 +165,11 @@ class Engine:
             self._teach(until=(state.cycle + 1) * plan.student_steps_at(state.epoch))
             state.cycle += 1
         record = self._record(time.perf_counter() - started, state.images + state.seen - before)
+        try:
+            self.evaluate(self, record)
+        except Stopped:
+            self._pause()
+        self.meter.start_epoch()
         state.start_epoch()
         self.after_epoch(self, record)
 
@@ -185,8 +196,7 @@ class Engine:
             for buffer, old in zip(model.buffers(), buffers, strict=True):
                 buffer.copy_(old)
             return None
-        common = [b for name, b in self.method.named_buffers() if name not in self.method.rank_local]
-        self.group.average([buffer for buffer in common if buffer.is_floating_point()])
+        self.group.average_statistics(self.method)
         return batch
 
     def _remember(self, batch: SynthBatch) -> None:
@@ -243,6 +253,7 @@ class Engine:
         if signal:
             self.checkpoint()
         if signal > 1:
+            self.group.largest(0)  # once one process ends, its launcher ends all: not while the main one still writes
             raise Interrupted(signal)
 
     def checkpoint(self) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from nayer_cli.distributed import Group
 from nayer_cli.errors import InputError, RunFailed
+from nayer_cli.interruption import Interruption
 from nayer_cli.labelled import LabelledImages
 from nayer_cli.model import Normalized
 from nayer_cli.precision import Precision
@@ -84,6 +85,7 @@ def evaluate(
     batch_size: int,
     reference: nn.Module | Outcomes | None = None,
     group: Group | None = None,
+    interruption: Interruption | None = None,
 ) -> Evaluation:
     """Score `model` on `data` and compare it with `reference`.
 
@@ -94,13 +96,15 @@ def evaluate(
         batch_size: images per forward pass.
         reference: another such network, or what `measure` found for it on the same data.
         group: processes that have a part of the data each, and all get the scores of the whole.
+        interruption: whether a run of which this is a part was asked to end.
 
     Raises:
         InputError: the data cannot be read, or has labels that the model has no output for.
         RunFailed: the logits are not finite.
+        Stopped: the run was asked to end.
 
     """
-    outcomes = measure(model, data, device=device, batch_size=batch_size, group=group)
+    outcomes = measure(model, data, device=device, batch_size=batch_size, group=group, interruption=interruption)
     skipped = sum((group or Group()).collect(data.skipped))
     own, seconds = scores(outcomes), outcomes.seconds
     if reference is None:
@@ -112,16 +116,25 @@ def evaluate(
 
 
 def measure(
-    model: nn.Module, data: LabelledImages, *, device: torch.device, batch_size: int, group: Group | None = None
+    model: nn.Module,
+    data: LabelledImages,
+    *,
+    device: torch.device,
+    batch_size: int,
+    group: Group | None = None,
+    interruption: Interruption | None = None,
 ) -> Outcomes:
     """Run `model` over `data` once, judging its logits in float32; arguments and faults as for `evaluate`."""
     data.prepare()
     start = perf_counter()
+    batches = (interruption or Interruption(Group())).unless_asked(data.batches(batch_size))
     with evaluating(model):
-        rows = [_judge(model, images, labels, device) for images, labels in data.batches(batch_size)]
+        rows = [_judge(model, images, labels, device) for images, labels in batches]
     # The only wait for the device.
     own = torch.cat(rows).cpu() if rows else torch.zeros(0, 5)
     prediction, confidence, correct, in_top5, loss = torch.cat((group or Group()).collect(own)).double().unbind(1)
+    if not len(loss):  # a stream may promise more than it holds
+        raise InputError(f"{data.where} holds no image that can be read")
     if not loss.isfinite().all():
         bad = int((~loss.isfinite()).sum())
         raise RunFailed(f"the loss is not finite on {bad} of {len(loss)} images of {data.where}")

@@ -3,15 +3,20 @@
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from nayer_cli.errors import EnvironmentFault, InputError, NayerError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+TEMPORARY = re.compile(r"\..+\.\d+\.nayer-tmp")
+"""Names of the files that are being written: no reader looks for them, and nobody else's are called so."""
 
 
 def write_atomically(path: Path, write: Callable[[Path], object], size: int | None = None) -> None:
@@ -27,7 +32,7 @@ def write_atomically(path: Path, write: Callable[[Path], object], size: int | No
         InputError: the folder cannot be written; the same holds.
 
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.nayer-tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
@@ -42,9 +47,14 @@ def write_atomically(path: Path, write: Callable[[Path], object], size: int | No
             temporary.unlink()
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` atomically; raises as `write_atomically` does."""
+    write_atomically(path, lambda temporary: temporary.write_bytes(content), len(content))
+
+
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 `text` atomically; raises as `write_atomically` does."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), len(text))
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, document: Any) -> None:
@@ -53,24 +63,31 @@ def write_json(path: Path, document: Any) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add a line to a text file that only grows, and take back what was written of it if it does not fit.
+    """Add a line to a text file that only grows, flush it to disk, and take back a part that was written of it.
 
     Raises:
-        EnvironmentFault: the disk is full.
+        EnvironmentFault: the disk is full; the file is as it was.
         InputError: the file cannot be written.
 
     """
+    content = f"{line}\n".encode()
     try:
-        with path.open("ab") as file:
+        with path.open("ab", buffering=0) as file:  # a buffer would try again when the file is closed
             end = file.tell()
             try:
-                file.write(f"{line}\n".encode())
-                file.flush()
-            except OSError:
-                os.ftruncate(file.fileno(), end)
+                _write_all(file, content)
+                os.fsync(file.fileno())
+            except BaseException:
+                file.truncate(end)
                 raise
     except OSError as error:
-        raise _fault(path, error, len(line)) from error
+        raise _fault(path, error, len(content)) from error
+
+
+def _write_all(file: FileIO, content: bytes) -> None:
+    """Write until the last byte is taken: a disk that gets full takes a part first, and says so the next time."""
+    while content:
+        content = content[file.write(content) :]
 
 
 def reserve(path: Path, size: int) -> None:
@@ -93,6 +110,20 @@ def reserve(path: Path, size: int) -> None:
         raise _fault(path, error, size) from error
 
 
+def check_writable(folder: Path) -> None:
+    """Make sure that files can be made in `folder`, by making one: permissions alone do not tell.
+
+    Raises:
+        InputError: they cannot.
+
+    """
+    try:
+        TemporaryFile(dir=folder).close()
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"{folder} is not writable: {reason}", hint="choose another --out") from error
+
+
 def delete(paths: Iterable[Path]) -> None:
     """Delete files that we have written and need no longer; one that is gone already is no fault."""
     for path in paths:
@@ -100,8 +131,8 @@ def delete(paths: Iterable[Path]) -> None:
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """Temporary files in `folder` of writers that were killed."""
-    return [path for path in folder.glob(".*.tmp") if path.is_file()]
+    """Return the temporary files in `folder` of writers that were killed."""
+    return [path for path in folder.glob(".*.nayer-tmp") if TEMPORARY.fullmatch(path.name) and path.is_file()]
 
 
 def _fault(path: Path, error: OSError, size: int | None) -> NayerError:

@@ -5,6 +5,7 @@ from pathlib import PurePosixPath
 from typing import Generic, NamedTuple, TypeVar
 
 from nayer_cli.errors import InputError
+from nayer_cli.text import printable, unfit
 
 T = TypeVar("T")
 Parts = tuple[str, ...]
@@ -16,6 +17,8 @@ SPLITS = (
     {"test", "testing"},
 )
 """Folder names that mean the same part of the data."""
+DEEPEST = 64
+"""Folders around an image."""
 
 
 class ImageTree(NamedTuple, Generic[T]):
@@ -40,19 +43,25 @@ def arrange(files: Iterable[tuple[str, T]], folders: Iterable[str], split: str, 
         where: the data's name, for messages.
 
     Raises:
-        InputError: there is no image, a class folder is empty, or there is no such split.
+        InputError: there is no image, a class folder is empty or has no name to show, or there is no such split.
 
     """
     paths = [(_parts(name), item) for name, item in files]
+    if deep := next((parts for parts, _ in paths if len(parts) > DEEPEST), None):
+        raise InputError(f"'{printable('/'.join(deep))}' in {where} lies {len(deep):,} folders deep")
     root = _class_root([parts for parts, _ in paths], split, where)
     depth = len(root)
     images = [(parts, item) for parts, item in paths if parts[:depth] == root and len(parts) > depth + 1]
     classes = sorted({parts[depth] for parts, _ in images})
     if not classes:
         raise InputError(f"{where} holds no images in class folders", hint="they must lie at CLASS/IMAGE.jpg")
+    for name in classes:
+        if fault := unfit(name):
+            raise InputError(f"class folder '{printable(name)}' of {where} {fault}", hint="rename it")
     below = {parts[depth:] for parts in map(_parts, folders) if parts[:depth] == root and not _hidden(parts)}
     if empty := sorted({parts[0] for parts in below if len(parts) == 1} - set(classes)):
-        raise InputError(f"class folder '{empty[0]}' of {where} holds no image", hint="fill it, or remove it")
+        message = f"class folder '{printable(empty[0])}' of {where} holds no image"
+        raise InputError(message, hint="fill it, or remove it")
     index = {name: i for i, name in enumerate(classes)}
     return ImageTree(classes, [(item, index[parts[depth]]) for parts, item in images])
 
@@ -83,8 +92,8 @@ def _choose(found: set[str], split: str, where: str) -> str:
     fitting = sorted(found & {split}) or sorted(top for top in found if top.lower() in _synonyms(split))
     if not fitting:
         raise InputError(
-            f"{where} has no split '{split}'; it has {', '.join(sorted(found))}",
-            hint=f"try --split {min(found)}",
+            f"{where} has no split '{split}'; it has {', '.join(map(printable, sorted(found)))}",
+            hint=f"try --split {printable(min(found))}",
         )
     return fitting[0]
 

@@ -2,15 +2,18 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TypeVar
 
 from nayer_cli.distributed import Group
 
+T = TypeVar("T")
+
 
 class Stopped(Exception):
-    """Raised inside a round that gives up because the run was asked to end; the engine takes the round back."""
+    """Raised inside a round or a measurement that gives up because the run was asked to end."""
 
 
 class Interruption:
@@ -58,3 +61,17 @@ class Interruption:
             if self.asked():
                 raise Stopped
             yield number
+
+    def unless_asked(self, items: Iterable[T]) -> Iterator[T]:
+        """Pass on `items`, of which other processes may have more or less: they meet only at the end.
+
+        Raises:
+            Stopped: the run was asked to end.
+
+        """
+        for item in items:
+            if self._asked:
+                break
+            yield item
+        if self.asked():
+            raise Stopped

@@ -5,7 +5,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from itertools import islice
 from operator import index
 
@@ -63,7 +63,8 @@ class LabelledImages:
         self.unreadable: dict[str, str] = {}
         """Damaged images met so far, with what is wrong with them."""
         self._source, self._order = source, order
-        self._chosen = _spread(len(source), limit)[part[0] :: part[1]]
+        whole = _spread(len(source), limit)
+        self._total, self._chosen = len(whole), whole[part[0] :: part[1]]
         self._in_memory: tuple[Tensor, Tensor] | None = None
 
     def __len__(self) -> int:
@@ -100,20 +101,28 @@ class LabelledImages:
         samples = self._source.samples(self._chosen)
         with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as pool:
             while chunk := list(islice(samples, batch_size)):
-                items = [item for item in pool.map(self._load, chunk) if item is not None]
+                items = list(self._readable(chunk, pool))
                 self._check_damage()
                 if items:
                     pixels, labels = zip(*items, strict=True)
                     images = np.ascontiguousarray(np.stack(pixels).transpose(0, 3, 1, 2))
                     yield torch.from_numpy(images), torch.tensor(labels)
 
-    def _load(self, sample: Sample) -> tuple[Pixels, int] | None:
+    def _readable(self, chunk: Sequence[Sample], pool: Executor) -> Iterator[tuple[Pixels, int]]:
+        """Load images side by side, and keep a record of the damaged ones in their order."""
+        for sample, item in zip(chunk, pool.map(self._load, chunk), strict=True):
+            if isinstance(item, str):
+                self.unreadable[sample.name] = item
+            else:
+                yield item
+
+    def _load(self, sample: Sample) -> tuple[Pixels, int] | str:
+        """Return pixels and class index, or what is wrong with the image."""
         try:
             picture, label = sample.load()
             pixels = fit(picture, self.shape)
         except UNREADABLE as error:
-            self.unreadable[sample.name] = str(error) or type(error).__name__
-            return None
+            return str(error) or type(error).__name__
         return pixels, self._class_index(label, sample.name)
 
     def _class_index(self, label: object, name: str) -> int:
@@ -126,10 +135,10 @@ class LabelledImages:
         return i if self._order is None else self._order[i]
 
     def _check_damage(self) -> None:
-        if self.skipped <= MAX_UNREADABLE * len(self._chosen):
+        if self.skipped <= MAX_UNREADABLE * self._total:
             return
         named = "; ".join(f"{name}: {reason}" for name, reason in islice(self.unreadable.items(), 3))
-        count = f"{MAX_UNREADABLE:.0%} of the {len(self._chosen)} images"
+        count = f"{MAX_UNREADABLE:.0%} of the {self._total} images"
         raise InputError(
             f"more than {count} of {self.where} cannot be read: {named}",
             hint="repair these files, or remove them",

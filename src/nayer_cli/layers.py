@@ -10,8 +10,18 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from nayer_cli.errors import ConfigError, InputError
+from nayer_cli.text import printable, read_text
 
 Layer = dict[str, Any]
+
+LONGEST_FILE = 2**20
+"""Bytes of a configuration file."""
+DEEPEST = 20
+"""Levels of tables and arrays; no setting needs more than four."""
+MOST_DOTS = 4000
+"""In a configuration; tomllib takes memory that grows with their square."""
+INTEGERS = range(-(2**63), 2**63)
+"""What TOML promises to hold; tomllib holds any number, and Python then refuses to write it down."""
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
@@ -23,12 +33,13 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     """
     key, found, value = text.partition("=")
     if not found or not key.strip():
-        raise ConfigError(f"cannot read '{text}' as KEY=VALUE", hint="for example: --set method.adv=1.33")
+        raise ConfigError(f"cannot read '{printable(text)}' as KEY=VALUE", hint="for example: --set method.adv=1.33")
     try:
-        parsed = tomllib.loads(f"x = {value}")["x"]
-    except tomllib.TOMLDecodeError:
+        document = _parse(f"x = {value}")
+    except ValueError:
         return key.strip(), value.strip()
-    return key.strip(), value.strip() if isinstance(parsed, (date, time)) else parsed
+    is_text = len(document) > 1 or isinstance(document["x"], (date, time))
+    return key.strip(), value.strip() if is_text else document["x"]
 
 
 def read_file(path: Path) -> Layer:
@@ -39,16 +50,47 @@ def read_file(path: Path) -> Layer:
 
     """
     try:
-        with path.open("rb") as file:
-            return dict(flatten(tomllib.load(file)))
-    except OSError as error:
-        raise ConfigError(f"cannot read configuration {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return dict(flatten(_parse(read_text(path, "configuration", LONGEST_FILE))))
+    except InputError as error:
+        raise ConfigError(str(error), hint=error.hint) from error
+    except ValueError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
 
 
+def _parse(text: str) -> dict[str, Any]:
+    """Parse TOML of settings.
+
+    Raises:
+        ValueError: it is not TOML, or holds what no setting does.
+
+    """
+    if text.count(".") > MOST_DOTS:
+        raise ValueError(f"it has more than {MOST_DOTS:,} dots")
+    try:
+        document = tomllib.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    _check_values(document, DEEPEST)
+    return document
+
+
+def _check_values(node: Any, levels: int) -> None:
+    if levels == 0:
+        raise ValueError("it is nested too deeply")
+    if isinstance(node, int) and node not in INTEGERS:
+        raise ValueError("it has a number that takes more than 64 bits")
+    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    for child in children:
+        _check_values(child, levels - 1)
+
+
 def coerce(key: str, value: Any, wanted: Any) -> Any:
-    """Return `value` as a `wanted`, where that loses nothing."""
+    """Return `value` as a `wanted`, where that loses nothing.
+
+    Raises:
+        ConfigError: it is of another type, not finite, or a text that cannot be a path or be written down.
+
+    """
     if get_origin(wanted) is tuple:
         value = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
         items = value if isinstance(value, (list, tuple)) else [value]
@@ -58,7 +100,10 @@ def coerce(key: str, value: Any, wanted: Any) -> Any:
     elif not isinstance(value, bool) and isinstance(value, (int, float)):
         value = _convert_number(value, wanted)
     if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
-        raise ConfigError(f"{key} = {value!r} is not a value of type {getattr(wanted, '__name__', wanted)}")
+        shown = printable(repr(value))
+        raise ConfigError(f"{key} = {shown} is not a value of type {getattr(wanted, '__name__', wanted)}")
+    if isinstance(value, str) and re.search(r"[\0\ud800-\udfff]", value):
+        raise ConfigError(f"{key} = {printable(value)!r} has a NUL, or bytes that are not UTF-8")
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{key} = {value!r} is not a finite number")
     return value
@@ -86,10 +131,17 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def unflatten(layer: Layer) -> dict[str, Any]:
-    """Turn dotted keys into nested tables."""
+    """Turn dotted keys into nested tables.
+
+    Raises:
+        ConfigError: a key goes through a value, or too deep.
+
+    """
     tree: dict[str, Any] = {}
     for key, value in layer.items():
         *tables, last = key.split(".")
+        if len(tables) > DEEPEST:
+            raise ConfigError(f"setting '{printable(key)}' is nested too deeply")
         node = tree
         for table in tables:
             node = node.setdefault(table, {})

@@ -16,8 +16,11 @@ from torch import Tensor
 from nayer_cli.encoder import Encoder
 from nayer_cli.errors import InputError
 from nayer_cli.files import write_atomically
-from nayer_cli.labels import canonical, distinct_names
+from nayer_cli.labels import canonical, distinct_names, place
 from nayer_cli.prompts import render, template
+from nayer_cli.safetensors_header import check_header
+from nayer_cli.text import parse_json, printable, unfit, user_path
+from nayer_cli.weights import FLOATS
 
 FORMAT = "nayer.lte/1"
 FAMILY = "nayer.lte/"
@@ -26,6 +29,9 @@ ORIGIN = ("encoder", "revision", "prompt")
 SAME = 1e-5
 """Rows nearer than this fraction of their length are the same: encoders are exact to about 1e-7."""
 REBUILD = "make the pool again with nayer embed"
+CONVERT = "a table from elsewhere must be a safetensors file: save_file({'embeddings': table}, FILE), [classes, width]"
+LINES = 8
+"""Random lines on which rows are compared before they are in full."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,10 @@ def build_pool(encoder: Encoder, names: Sequence[str], prompt: str, dedupe: str 
 
     """
     embeddings = encoder.encode(render(prompt, distinct_names(names, dedupe)))
+    if embeddings.ndim != 2 or len(embeddings) != len(names):
+        raise InputError(
+            f"encoder '{encoder.name}' made {list(embeddings.shape)} of {len(names)} names, not a row each"
+        )
     check_rows(embeddings, names, f"encoder '{encoder.name}' with prompt '{template(prompt)}'")
     return Pool(embeddings, tuple(names), encoder.name, encoder.revision, template(prompt))
 
@@ -61,7 +71,7 @@ def build_pool(encoder: Encoder, names: Sequence[str], prompt: str, dedupe: str 
 def cache_folder(cache_dir: str | None = None) -> Path:
     """Return the folder of cached pools: `lte` in `cache_dir`, $XDG_CACHE_HOME/nayer or ~/.cache/nayer."""
     if cache_dir:
-        return Path(cache_dir).expanduser() / "lte"
+        return user_path(cache_dir) / "lte"
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     # The XDG specification tells us to ignore a relative path.
     return (base if base.is_absolute() else Path.home() / ".cache") / "nayer" / "lte"
@@ -113,7 +123,7 @@ def load_pool(path: Path, names: Sequence[str] | None = None) -> Pool:
         if len(claimed) != rows:
             raise InputError(f"{path} has {rows} embeddings, but there are {len(claimed)} classes", hint=REBUILD)
     _compare_names(path, found, names or found)
-    check_rows(embeddings, found, str(path))
+    check_rows(embeddings, names or found, str(path))
     return Pool(embeddings, found, **{key: metadata[key] for key in ORIGIN if metadata})
 
 
@@ -126,64 +136,86 @@ def check_rows(embeddings: Tensor, names: Sequence[str], source: str) -> None:
     """
     broken = (~embeddings.isfinite().all(dim=1)).nonzero().flatten().tolist()
     if broken:
-        raise InputError(
-            f"{source}: the embedding of '{names[broken[0]]}' (class {broken[0]}) is not finite", hint=REBUILD
-        )
+        raise InputError(f"{source}: the embedding of {_who(names, broken[0])} is not finite", hint=REBUILD)
     same = _same_rows(embeddings)
     if same:
-        both = " and ".join(f"'{names[index]}' (class {index})" for index in same)
         raise InputError(
-            f"{source}: {both} have equal embeddings",
+            f"{source}: {_who(names, same[0])} and {_who(names, same[1])} have equal embeddings",
             hint="make the pool with --dedupe index if the names are equal, else with --prompt '{name} {index}'",
         )
 
 
-def _same_rows(embeddings: Tensor) -> list[int]:
-    """Return the first two rows that are the same, or nothing."""
-    rows = embeddings.double()  # `cdist` multiplies out (a - b)², which in float32 is only exact to 1e-3
-    near = SAME * rows.norm(dim=1)
-    for start in range(0, len(rows), 1024):
-        same = (torch.cdist(rows[start : start + 1024], rows) <= near).triu(start + 1).nonzero()
-        if len(same):
-            first, second = same[0].tolist()
-            return [start + first, second]
-    return []
+def _who(names: Sequence[str], index: int) -> str:
+    return f"'{printable(names[index])}' ({place(names, index)})"
+
+
+def _same_rows(embeddings: Tensor) -> tuple[int, int] | None:
+    """Return two rows that are the same, if there are any.
+
+    Rows that are near are so along every line. So those near along one are looked for in its order, and few of them
+    are near along the others, too: all pairs of 21,000 rows would take half a minute.
+    """
+    lines = torch.randn(embeddings.shape[1], LINES, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    lines /= lines.norm(dim=0)
+    chunks = map(Tensor.double, embeddings.split(1024))  # in float32 equal rows differ by chance
+    sketch = torch.cat([torch.cat([chunk @ lines, chunk.norm(dim=1, keepdim=True)], dim=1) for chunk in chunks])
+    along, near = sketch[:, :LINES], SAME * sketch[:, LINES]
+    order = along[:, 0].argsort()
+    for distance in range(1, len(order)):
+        first, second = order[:-distance], order[distance:]
+        apart, enough = (along[first] - along[second]).abs(), near[first].maximum(near[second])
+        for pair in (apart <= enough[:, None]).all(dim=1).nonzero().flatten().tolist():
+            i, j = sorted((int(first[pair]), int(second[pair])))
+            if (embeddings[i].double() - embeddings[j].double()).norm() <= enough[pair]:
+                return i, j
+        if not (apart[:, 0] <= enough).any():
+            break  # rows further apart in this order are further apart
+    return None
 
 
 def _read(path: Path) -> tuple[Tensor, Mapping[str, str]]:
     """Return the embeddings, and the header if it is one of ours."""
+    if not user_path(path).is_file():
+        raise InputError(f"there is no LTE pool {path}", hint="make one with nayer embed")
     try:
+        check_header(path)
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except FileNotFoundError as error:
-        raise InputError(f"there is no LTE pool {path}", hint="make one with nayer embed") from error
+            metadata, names = file.metadata() or {}, list(file.keys())
+            _check_content(path, metadata.get("format", "pt"), names)
+            embeddings: Tensor = file.get_tensor(EMBEDDINGS)
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{path} is not a whole safetensors file: {error}", hint=REBUILD) from error
-    found = metadata.get("format", "pt")  # which is what torch's own tools write
-    if found.startswith(FAMILY) and found != FORMAT:
-        raise InputError(f"{path} is of format {found}, and this nayer reads {FORMAT}", hint=REBUILD)
-    embeddings = tensors.get(EMBEDDINGS)
-    if found not in (FORMAT, "pt") or embeddings is None or len(tensors) > 1:
-        raise InputError(
-            f"{path} is not an LTE pool: it holds {found}, {', '.join(tensors) or 'nothing'}", hint=REBUILD
-        )
-    if embeddings.ndim != 2 or not embeddings.is_floating_point() or not embeddings.numel():
+        raise InputError(f"{path} is not a valid safetensors file: {error}", hint=f"{REBUILD}; {CONVERT}") from error
+    if embeddings.ndim != 2 or embeddings.dtype not in FLOATS or not embeddings.numel():
         shape = "×".join(map(str, embeddings.shape))
         raise InputError(
-            f"{path}: embeddings must be [classes, width] in floating point, not {shape} {embeddings.dtype}"
+            f"{path}: embeddings must be [classes, width] in floating point of 16 bits or more, "
+            f"not {shape} {embeddings.dtype}"
         )
-    return embeddings.float(), metadata if found == FORMAT else {}
+    return embeddings.float(), metadata if metadata.get("format") == FORMAT else {}
+
+
+def _check_content(path: Path, found: str, names: Sequence[str]) -> None:
+    """Make sure that a file of format `found` (`pt` is what torch's own tools write) holds a pool and no more."""
+    if found.startswith(FAMILY) and found != FORMAT:
+        raise InputError(f"{path} is of format {printable(found)}, and this nayer reads {FORMAT}", hint=REBUILD)
+    if found not in (FORMAT, "pt") or names != [EMBEDDINGS]:
+        held = ", ".join(map(printable, sorted(names)[:5])) or "nothing"
+        raise InputError(f"{path} is not an LTE pool: it holds {printable(found)}, {held}", hint=REBUILD)
 
 
 def _own_names(path: Path, metadata: Mapping[str, str]) -> tuple[str, ...]:
     try:
-        names: list[str] = json.loads(metadata["names"])
+        names = parse_json(metadata["names"])
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError("they are not a list of texts")
         sound = metadata["names_sha256"] == _digest(names) and metadata.keys() >= set(ORIGIN)
     except (KeyError, ValueError) as error:
-        raise InputError(f"{path}: the header lacks class names: {error!r}", hint=REBUILD) from error
+        raise InputError(f"{path}: the header lacks class names: {printable(repr(error))}", hint=REBUILD) from error
     if not sound:
         raise InputError(f"{path}: the header has been changed: names_sha256 does not fit the names", hint=REBUILD)
+    for index, name in enumerate(names):
+        if fault := unfit(name):
+            raise InputError(f"{path}: the name of class {index} {fault}: '{printable(name)}'", hint=REBUILD)
     return tuple(names)
 
 
@@ -193,7 +225,7 @@ def _compare_names(path: Path, found: Sequence[str], wanted: Sequence[str]) -> N
             same_set = set(map(canonical, found)) == set(map(canonical, wanted))
             raise InputError(
                 f"{path} is for {'another order of the classes' if same_set else 'other classes'}: "
-                f"class {index} is '{one}' there, and '{other}' here",
+                f"class {index} is '{printable(one)}' there, and '{printable(other)}' here",
                 hint=REBUILD,
             )
 

@@ -1,6 +1,6 @@
 """The contract of a data-free method: make images that a student can learn from, and say how it learns."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -91,9 +91,11 @@ class Parts(NamedTuple):
     interruption: Interruption
     """Whether the run was asked to end: a round counts its steps with it, so that it can stop between two of them."""
 
-    def descent(self, optimizer: torch.optim.Optimizer, max_norm: float | None = None) -> Descent:
+    def descent(
+        self, optimizer: torch.optim.Optimizer, max_norm: float | None = None, own: Iterable[nn.Parameter] = ()
+    ) -> Descent:
         """Return what takes the optimizer's steps: averaged over the processes, skipped where not finite."""
-        return Descent(optimizer, self.precision, self.group, max_norm)
+        return Descent(optimizer, self.precision, self.group, max_norm, own)
 
 
 class Method(nn.Module):
@@ -108,7 +110,8 @@ class Method(nn.Module):
     batch: int
     """Images that one round makes, of this process."""
     rank_local: tuple[str, ...] = ()
-    """Buffers whose rows are images of this process; all other state is the same in every process."""
+    """Buffers whose rows are images of this process. All other state is the same in every process, but for running
+    statistics of normalization layers, which are averaged after every round."""
 
     def __init__(self, parts: Parts) -> None:
         super().__init__()

@@ -19,6 +19,10 @@ from nayer_cli.precision import Precision
 from nayer_cli.types import ImageShape, Normalization
 from nayer_cli.weights import FILE_NAMES, Weights, find_weights, load_weights, read_weights, require_finite
 
+WRAP = "wrap it in a module that returns logits, and name its factory: py:package.module:factory"
+PROBABILITY_TOLERANCE = 1e-3
+"""How far from 1 a row of probabilities may sum, some being of 16 bits."""
+
 
 @dataclass(frozen=True)
 class Classifier:
@@ -71,23 +75,24 @@ class Normalized(nn.Module):
 
 
 def logits_of(output: Any) -> Tensor:
-    """Find the logits `[B, K]` in what a network returns: a tensor, the first of several, or entry `logits`.
+    """Find the logits `[B, K]` in what a network returns.
+
+    They are a tensor `[B, K]` or `[B, K, 1, 1]`, the entry or attribute `logits`, or else the first of several.
 
     Raises:
         InputError: there are none.
     """
     if isinstance(output, Tensor):
-        if output.ndim == 2:
-            return output
-        raise InputError(f"the network returns a tensor of shape {list(output.shape)}, not logits [B, K]")
-    if isinstance(output, Mapping) and "logits" in output:
-        return logits_of(output["logits"])
+        if output.ndim >= 2 and output.shape[2:].numel() == 1:
+            return output.flatten(1)
+        raise InputError(f"the network returns a tensor of shape {list(output.shape)}, not logits [B, K]", hint=WRAP)
+    named = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    if named is not None:
+        return logits_of(named)
     if isinstance(output, (tuple, list)) and output:
         return logits_of(output[0])
-    raise InputError(
-        f"the network returns a {type(output).__name__} without 'logits'",
-        hint="wrap it in a module that returns logits, and name its factory: py:package.module:factory",
-    )
+    keys = f" of {', '.join(map(str, output))}," if isinstance(output, Mapping) and output else ""
+    raise InputError(f"the network returns a {type(output).__name__}{keys} without 'logits'", hint=WRAP)
 
 
 def parameters(network: nn.Module) -> int:
@@ -269,11 +274,11 @@ def _filled(
     pretrained: bool,
 ) -> nn.Module:
     """Build the network with weights that fit and are finite, in float32."""
-    network = build(architecture, num_classes, shape, pretrained=pretrained)
+    network = build(architecture, num_classes, shape, pretrained=pretrained).float()
     if stored:
         load_weights(network, stored.weights, name=architecture.name, path=stored.path)
     require_finite(network, str(stored.path) if stored else f"'{architecture.name}'")
-    return network.float()
+    return network
 
 
 def _classifier(
@@ -285,7 +290,7 @@ def _classifier(
     labels: tuple[str, ...] | None,
 ) -> Classifier:
     """Make sure that the network maps images of `shape` to `num_classes` logits (None: to any number)."""
-    width = _count_logits(network, shape, architecture.name)
+    width = _probe(network, shape, architecture.name)
     if num_classes is not None and width != num_classes:
         raise InputError(f"'{architecture.name}' returns {width} logits, but there are {num_classes} classes")
     return Classifier(
@@ -301,13 +306,45 @@ def _classifier(
 
 
 @torch.no_grad()
-def _count_logits(network: nn.Module, shape: ImageShape, name: str) -> int:
+def _probe(network: nn.Module, shape: ImageShape, name: str) -> int:
+    """Return the number of logits K, after making sure on noise that a network answers with logits."""
     was_training = network.training
+    network.eval()
     try:
-        return logits_of(network.eval()(torch.zeros(1, *shape))).shape[1]
-    except NayerError:
-        raise
-    except Exception as error:  # a thousand networks have as many ways to say that an image is too small
-        raise InputError(f"'{name}' cannot take {'×'.join(map(str, shape))} images: {error}") from error
+        noise = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+        _answer(network, noise[:1], name)  # some heads squeeze a batch of one away
+        logits = _answer(network, noise, name)
     finally:
         network.train(was_training)
+    _require_logits(logits, name)
+    return logits.shape[1]
+
+
+def _answer(network: nn.Module, images: Tensor, name: str) -> Tensor:
+    try:
+        logits = logits_of(network(images))
+    except NayerError as error:
+        raise InputError(f"'{name}' cannot be used: {error}", hint=error.hint) from error
+    except Exception as error:  # a thousand networks have as many ways to say that an image is too small
+        size = "×".join(map(str, images.shape[1:]))
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(
+            f"'{name}' cannot take {size} images: {reason}",
+            hint="it gets float32 images of this size; --set teacher.input_size=N gives it another",
+        ) from error
+    if len(logits) != len(images):
+        raise InputError(f"'{name}' returns {len(logits)} rows of logits for {len(images)} images", hint=WRAP)
+    return logits
+
+
+def _require_logits(logits: Tensor, name: str) -> None:
+    """Refuse answers that training and measuring would take for logits, silently."""
+    if not logits.is_floating_point():
+        raise InputError(f"'{name}' returns {str(logits.dtype).removeprefix('torch.')}, not real logits", hint=WRAP)
+    if not logits.isfinite().all():
+        raise InputError(f"'{name}' answers noise with NaN or infinity, though its weights are finite")
+    if (logits >= 0).all() and (logits.sum(1) - 1).abs().max() < PROBABILITY_TOLERANCE:
+        raise InputError(
+            f"'{name}' returns probabilities (no row has a negative number, each sums to 1), not logits",
+            hint="leave out its softmax, or make it a log_softmax; " + WRAP,
+        )

@@ -1,11 +1,10 @@
 """The folder of a sentence-transformers model: whether it is whole and safe, and what identifies it."""
 
-import json
 from hashlib import file_digest, sha256
 from pathlib import Path
-from typing import Any
 
 from nayer_cli.errors import InputError
+from nayer_cli.text import read_json
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 TOKENIZER = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
@@ -80,7 +79,7 @@ def _missing_shards(part: Path) -> list[str]:
         index = part / "pytorch_model.bin.index.json"
     if not index.is_file():
         return []
-    document = _read_json(index)
+    document = read_json(index)
     try:
         shards = sorted(set(document["weight_map"].values()))
         return [shard for shard in shards if not (part / shard).is_file()]
@@ -90,15 +89,8 @@ def _missing_shards(part: Path) -> list[str]:
 
 def _modules(folder: Path) -> list[dict[str, str]]:
     path = folder / "modules.json"
-    document = _read_json(path)
+    document = read_json(path)
     try:
         return [{key: str(module[key]) for key in ("path", "type")} for module in document]
     except (KeyError, TypeError) as error:
         raise InputError(f"{path} is not a list of modules") from error
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error

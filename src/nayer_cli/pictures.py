@@ -16,15 +16,25 @@ Pixels = NDArray[np.uint8]
 MODES = {1: "L", 3: "RGB"}
 """Pillow's mode for each number of channels that picture files can be brought to."""
 
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+"""Formats that are read, whatever a file is called. Pillow knows others that start programs, as EPS does."""
+MOST_PIXELS = 89_478_485
+"""Of an image: where Pillow begins to suspect that a small file was made to fill the memory."""
+
 
 def decode(file: Path | IO[bytes]) -> Image.Image:
-    """Read an image file whole. Like timm and torchvision, it ignores the EXIF orientation.
+    """Read an image file whole; of an animation, the first frame.
+
+    Like timm and torchvision, it ignores the EXIF orientation.
 
     Raises:
-        OSError, SyntaxError, ValueError and others of Pillow: the file is no image, or damaged.
+        OSError, SyntaxError, ValueError and others of Pillow: the file is no image, damaged, or declares too many
+            pixels.
 
     """
-    with Image.open(file) as image:
+    with Image.open(file, formats=FORMATS) as image:
+        if image.width * image.height > MOST_PIXELS:
+            raise ValueError(f"it declares {image.width}×{image.height} pixels")
         image.load()
         return image
 

@@ -21,7 +21,7 @@ class Streams:
         self.rank = rank
         self.device = torch.device(device)
         self._generators: dict[str, torch.Generator] = {}
-        self._salt = ""
+        self._salt = 0
 
     def __getitem__(self, name: str) -> torch.Generator:
         """Return the generator for purpose `name`, made at first use."""
@@ -33,11 +33,13 @@ class Streams:
 
     def _named(self, name: str, rank: int) -> torch.Generator:
         if name not in self._generators:
-            words = f"{self.seed}/{rank}/{name.removeprefix(SHARED)}{self._salt}"
-            digest = blake2b(words.encode(), digest_size=8).digest()
-            seed = int.from_bytes(digest, "little") >> 1  # manual_seed takes a signed 64-bit number
-            self._generators[name] = torch.Generator(self.device).manual_seed(seed)
+            self._generators[name] = torch.Generator(self.device).manual_seed(self._seed_of(name, rank))
         return self._generators[name]
+
+    def _seed_of(self, name: str, rank: int) -> int:
+        words = f"{self.seed}/{rank}/{name.removeprefix(SHARED)}" + (f"/{self._salt}" if self._salt else "")
+        digest = blake2b(words.encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "little") >> 1  # manual_seed takes a signed 64-bit number
 
     def reseed(self, seed: int) -> None:
         """Start all sequences afresh from another seed."""
@@ -47,7 +49,7 @@ class Streams:
     def state_dict(self) -> dict[str, Tensor]:
         """State of every generator used so far, by name, and of torch's own (dropout in a student draws from it)."""
         states = {name: generator.get_state() for name, generator in self._generators.items()}
-        states["torch"] = torch.get_rng_state()
+        states |= {"torch": torch.get_rng_state(), "salt": torch.tensor(self._salt)}
         if self.device.type == "cuda":
             states["torch.cuda"] = torch.cuda.get_rng_state(self.device)
         return states
@@ -56,20 +58,23 @@ class Streams:
         """Restore what `state_dict` returned; generators that it does not know start afresh."""
         self._generators = {}
         for name, state in states.items():
-            if name == "torch":
+            if name == "salt":
+                self._salt = int(state)
+            elif name == "torch":
                 torch.set_rng_state(state.cpu())
             elif name == "torch.cuda":
                 torch.cuda.set_rng_state(state.cpu(), self.device)
             else:
                 self._named(name, self.rank).set_state(state.cpu())
 
-    def load_shared(self, states: dict[str, Tensor], salt: object) -> None:
+    def load_shared(self, states: dict[str, Tensor], salt: int) -> None:
         """Take over what all processes share, and start all other sequences afresh from (seed, rank, name, `salt`).
 
         For a run that goes on with another number of processes than `states` was saved by.
         """
-        self._salt = f"/{salt}"
+        self._salt = salt
         self._generators = {}
+        torch.manual_seed(self._seed_of("torch", self.rank))
         for name in filter(lambda name: name.startswith(SHARED), states):
             self._named(name, 0).set_state(states[name].cpu())
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from nayer_cli.errors import InputError
 from nayer_cli.modelfolder import check_folder
+from nayer_cli.weights import refusing_code
 
 BATCH = 128
 
@@ -49,8 +51,9 @@ class SentenceEncoder:
 
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         try:
-            return SentenceTransformer(str(self.folder), device=self.device, local_files_only=True)
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+            with refusing_code():
+                return SentenceTransformer(str(self.folder), device=self.device, local_files_only=True)
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, UnpicklingError) as error:
             raise InputError(
                 f"cannot load text encoder '{self.name}' from {self.folder}: {error}",
                 hint="the files may be damaged: remove the folder and fetch or save the model again",

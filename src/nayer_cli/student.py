@@ -69,7 +69,7 @@ class Student:
 
     def average_statistics(self) -> None:
         """Give the BatchNorm layers of all processes the mean of their running statistics."""
-        self.group.average([buffer for buffer in self.model.buffers() if buffer.is_floating_point()])
+        self.group.average_statistics(self.model)
 
     @contextmanager
     def frozen(self) -> Iterator[nn.Module]:

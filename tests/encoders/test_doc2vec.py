@@ -11,6 +11,8 @@ import torch
 from nayer_cli import encoder
 from nayer_cli.errors import InputError
 
+HUGE = b"\x80\x04\x8e" + (2**42).to_bytes(8, "little")
+"""A pickle of four terabytes, but for these."""
 WORDS = ["cat", "dog", "truck", "bird", "horse", "frog"]
 
 
@@ -59,7 +61,7 @@ def test_a_pickle_with_code_in_it_does_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "it-ran").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"not a pickle", pickle.dumps([1, 2]), pickle.dumps({})[:-1]])
+@pytest.mark.parametrize("content", [b"", b"not a pickle", pickle.dumps([1, 2]), pickle.dumps({})[:-1], HUGE])
 def test_what_is_no_model_is_refused(content: bytes, tmp_path: Path) -> None:
     pytest.importorskip("gensim", reason="needs the extra doc2vec")
     (tmp_path / "m").write_bytes(content)

@@ -1,11 +1,15 @@
 """Runs of seconds: the digits preset cut down, and a way to interrupt one."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from nayer_cli.bankstore import open_bank
+from nayer_cli.files import TEMPORARY
 from nayer_cli.runlog import read_metrics
 from nayer_cli.runs.folder import RunFolder
 
@@ -35,6 +39,21 @@ def quick(folder: Path, changes: dict[str, Any] | None = None, method: str = "na
     return {**QUICK, **OF_METHOD[method], **own, **(changes or {})}
 
 
+def command(settings: dict[str, Any], *options: str) -> list[str]:
+    """The command line of `nayer distill` with these settings."""
+    given = [f"{key}={json.dumps(value)}" for key, value in settings.items() if value is not None]
+    return ["distill", *options, *(word for assignment in given for word in ("--set", assignment))]
+
+
+def few_images(folder: Path) -> str:
+    """A file of evaluation data that is soon gone through: 40 images of noise, labelled like digits."""
+    rng, path = np.random.default_rng(0), folder / "few.npz"
+    names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+    images = rng.integers(0, 256, (40, 16, 16, 1), dtype=np.uint8)
+    np.savez(path, images=images, labels=np.arange(40) % 10, class_names=names)
+    return str(path)
+
+
 class StopError(Exception):
     """Ends a run from outside."""
 
@@ -60,10 +79,49 @@ def metrics(run: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in record.items() if k not in TIMES} for record in read_metrics(run / "metrics.jsonl")]
 
 
+def bank(run: Path) -> list[dict[str, Any]]:
+    """What the bank of each process held when a run ended."""
+    parts = checkpoint(run)["processes"]
+    return [open_bank(run / "checkpoints/bank", part["bank"]).state_dict() for part in parts]
+
+
+def outcome(run: Path) -> dict[str, Any]:
+    """All that a run which has ended made, without times and its own place; how its shards are cut does not matter."""
+    result = json.loads((run / "result.json").read_text())
+    state = checkpoint(run)
+    for part in state["processes"]:
+        del part["bank"]["shards"]
+    files = [*run.glob("student/*"), *run.glob("samples/*"), *run.glob("*.png"), run / "config.toml"]
+    return {
+        "result": {key: value for key, value in result.items() if key not in ("run", "seconds")},
+        "metrics": metrics(run),
+        "state": state,
+        "bank": bank(run),
+        "files": {str(file.relative_to(run)): file.read_bytes() for file in [*files, run / "lte.safetensors"]},
+    }
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Temporary files anywhere below a folder."""
+    return [path for path in folder.rglob(".*") if TEMPORARY.fullmatch(path.name)]
+
+
+def differences(a: Any, b: Any, path: str = "") -> Iterator[str]:
+    """Where two trees of dictionaries, lists, tensors and other values differ, be it by one bit."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in [*a, *(key for key in b if key not in a)]:
+            yield from differences(a.get(key, "absent"), b.get(key, "absent"), f"{path}/{key}")
+    elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            yield from differences(x, y, f"{path}/{i}")
+    elif not same(a, b):
+        yield path
+
+
 def same(a: Any, b: Any) -> bool:
     """Whether two trees of dictionaries, lists, tensors and numbers are equal to the bit."""
     if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
+        return isinstance(b, torch.Tensor) and torch.equal(a, b)
     if isinstance(a, dict):
         return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
     if isinstance(a, list):

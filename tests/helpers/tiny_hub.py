@@ -1,14 +1,19 @@
-"""A hub on this machine that serves one model folder the way huggingface.co does."""
+"""A hub on this machine that serves one model folder the way huggingface.co does, and can fail in the middle."""
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
+from time import sleep
 
 from tiny_clip import COMMIT
+
+Answer = Callable[[BaseHTTPRequestHandler, bytes], None]
+"""What happens instead of sending the content."""
+CLOSING = Event()
 
 
 @contextmanager
@@ -16,15 +21,23 @@ def serve(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
     """Run a server for the block; yields its address."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     Thread(target=server.serve_forever, daemon=True).start()
+    CLOSING.clear()
     try:
         yield f"http://127.0.0.1:{server.server_port}"
     finally:
+        CLOSING.set()
         server.shutdown()
         server.server_close()
 
 
-def hub_of(repo: str, folder: Path) -> type[BaseHTTPRequestHandler]:
-    """Return a handler that knows model `repo`, with the files of `folder`, and no other."""
+def hub_of(repo: str, folder: Path, faults: Mapping[str, Answer] | None = None) -> type[BaseHTTPRequestHandler]:
+    """Return a handler that knows model `repo`, with the files of `folder`, and no other.
+
+    Args:
+        repo: `ORG/NAME`.
+        folder: the files.
+        faults: what fails: method and end of the path, such as `GET config.json`, and what happens then.
+    """
 
     class Hub(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -36,17 +49,24 @@ def hub_of(repo: str, folder: Path) -> type[BaseHTTPRequestHandler]:
         def _answer(self, body: bool) -> None:
             path = self.path.partition("?")[0]
             prefix = f"/{repo}/resolve/"
+            file = folder / path.removeprefix(prefix).partition("/")[2]
             if path == "/":
                 content = b"hub"
             elif path.startswith(f"/api/models/{repo}/tree/"):
                 content = json.dumps(_tree(folder)).encode()
             elif path.startswith(f"/api/models/{repo}"):
                 content = json.dumps(_info(repo, folder)).encode()
-            elif path.startswith(prefix):
-                content = (folder / path.removeprefix(prefix).partition("/")[2]).read_bytes()
+            elif path.startswith(prefix) and file.is_file():
+                content = file.read_bytes()
             else:
-                self._send(404, b"", {"X-Error-Code": "RepoNotFound"}, body)
+                what = "EntryNotFound" if path.startswith(prefix) else "RepoNotFound"
+                self._send(404, b"", {"X-Error-Code": what, "X-Repo-Commit": COMMIT}, body)
                 return
+            for which, fault in (faults or {}).items():
+                method, _, end = which.partition(" ")
+                if self.command == method and path.endswith(end):
+                    fault(self, content)
+                    return
             self._send(200, content, {"X-Repo-Commit": COMMIT, "ETag": f'"{_blob_id(content)}"'}, body)
 
         def _send(self, status: int, content: bytes, headers: dict[str, str], body: bool) -> None:
@@ -63,18 +83,62 @@ def hub_of(repo: str, folder: Path) -> type[BaseHTTPRequestHandler]:
     return Hub
 
 
+def cut(handler: BaseHTTPRequestHandler, content: bytes) -> None:
+    """Send half of the file, and close the connection."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(len(content)))
+    handler.end_headers()
+    handler.wfile.write(content[: len(content) // 2])
+    handler.close_connection = True
+
+
+def hang(handler: BaseHTTPRequestHandler, content: bytes) -> None:
+    """Send half of the file, and then nothing, but keep the connection."""
+    cut(handler, content)
+    CLOSING.wait(60)
+
+
+def silent(handler: BaseHTTPRequestHandler, content: bytes) -> None:
+    """Accept the request, and never answer."""
+    CLOSING.wait(60)
+
+
+def slow(handler: BaseHTTPRequestHandler, content: bytes) -> None:
+    """Send the file in ten parts, with pauses."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(len(content)))
+    handler.end_headers()
+    step = len(content) // 10 + 1
+    for start in range(0, len(content), step):
+        handler.wfile.write(content[start : start + step])
+        handler.wfile.flush()
+        sleep(0.2)
+
+
+def refuse(status: int) -> Answer:
+    """Answer with `status`."""
+
+    def answer(handler: BaseHTTPRequestHandler, content: bytes) -> None:
+        handler.send_response(status)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    return answer
+
+
 def answering(status: int) -> type[BaseHTTPRequestHandler]:
     """Return a handler that answers everything with `status`."""
 
-    class Answer(BaseHTTPRequestHandler):
+    class Always(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
-            self.send_response(status)
-            self.end_headers()
+            refuse(status)(self, b"")
+
+        do_GET = do_CONNECT = do_HEAD  # noqa: N815 - the names that http.server looks for
 
         def log_message(self, format: str, *args: object) -> None:
             """Stay silent."""
 
-    return Answer
+    return Always
 
 
 def _files(folder: Path) -> list[Path]:

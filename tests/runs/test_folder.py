@@ -21,6 +21,10 @@ def started(path: Path, **settings: object) -> RunFolder:
     return folder
 
 
+def shard_name(images: int) -> str:
+    return f"shard-0000-of-0001-{images:012d}.safetensors"
+
+
 def test_settings_and_circumstances_are_written_down(tmp_path: Path) -> None:
     folder = started(tmp_path, seed=3, **{"output.out": "elsewhere", "teacher.mean": (0.5, 0.25, 0.125)})
     layer = config.read_file(folder.config)
@@ -33,12 +37,12 @@ def test_settings_and_circumstances_are_written_down(tmp_path: Path) -> None:
 def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     for epoch in (9, 10, 100):
-        shard = {f"shard-{epoch}.safetensors": {"images": torch.zeros(1)}}
+        shard = {shard_name(epoch): {"images": torch.zeros(1)}}
         folder.checkpoints.save(f"epoch-{epoch:06d}", {"epoch": epoch}, 2, shard, list(shard))
     assert [path.name for path in folder.checkpoints.all()] == ["epoch-000010.json", "epoch-000100.json"]
     assert folder.checkpoints.load()["epoch"] == 100
     shards = {path.name for path in folder.checkpoints.bank.iterdir()}
-    assert shards == {"shard-10.safetensors", "shard-100.safetensors"}
+    assert shards == {shard_name(10), shard_name(100)}
 
 
 def test_a_run_without_a_checkpoint_cannot_go_on(tmp_path: Path) -> None:

@@ -59,3 +59,11 @@ def test_a_named_pipe_is_not_waited_for(tmp_path):
     _, pipe = folder.open_source(str(tmp_path), "validation").samples([0, 1])
     with pytest.raises(OSError, match="not a regular file"):
         pipe.load()
+
+
+def test_links_in_a_circle_are_not_followed(tmp_path):
+    fill(tmp_path, "a/1.png", "b/2.png")
+    for name in ("back", "again"):
+        (tmp_path / "a" / name).symlink_to(tmp_path)
+        (tmp_path / "b" / name).symlink_to(tmp_path / "a")
+    assert len(folder.open_source(str(tmp_path), "validation")) == 4  # b also has a's image, by two names

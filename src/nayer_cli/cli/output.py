@@ -5,7 +5,6 @@ line an epoch elsewhere; records of a kind that is not known here are passed ove
 """
 
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -19,14 +18,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from nayer_cli.cli.results import Document, Rows, clock, percent
+from nayer_cli.cli.results import SPEAKS, Document, Rows, clock, percent
 from nayer_cli.errors import NayerError
 from nayer_cli.runlog import Listener
 
 Record = Mapping[str, Any]
-
-SPEAKS = os.environ.get("RANK", "0") == "0"
-"""Whether this process speaks to the user: of several that torchrun has started, the first does."""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from nayer_cli.encoder import Encoder
 from nayer_cli.errors import EnvironmentFault, InputError
+from nayer_cli.text import printable, user_path
 
 ADMITTED = {
     ("builtins", "hash"),
@@ -37,6 +38,8 @@ ADMITTED = {
     ("numpy.random._pickle", "__bit_generator_ctor"),
     ("numpy.random._pickle", "__randomstate_ctor"),
 }
+
+OTHER_WAYS = "save it with gensim's Doc2Vec.save, or make the pool yourself, as safetensors, and pass it with --lte"
 
 
 class Doc2VecEncoder:
@@ -84,26 +87,26 @@ class Doc2VecEncoder:
         try:
             with _replaced(utils, "unpickle", _unpickle):
                 return Doc2Vec.load(str(self.file))
-        except (
-            pickle.UnpicklingError,
-            OSError,
-            EOFError,
-            AttributeError,
-            ValueError,
-            TypeError,
-            KeyError,
-        ) as error:
-            raise InputError(
-                f"{self.file} is not a Doc2Vec model of gensim 4: {error}",
-                hint="save it with gensim's Doc2Vec.save, or make the pool yourself and pass it with --lte",
-            ) from error
+        except Exception as error:  # damaged pickles bring about whatever their instructions run into
+            reason = printable(str(error)) or type(error).__name__
+            raise InputError(f"{self.file} is not a Doc2Vec model of gensim 4: {reason}", hint=OTHER_WAYS) from error
 
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in ADMITTED:
             raise pickle.UnpicklingError(f"it holds {module}.{name}, which a model has no need of")
-        return super().find_class(module, name)
+        found = super().find_class(module, name)
+        return _unbuilt(found) if module.startswith("gensim.models") else found
+
+
+def _unbuilt(model: type) -> type:
+    """Return `model` without its constructor: loading needs none, and Doc2Vec's opens any file that it is told to."""
+
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise pickle.UnpicklingError(f"it calls the constructor of {model.__name__}, which a model has no need of")
+
+    return type(model.__name__, (model,), {"__init__": refuse})
 
 
 def open_encoder(argument: str | None, device: str) -> Encoder:
@@ -115,7 +118,7 @@ def open_encoder(argument: str | None, device: str) -> Encoder:
     """
     if argument is None:
         raise InputError("encoder 'doc2vec' needs a model", hint="--encoder doc2vec:FILE, saved by gensim's Doc2Vec")
-    file = Path(argument).expanduser()
+    file = user_path(argument)
     if not file.is_file():
         raise InputError(f"there is no Doc2Vec model {file}")
     return Doc2VecEncoder(file)

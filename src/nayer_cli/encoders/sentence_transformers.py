@@ -1,12 +1,11 @@
 """Any sentence-transformers model, by its name on the hub or by its folder."""
 
-from pathlib import Path
-
 from nayer_cli import hub, plugins
 from nayer_cli.encoder import Encoder
 from nayer_cli.errors import EnvironmentFault, InputError, did_you_mean
 from nayer_cli.modelfolder import digest
 from nayer_cli.sentence import SentenceEncoder
+from nayer_cli.text import user_path
 
 
 def open_encoder(argument: str | None, device: str) -> Encoder:
@@ -19,7 +18,7 @@ def open_encoder(argument: str | None, device: str) -> Encoder:
     """
     if argument is None:
         raise InputError("no sentence-transformers model is named", hint="--encoder ORG/NAME, or --encoder FOLDER")
-    folder = Path(argument).expanduser()
+    folder = user_path(argument)
     if folder.is_dir():
         return SentenceEncoder(argument, f"sha256:{digest(folder)}", folder, device)
     if argument.startswith((".", "/", "~")):

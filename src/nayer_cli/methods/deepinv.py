@@ -66,11 +66,12 @@ class Method(method.Method):
         seen = jitter(pixels * std + mean, self.parts.rng["augment"])
         judgement = critic.judge(seen)
         now, running = judgement.statistics, critic.running
+        longer = self.parts.group.size**0.5  # norms over the batch are taken as those over the batch of all processes
         terms = {
             "ce": losses.cross_entropy(judgement.logits, labels),
             "bn": losses.statistics_distance(now.mean, now.var, running.mean, running.var, critic.members),
-            "tv": losses.total_variation(pixels),
-            "l2": pixels.norm(),
+            "tv": losses.total_variation(pixels) * longer,
+            "l2": pixels.norm() * longer,
         }
         if adversarial and self.config.adv:
             terms["adv"] = -losses.jensen_shannon(judgement.logits, student(seen))

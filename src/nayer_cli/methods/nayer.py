@@ -67,7 +67,8 @@ class Method(method.Method):
             fused=True,
         )
         student.train(config.faithful and state.round > 0 and not state.warming_up)
-        descent, best = self.parts.descent(optimizer), Best()
+        # The images of another process went through noisy layers of its own.
+        descent, best = self.parts.descent(optimizer, own=(self.noisy.weight, self.noisy.bias)), Best()
         for _ in self.parts.interruption.steps(config.g_steps):
             images, judgement, terms = self._draw(labels, student, adversarial=not state.warming_up)
             loss = self._weigh(terms)
@@ -94,7 +95,8 @@ class Method(method.Method):
         if self.parts.critic.has_statistics:
             terms["bn"] = self._statistics_term(judgement.statistics)
         else:
-            terms["tv"] = losses.total_variation(images)
+            # A norm over the batch, and that of all processes is the longer.
+            terms["tv"] = losses.total_variation(images) * self.parts.group.size**0.5
         if adversarial and self.config.adv:
             terms["adv"] = losses.masked_adversarial_kl(judgement.logits, student(seen))
         return images, judgement, terms

@@ -52,6 +52,8 @@ def machine(config: RunConfig, group: Group | None = None) -> Machine:
     """Choose device, precision and layout, and seed every random generator."""
     group = group or Group()
     device = resolve_device(config.device)
+    if device.index is not None:
+        torch.cuda.set_device(device)  # or every process would also take memory of the first one
     torch.manual_seed(config.seed + group.rank)
     return Machine(
         device,

@@ -1,12 +1,16 @@
 """The checkpoints of a run: written so that one can always be trusted, and read only after a look at every byte."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nayer_cli.checkpoint import Seal, load_state, read_manifest, save_state, seal, verify, write_manifest
 from nayer_cli.errors import RunFailed
-from nayer_cli.files import delete, leftovers
+from nayer_cli.files import delete
+
+OURS = re.compile(r"(epoch-\d{6,}(-\d{6,}-\d{9,})?\.(json|safetensors)|shard-\d{4,}-of-\d{4,}-\d{12,}\.safetensors)")
+"""Names of our files; whatever else lies beside them is the user's."""
 
 
 class Checkpoints:
@@ -16,6 +20,8 @@ class Checkpoints:
         self.path = path
         self.bank = path / "bank"
         self._seals: dict[str, Seal] = {}
+        self._newest: Path | None = None
+        """What was written or read last."""
 
     def save(
         self, name: str, state: Any, keep: int, shards: Mapping[str, Any] | None = None, needed: Sequence[str] = ()
@@ -23,30 +29,38 @@ class Checkpoints:
         """Write a checkpoint, then delete what only older ones than the `keep` newest need.
 
         Args:
-            name: names sort by age.
+            name: names sort by age. The checkpoint that was written or read last is of the same moment if it has
+                the same name, and stays: written again, it would not be whole for a while.
             state: everything but the bank's images.
             keep: checkpoints kept.
             shards: new shards of the bank, by name.
             needed: names of all shards that the bank consists of.
 
         """
+        path = self.path / f"{name}.json"
+        if path == self._newest:
+            return path
         for shard, content in (shards or {}).items():
             save_state(self.bank / shard, content)
             self._seals[f"bank/{shard}"] = seal(self.bank / shard)
-        path = self.path / f"{name}.json"
         save_state(path.with_suffix(".safetensors"), state)
         own = {f"{name}.safetensors": seal(path.with_suffix(".safetensors"))}
         write_manifest(path, own | {f"bank/{shard}": self._seals[f"bank/{shard}"] for shard in needed})
-        self._prune(keep)
+        self._newest = path
+        # One that claims to be newer is damaged: it was passed over when the run went on.
+        self._delete_but([older for older in self.all() if older.stem <= name][-keep:])
         return path
 
-    def _prune(self, keep: int) -> None:
-        """Delete checkpoints but the `keep` newest, and whatever belongs to none: parts of saves that were cut off."""
-        kept = self.all()[-keep:]
+    def clear(self) -> None:
+        """Delete all checkpoints, and parts of them that were never finished."""
+        self._delete_but([])
+
+    def _delete_but(self, kept: Sequence[Path]) -> None:
+        """Delete all that the checkpoints `kept` do not need: others, and parts of saves that were cut off."""
         needed = {path.name for path in kept} | {Path(name).name for path in kept for name in _files_of(path)}
-        ours = [*self.path.glob("epoch-*"), *self.bank.glob("shard-*")]
-        delete([path for path in ours if path.name not in needed])
-        delete([*leftovers(self.path), *leftovers(self.bank)])
+        # A checkpoint's manifest goes first, so that none is left without its files.
+        present = [path for path in (*sorted(self.path.glob("epoch-*")), *self.bank.glob("shard-*")) if _is_ours(path)]
+        delete([path for path in present if path.name not in needed])
 
     def newest_valid(self, warn: Callable[[str], None] = lambda message: None) -> Path:
         """Return the newest checkpoint of which every byte is as it was written.
@@ -70,7 +84,7 @@ class Checkpoints:
                 continue
             for fault_found in faults:
                 warn(f"{fault_found}; going on from {path.stem}")
-            self._seals = read_manifest(path)
+            self._seals, self._newest = read_manifest(path), path
             return path
         raise RunFailed(
             f"no checkpoint of {self.path.parent} is intact: {'; '.join(faults)}",
@@ -88,7 +102,11 @@ class Checkpoints:
 
     def all(self) -> list[Path]:
         """Return the manifests of all checkpoints, oldest first."""
-        return sorted(self.path.glob("epoch-*.json"), key=lambda path: path.stem)
+        return sorted(filter(_is_ours, self.path.glob("epoch-*.json")), key=lambda path: path.stem)
+
+
+def _is_ours(path: Path) -> bool:
+    return OURS.fullmatch(path.name) is not None and path.is_file()
 
 
 def _files_of(manifest: Path) -> Iterable[str]:

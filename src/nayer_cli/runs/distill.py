@@ -102,7 +102,8 @@ def prepare(
     bank = assemble.bank(config.bank, planned, shape, computer, folder.path)
     data = assemble.evaluation_data(config.eval, teacher, names, group)
     holdout = None if data else MemoryBank(-(-assemble.HOLDOUT // group.size), shape, device=computer.device)
-    measure = Measure(critic.teacher, data, holdout, computer, batch_size=config.eval.batch_size)
+    batch_size, interruption = config.eval.batch_size, parts.interruption
+    measure = Measure(critic.teacher, data, holdout, computer, batch_size=batch_size, interruption=interruption)
     store = BankStore(folder.checkpoints.bank, bank, group)
     fingerprints = {"the teacher": fingerprint(teacher.network.state_dict()), "the class list": fingerprint(names)}
     recorder = Recorder(folder, log, measure, config.eval, config.output, names, store, fingerprints)
@@ -113,13 +114,14 @@ def prepare(
         plan=plan,
         rng=computer.rng,
         state=LoopState(warmup_epochs=plan.warmup_epochs),
+        evaluate=recorder.evaluate,
         after_epoch=recorder.after_epoch,
         save=recorder.save,
         save_seconds=60 * config.output.save_minutes,
         listen=log,
         holdout=holdout,
         group=group,
-        interruption=parts.interruption,
+        interruption=interruption,
     )
     return Job(config, settings.name, teacher, student, engine, recorder, computer.device)
 

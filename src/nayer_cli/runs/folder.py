@@ -21,9 +21,12 @@ from nayer_cli import __version__, config
 from nayer_cli.config import OutputConfig
 from nayer_cli.distributed import Group
 from nayer_cli.errors import EnvironmentFault, InputError, Interrupted, is_out_of_memory
-from nayer_cli.files import delete, write_json, write_text
+from nayer_cli.files import check_writable, delete, leftovers, write_json, write_text
 from nayer_cli.runlog import Listener, RunLog
 from nayer_cli.runs.checkpoints import Checkpoints
+
+RUNS = Path("runs")
+"""Where runs go that are not told where to go."""
 
 
 class RunFolder:
@@ -66,8 +69,27 @@ class RunFolder:
     def _starts(self) -> list[dict[str, Any]]:
         if not self.about.is_file():
             return []
-        starts: list[dict[str, Any]] = json.loads(self.about.read_text(encoding="utf-8"))["starts"]
-        return starts
+        try:
+            return list(json.loads(self.about.read_bytes())["starts"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{self.about} is damaged: {error}", hint="delete it: it only tells of starts") from error
+
+    def claim(self) -> None:
+        """Make the directory that of a new run: what an earlier one left that saved nothing does not join it.
+
+        Raises:
+            InputError: a run has saved something here since we looked.
+
+        """
+        if self.checkpoints.all():
+            raise InputError(f"another run has been in {self.path}", hint=f"continue it with --resume {self.path}")
+        delete([self.config, self.about, self.pool, self.metrics])
+        self.checkpoints.clear()
+
+    def sweep(self) -> None:
+        """Delete temporary files of a process that was killed in this directory; it must be locked."""
+        folders = (self.path, self.checkpoints.path, self.checkpoints.bank, self.student, self.samples)
+        delete([path for folder in folders for path in leftovers(folder)])
 
     def abandon(self) -> None:
         """Take back what a run wrote before its first checkpoint, so that its name is free again."""
@@ -93,10 +115,12 @@ def run_folder(
         with TemporaryDirectory(prefix="nayer-") as path:
             yield RunFolder(Path(path), group.is_main)
         return
-    planned = existing.path if existing else Path(out) if out else _unused(Path("runs"), name)
+    planned = existing.path if existing else Path(out) if out else _unused(RUNS, name)
     folder = RunFolder(group.from_main(planned), group.is_main)
     with _owned(folder):
         try:
+            if existing is None and folder.is_main:
+                folder.claim()
             yield folder
         except BaseException as error:
             if existing is None and folder.is_main:
@@ -118,7 +142,10 @@ def _owned(folder: RunFolder) -> Iterator[None]:
         raise InputError(
             f"another run is in {folder.path}{_owner(folder.owner)}", hint="wait until it ends, or choose another --out"
         ) from None
+    except (OSError, NotImplementedError) as error:  # some network file systems have no locks
+        raise InputError(f"cannot lock {folder.lock}: {error}", hint="choose another --out") from error
     try:
+        folder.sweep()
         write_json(folder.owner, {"host": platform.node(), "pid": os.getpid(), "since": _now()})
         yield
     finally:
@@ -166,8 +193,7 @@ def _make(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make {path}: {error.strerror}", hint="choose another --out") from error
-    if not os.access(path, os.W_OK):
-        raise InputError(f"run directory {path} is not writable", hint="choose another --out")
+    check_writable(path)
 
 
 def slug(name: str) -> str:

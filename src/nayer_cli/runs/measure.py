@@ -7,6 +7,7 @@ from torch import nn
 
 from nayer_cli.bank import MemoryBank
 from nayer_cli.evaluate import Outcomes, Scores, agreement, evaluate, measure, scores
+from nayer_cli.interruption import Interruption
 from nayer_cli.labelled import LabelledImages
 from nayer_cli.runs.assemble import Machine
 
@@ -19,6 +20,7 @@ class Measure:
         data: labelled images that no training saw.
         holdout: synthetic images that the student never saw.
         computer: where to measure; its processes have a part of the images each.
+        interruption: whether the run was asked to end: measuring on data can take a while.
 
     """
 
@@ -30,21 +32,34 @@ class Measure:
         computer: Machine,
         *,
         batch_size: int,
+        interruption: Interruption,
     ) -> None:
         self.teacher, self.data, self.holdout = teacher, data, holdout
         self.device, self.group, self.batch_size = computer.device, computer.group, batch_size
+        self.interruption = interruption
         self._of_teacher: Outcomes | None = None
 
     def student(self, model: nn.Module) -> dict[str, Any]:
-        """Scores of the student as they go into records and results."""
+        """Scores of the student as they go into records and results.
+
+        Raises:
+            Stopped: the run was asked to end.
+
+        """
         if self.data is not None:
             return self._on_data(model, self.data)
-        if self.holdout is None or self.teacher is None or len(self.holdout) == 0:
+        if self.holdout is None or self.teacher is None:
             return {}
-        images, _ = self.holdout.take(torch.arange(len(self.holdout), device=self.holdout.labels.device), self.device)
-        shares = self.group.collect((agreement(model, self.teacher, images), len(images)))
-        agreed = sum(share * count for share, count in shares) / sum(count for _, count in shares)
-        return {"agreement": agreed, "agreement_on": "held-back synthetic images"}
+        shares = self.group.collect(self._agreed(model, self.teacher, self.holdout))
+        agreed, count = map(sum, zip(*shares, strict=True))
+        return {"agreement": agreed / count, "agreement_on": "held-back synthetic images"} if count else {}
+
+    def _agreed(self, model: nn.Module, teacher: nn.Module, holdout: MemoryBank) -> tuple[int, int]:
+        """Count the images that this process has held back, after those of them on which both networks agree."""
+        if not len(holdout):
+            return 0, 0
+        images, _ = holdout.take(torch.arange(len(holdout), device=holdout.labels.device), self.device)
+        return round(agreement(model, teacher, images) * len(images)), len(images)
 
     def of_teacher(self) -> dict[str, Any]:
         """Scores of the teacher; empty without data."""
@@ -54,7 +69,13 @@ class Measure:
     def _on_data(self, model: nn.Module, data: LabelledImages) -> dict[str, Any]:
         reference = self._teacher_outcomes()
         found = evaluate(
-            model, data, device=self.device, batch_size=self.batch_size, reference=reference, group=self.group
+            model,
+            data,
+            device=self.device,
+            batch_size=self.batch_size,
+            reference=reference,
+            group=self.group,
+            interruption=self.interruption,
         )
         result = {**_plain(found.scores), "skipped": found.skipped}
         if found.agreement is not None:
@@ -65,7 +86,12 @@ class Measure:
         """Return what the teacher says of the data; it is asked once, since it does not change."""
         if self._of_teacher is None and self.teacher is not None and self.data is not None:
             self._of_teacher = measure(
-                self.teacher, self.data, device=self.device, batch_size=self.batch_size, group=self.group
+                self.teacher,
+                self.data,
+                device=self.device,
+                batch_size=self.batch_size,
+                group=self.group,
+                interruption=self.interruption,
             )
         return self._of_teacher
 

@@ -22,7 +22,7 @@ RESULT_FORMAT = "nayer.result/1"
 
 @dataclass
 class Recorder:
-    """Writes a run directory while the engine runs; `after_epoch` is the engine's callback."""
+    """Writes a run directory while the engine runs; `evaluate`, `after_epoch` and `save` are the engine's callbacks."""
 
     folder: RunFolder
     log: RunLog
@@ -37,13 +37,21 @@ class Recorder:
     best: dict[str, Any] = field(default_factory=dict)
     """The best top-1 over the epochs: an oracle, since choosing by it would choose on the evaluation data."""
 
-    def after_epoch(self, engine: Engine, record: dict[str, Any]) -> None:
-        """Measure, draw and save, each on its own stride, and always after the last epoch."""
-        epoch, last = record["epoch"], record["epoch"] == engine.plan.total
-        learned = engine.state.student_epoch
-        if learned > 0 and (last or learned % self.evaluation.every == 0):
+    def evaluate(self, engine: Engine, record: dict[str, Any]) -> None:
+        """Measure the student on its own stride, and always in the last epoch.
+
+        Raises:
+            Stopped: the run was asked to end.
+
+        """
+        epoch, learned = record["epoch"], engine.state.student_epoch + 1
+        if learned > 0 and (epoch == engine.plan.total or learned % self.evaluation.every == 0):
             with engine.meter.clock("evaluation"):
                 record["student"] = self._measure(engine, epoch)
+
+    def after_epoch(self, engine: Engine, record: dict[str, Any]) -> None:
+        """Write down, draw and save, each on its own stride, and always after the last epoch."""
+        epoch, last = record["epoch"], record["epoch"] == engine.plan.total
         record["seconds_left"] = record["seconds"] * (engine.plan.total - epoch)
         self.log.epoch(record)
         if self.folder.is_main and self.output.sample_every and (last or epoch % self.output.sample_every == 0):
@@ -107,7 +115,7 @@ class Recorder:
                 )
 
     def _check_plan(self, engine: Engine, loop: dict[str, Any]) -> None:
-        done, wanted = loop["epoch"], engine.plan.total
+        done, wanted = loop["epoch"] + bool(loop["round"] or loop["step"]), engine.plan.total
         if done > wanted:
             raise InputError(
                 f"{self.folder.path} has done {done} epochs, warm-up included, and cannot end after {wanted}",

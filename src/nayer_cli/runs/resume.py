@@ -7,8 +7,9 @@ from typing import Any
 
 from nayer_cli import config
 from nayer_cli.distributed import Group
-from nayer_cli.errors import InputError
-from nayer_cli.runs.folder import RunFolder
+from nayer_cli.errors import InputError, RunFailed
+from nayer_cli.files import check_writable
+from nayer_cli.runs.folder import RUNS, RunFolder
 
 FREE_TO_CHANGE = ("output.", "eval.", "schedule.epochs", "schedule.max_skipped", "bank.place", "bank.budget_gb")
 """Settings that a resumed run may change, since what was learned so far keeps its meaning."""
@@ -38,35 +39,20 @@ def begin(
 
 
 def check_vacant(out: str | None) -> None:
-    """Refuse a run directory that holds something, before any work is done.
+    """Refuse a run directory that cannot be made or holds something, before any work is done; parents are made.
 
     Raises:
-        InputError: `out` is a file or a folder that is not empty, or its parent cannot be written.
+        InputError: `out` is a file, is below one, is a folder that is not empty, or nothing can be written there.
 
     """
-    if out is None:
-        return
-    if not Path(out).exists():
-        _check_parent(Path(out))
-        return
-    if not Path(out).is_dir():
-        raise InputError(f"{out} is a file, not a run directory", hint="choose another --out")
-    if any(Path(out).iterdir()):
-        way = f"continue that run with --resume {out}" if RunFolder(Path(out)).checkpoints.all() else "delete it"
+    path = Path(out) if out else RUNS
+    existing = next(Path(p) for p in (path, *path.absolute().parents) if os.path.lexists(p))
+    if not existing.is_dir():
+        raise InputError(f"cannot make run directory {path}: {existing} is not a folder", hint="choose another --out")
+    if out and existing == path and any(path.iterdir()):
+        way = f"continue that run with --resume {out}" if RunFolder(path).checkpoints.all() else "delete it"
         raise InputError(f"run directory {out} is not empty", hint=f"{way}, or choose another --out")
-    _check_writable(Path(out))
-
-
-def _check_parent(path: Path) -> None:
-    parent = next(parent for parent in path.absolute().parents if parent.exists())
-    if not parent.is_dir():
-        raise InputError(f"cannot make run directory {path}: {parent} is a file", hint="choose another --out")
-    _check_writable(parent)
-
-
-def _check_writable(folder: Path) -> None:
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"{folder} is not writable", hint="choose another --out")
+    check_writable(existing)
 
 
 def to_resume(resume: str | None, out: str | None = None, dry_run: bool = False) -> RunFolder | None:
@@ -79,20 +65,32 @@ def to_resume(resume: str | None, out: str | None = None, dry_run: bool = False)
 
     Raises:
         InputError: there is no such run, or nothing may be written.
+        RunFailed: a run has ended there, and its checkpoints are gone.
 
     """
     if resume and dry_run:
         raise InputError("a resumed run writes into its directory, and a dry run writes nothing", hint="leave one out")
+    folder = find(resume) if resume and resume != AUTO else None
     if resume == AUTO:
-        if out is None:
-            raise InputError("--resume auto needs to know where the run is", hint="add --out DIR")
-        if RunFolder(Path(out)).checkpoints.all():
-            return find(out)
-        if RunFolder(Path(out)).config.is_file():
-            return None  # begun, and ended before there was anything to go on from
-    elif resume:
-        return find(resume)
-    check_vacant(out)
+        folder = _saved(out)
+    elif resume is None and (out or not dry_run):
+        check_vacant(out)
+    if folder:
+        check_writable(folder.path)
+    return folder
+
+
+def _saved(out: str | None) -> RunFolder | None:
+    """Open the run at `out` if it has saved something; None if one is to start there, for the first time or again."""
+    if out is None:
+        raise InputError("--resume auto needs to know where the run is", hint="add --out DIR")
+    folder = RunFolder(Path(out))
+    if folder.checkpoints.all():
+        return find(out)
+    if folder.result.is_file():
+        raise RunFailed(f"the run in {out} has ended, and its checkpoints are gone", hint="choose another --out")
+    if not folder.lock.is_file():  # else one was begun there, and ended before there was anything to go on from
+        check_vacant(out)
     return None
 
 

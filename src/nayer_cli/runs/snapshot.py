@@ -4,12 +4,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from nayer_cli.bank import MemoryBank
 from nayer_cli.bankstore import BankStore, refill
+from nayer_cli.distributed import running_statistics
 from nayer_cli.engine import Engine
 from nayer_cli.method import LoopState
 from nayer_cli.types import ImageShape
+
+Tree = dict[str, Any]
 
 
 def name(loop: LoopState) -> str:
@@ -18,40 +22,39 @@ def name(loop: LoopState) -> str:
     return f"epoch-{loop.epoch:06d}{inside}"
 
 
-def own_state(engine: Engine, store: BankStore | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what only this process has, and the new shard of its part of the bank by name."""
+def own_state(engine: Engine, store: BankStore | None) -> tuple[Tree, Tree]:
+    """Return what only this process has, and the new shard of its part of the bank by name; all in host memory."""
     manifest, shards = store.collect() if store else (None, {})
     own = {
         "rng": engine.rng.state_dict(),
         "pending": engine.bank.pending,
         "bank": manifest,
         "holdout": engine.holdout.state_dict() if engine.holdout is not None else None,
+        "losses": engine.meter.state_dict(),
         "rows": {key: getattr(engine.method, key) for key in engine.method.rank_local},
-        "statistics": {key: b for key, b in engine.student.model.named_buffers() if b.is_floating_point()},
+        "statistics": running_statistics(engine.student.model),
     }
-    return own, shards
+    return _moved(own, torch.device("cpu")), shards
 
 
-def common_state(engine: Engine, processes: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def common_state(engine: Engine, processes: Sequence[Tree]) -> Tree:
     """Return what all processes have alike, with the `own_state` of each."""
     return {
         "loop": vars(engine.state),
         "student": engine.student.state_dict(),
         "method": engine.method.state_dict(),
-        "losses": engine.meter.state_dict(),
         "seconds": engine.meter.seconds,
         "processes": list(processes),
     }
 
 
-def restore(engine: Engine, state: dict[str, Any], store: BankStore | None) -> None:
+def restore(engine: Engine, state: Tree, store: BankStore | None) -> None:
     """Put back what `common_state` returned.
 
     With as many processes as then, the run goes on exactly; otherwise what each had is dealt out among those there are.
     """
     vars(engine.state).update(state["loop"])
     engine.student.load_state_dict(state["student"])
-    engine.meter.load_state_dict(state["losses"])
     engine.meter.seconds = dict(state["seconds"])
     processes = state["processes"]
     if len(processes) == engine.group.size:
@@ -62,27 +65,48 @@ def restore(engine: Engine, state: dict[str, Any], store: BankStore | None) -> N
         store.load([own["bank"] for own in processes])
 
 
-def _restore_own(engine: Engine, of_method: dict[str, Any], own: dict[str, Any]) -> None:
+def _restore_own(engine: Engine, of_method: Tree, own: Tree) -> None:
     engine.method.load_state_dict(of_method | own["rows"])
     engine.student.model.load_state_dict(own["statistics"], strict=False)
+    engine.meter.load_state_dict(_moved(own["losses"], engine.student.descent.skipped.device))
     engine.rng.load_state_dict(own["rng"])
     engine.bank.pending = own["pending"]
     if engine.holdout is not None and own["holdout"] is not None:
         engine.holdout.load_state_dict(own["holdout"])
 
 
-def _deal_out(engine: Engine, of_method: dict[str, Any], processes: Sequence[dict[str, Any]]) -> None:
+def _deal_out(engine: Engine, of_method: Tree, processes: Sequence[Tree]) -> None:
     """Divide what all processes had; random sequences start afresh, but for those that all share."""
-    group = engine.group
+    group, device = engine.group, engine.student.descent.skipped.device
     rows = {key: torch.cat([own["rows"][key] for own in processes]) for key in engine.method.rank_local}
     mine = {key: value.tensor_split(group.size)[group.rank] for key, value in rows.items()}
     engine.method.load_state_dict(of_method | mine)
+    engine.student.model.load_state_dict(_mean([own["statistics"] for own in processes]), strict=False)
+    engine.meter.load_state_dict(_moved(_mean([own["losses"] for own in processes]), device))
     engine.rng.load_shared(processes[0]["rng"], salt=engine.state.images)
-    if engine.holdout is not None:
-        refill(engine.holdout, [_bank(own["holdout"]) for own in processes], group)
+    held = [_bank(own["holdout"]) for own in processes if own["holdout"] is not None]
+    if engine.holdout is not None and held:
+        refill(engine.holdout, held, list(map(len, held)), sum(bank.added for bank in held), group)
 
 
-def _bank(state: dict[str, Any]) -> MemoryBank:
+def _bank(state: Tree) -> MemoryBank:
     bank = MemoryBank(max(len(state["labels"]), 1), ImageShape(*state["images"].shape[1:]))
     bank.load_state_dict(state)
     return bank
+
+
+def _moved(tree: Any, device: torch.device) -> Any:
+    """Return `tree` with its tensors on `device`."""
+    if isinstance(tree, dict):
+        return {key: _moved(value, device) for key, value in tree.items()}
+    return tree.to(device) if isinstance(tree, Tensor) else tree
+
+
+def _mean(trees: Sequence[Tree]) -> Tree:
+    """Average, tensor by tensor, trees of the same form."""
+    return {
+        key: _mean([tree[key] for tree in trees])
+        if isinstance(first, dict)
+        else torch.stack([tree[key] for tree in trees]).mean(0)
+        for key, first in trees[0].items()
+    }

@@ -109,6 +109,9 @@ def prepare(
     classifier, data = _network_and_data(config, teacher, group)
     classifier.network.load_state_dict(group.from_main(classifier.network.state_dict()))
     bank = _fill_bank(data, classifier.shape, computer, folder)
+    smallest = -group.largest(-len(bank))
+    if not smallest:
+        raise InputError(f"{config.data} has fewer images than there are processes", hint="start fewer")
     critic = Critic(assemble.model(teacher, computer)) if teacher else None
     model = assemble.model(classifier, computer)
     augment = assemble.augment(config.augment, classifier.shape)
@@ -117,13 +120,17 @@ def prepare(
     class_names = tuple(data.class_names or ()) or None
     measured = assemble.evaluation_data(config.eval, classifier, class_names, group)
     teacher_model = critic.teacher if critic else None
-    measure = Measure(teacher_model, measured, None, computer, batch_size=config.eval.batch_size)
-    names = classifier.labels or [str(k) for k in range(classifier.num_classes)]
-    recorder = Recorder(
-        folder, log, measure, config.eval, config.output, names, store=None, fingerprints=_fingerprints(bank, teacher)
+    interruption = Interruption(group)
+    measure = Measure(
+        teacher_model, measured, None, computer, batch_size=config.eval.batch_size, interruption=interruption
     )
+    names = classifier.labels or [str(k) for k in range(classifier.num_classes)]
+    fingerprints = {"the data": _fingerprint(bank, data, group)}
+    if teacher:
+        fingerprints["the teacher"] = fingerprint(teacher.network.state_dict())
+    recorder = Recorder(folder, log, measure, config.eval, config.output, names, store=None, fingerprints=fingerprints)
     # Every process has the same number of steps, by the smallest part of the images.
-    kd_steps = steps or max(-group.largest(-len(bank)) // batch_size, 1)
+    kd_steps = steps or max(smallest // batch_size, 1)
     engine = Engine(
         method=method,
         student=assemble.student(model, config, computer),
@@ -139,22 +146,27 @@ def prepare(
         ),
         rng=computer.rng,
         state=LoopState(),
+        evaluate=recorder.evaluate,
         after_epoch=recorder.after_epoch,
         save=recorder.save,
         save_seconds=60 * config.output.save_minutes,
         listen=log,
         group=group,
-        interruption=Interruption(group),
+        interruption=interruption,
     )
     return Job(config, "supervised", teacher, classifier, engine, recorder, computer.device)
 
 
-def _fingerprints(bank: MemoryBank, teacher: Classifier | None) -> dict[str, str]:
-    """Tell the images and the teacher from others of the same name, by a thousand of the images at most."""
-    count = len(bank)
-    some = bank.images[: count : max(count // 1000, 1)]
-    found = {"the data": fingerprint([count, bank.labels[:count], some])}
-    return found | ({"the teacher": fingerprint(teacher.network.state_dict())} if teacher else {})
+def _fingerprint(bank: MemoryBank, data: LabelledImages, group: Group) -> str:
+    """Tell the images from others, by two thousand of them at most, however many processes have parts of them."""
+    images, own = bank.held()
+    labels = torch.cat(group.collect(own.cpu()))
+    stride = max(len(labels) // 1000, 1)
+    # Image i of all is at place i // size of process i % size, unless a damaged one before it was left out.
+    places = torch.arange(group.rank, group.rank + len(own) * group.size, group.size)
+    some = images[:0] if group.largest(data.skipped) else images[places % stride == 0].cpu()
+    digests = [digest for part in group.collect([fingerprint(image) for image in some]) for digest in part]
+    return fingerprint([labels.sort().values, sorted(digests)])
 
 
 def _network_and_data(

@@ -9,16 +9,17 @@ from nayer_cli.errors import InputError
 from nayer_cli.image_tree import ImageTree, arrange, is_image
 from nayer_cli.pictures import decode
 from nayer_cli.source import Picture, Sample
+from nayer_cli.text import escaped, user_path
 
 
 def recognizes(spec: str) -> bool:
     """Tell whether `spec` is a folder."""
-    return Path(spec).expanduser().is_dir()
+    return user_path(spec).is_dir()
 
 
 def open_source(spec: str, split: str) -> "FolderSource":
     """List the images of folder `spec`."""
-    return FolderSource(Path(spec).expanduser(), split)
+    return FolderSource(user_path(spec), split)
 
 
 class FolderSource:
@@ -27,8 +28,7 @@ class FolderSource:
     def __init__(self, folder: Path, split: str) -> None:
         files, leaves = [], []
         try:
-            for root, folders, names in os.walk(folder, followlinks=True, onerror=_raise):
-                folders[:] = sorted(name for name in folders if not name.startswith("."))
+            for root, folders, names in _walk(folder):
                 here = Path(root).relative_to(folder)
                 files += [(here / name).as_posix() for name in sorted(names) if is_image(name)]
                 leaves += [here.as_posix()] if not folders else []
@@ -45,12 +45,23 @@ class FolderSource:
         """Yield images in the order of class and file name."""
         for i in chosen:
             name, label = self.tree.images[i]
-            yield Sample(name, partial(self._load, self.folder / name, label))
+            yield Sample(escaped(name), partial(self._load, self.folder / name, label))
 
     def _load(self, path: Path, label: int) -> tuple[Picture, int]:
         if not path.is_file():  # opening a named pipe would wait for ever
             raise OSError("not a regular file")
         return decode(path), label
+
+
+def _walk(top: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Walk through folders and links to folders in text order, but not into hidden ones, nor in circles."""
+    around = {str(top): frozenset[str]()}
+    for root, folders, names in os.walk(str(top), followlinks=True, onerror=_raise):
+        here = around.pop(root) | {os.path.realpath(root)}
+        visible = (name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in visible if os.path.realpath(f"{root}/{name}") not in here)
+        around |= {os.path.join(root, name): here for name in folders}  # noqa: PTH118 - as os.walk has it
+        yield root, folders, names
 
 
 def _raise(error: OSError) -> None:

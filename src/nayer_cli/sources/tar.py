@@ -1,30 +1,35 @@
 """A tar archive of an image folder, compressed or not."""
 
-import gzip
-import lzma
+import os
 import re
 import tarfile
-import zlib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from io import BytesIO
 from pathlib import Path
+from typing import IO, Any, Self
 
 from nayer_cli.errors import InputError
 from nayer_cli.image_tree import ImageTree, arrange, is_image
 from nayer_cli.pictures import decode
 from nayer_cli.source import Picture, Sample
+from nayer_cli.text import escaped, printable, user_path
+
+LARGEST_IMAGE = 128 * 2**20
+"""Bytes of an image file."""
+PLAUSIBLE = 100
+"""How many times smaller than its images an archive may be; they are compressed already, and gzip reaches 1000."""
 
 
 def recognizes(spec: str) -> bool:
     """Tell whether `spec` is a file with a name like `x.tar`, `x.tar.gz` or `x.tgz`."""
-    return re.search(r"\.(tar(\.\w+)?|t[gbx]z2?)$", spec) is not None and Path(spec).expanduser().is_file()
+    return re.search(r"\.(tar(\.\w+)?|t[gbx]z2?)$", spec) is not None and user_path(spec).is_file()
 
 
 def open_source(spec: str, split: str) -> "TarSource":
     """List the images of archive `spec`."""
-    return TarSource(Path(spec).expanduser(), split)
+    return TarSource(user_path(spec), split)
 
 
 class TarSource:
@@ -35,7 +40,10 @@ class TarSource:
         with self._opened() as tar:
             members = list(tar)
         # Device files and links are no images. Names are only split at slashes: none can point anywhere.
-        files = ((member.name, member) for member in members if member.isreg() and is_image(member.name))
+        files = [(member.name, member) for member in members if member.isreg() and is_image(member.name)]
+        for name, member in files:
+            if member.size > LARGEST_IMAGE or member.issparse():
+                raise InputError(f"'{printable(name)}' in {path} is no image: it declares {member.size:,} bytes")
         leaves = [member.name for member in members if member.isdir()]
         self.tree: ImageTree[tarfile.TarInfo] = arrange(files, leaves, split, str(path))
         self.classes: Sequence[str] | None = self.tree.classes
@@ -50,7 +58,7 @@ class TarSource:
                 member, label = self.tree.images[i]
                 file = tar.extractfile(member)
                 assert file is not None  # only regular files are listed
-                yield Sample(member.name, partial(self._load, file.read(), label))
+                yield Sample(escaped(member.name), partial(self._load, file.read(), label))
 
     @staticmethod
     def _load(data: bytes, label: int) -> tuple[Picture, int]:
@@ -59,9 +67,40 @@ class TarSource:
     @contextmanager
     def _opened(self) -> Iterator[tarfile.TarFile]:
         try:
-            with tarfile.open(self.path, "r:*") as tar:
+            with self.path.open("rb") as file, _Archive.open(fileobj=file, mode="r:*") as tar:
                 yield tar
-        except (tarfile.TarError, OSError, EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError) as error:
+        except InputError:
+            raise
+        except Exception as error:  # damaged archives bring about whatever their compression runs into
             # After the first line tarfile goes on with one for each compression that it tried.
-            reason = str(error).partition(":\n")[0]
+            reason = printable(str(error).partition(":\n")[0]) or type(error).__name__
             raise InputError(f"cannot read archive {self.path}: {reason}") from error
+
+
+class _Archive(tarfile.TarFile):
+    """An archive that may not declare far more than it can hold."""
+
+    @classmethod
+    def taropen(cls, name: Any, mode: Any = "r", fileobj: Any = None, **options: Any) -> Self:
+        return super().taropen(name, mode, _Bounded(fileobj), **options)
+
+
+class _Bounded:
+    """A file, unpacked or not, that refuses to go where it can have no images, and to read very much at once."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._size = os.fstat(file.fileno()).st_size
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def seek(self, position: int) -> int:
+        if position > max(LARGEST_IMAGE, PLAUSIBLE * self._size):
+            raise ValueError(f"it declares {position:,} bytes and more, but has {self._size:,}")
+        return self._file.seek(position)
+
+    def read(self, count: int) -> bytes:
+        if count > LARGEST_IMAGE:
+            raise ValueError(f"it has a header of {count:,} bytes")
+        return self._file.read(count)

@@ -48,9 +48,19 @@ class TimmSource:
                 yield Sample(f"{self.name} {i}", partial(self._load, i))
             return
         wanted = frozenset(chosen)
-        for i, item in enumerate(self.dataset):
+        for i, item in enumerate(self._stream()):
             if i in wanted:
                 yield Sample(f"{self.name} {i}", partial(tuple, item))
+
+    def _stream(self) -> Iterator[Any]:
+        """Yield what a stream decodes itself; it ends with its first damaged image."""
+        count = 0
+        try:
+            for item in self.dataset:
+                yield item
+                count += 1
+        except Exception as error:  # its many back ends raise whatever they meet
+            raise InputError(f"data '{self.name}' cannot be read on after {count:,} images: {error}") from error
 
     def _load(self, i: int) -> tuple[Picture, int]:
         # timm's own datasets hide a damaged image behind the next one: ask their reader.

@@ -1,0 +1,120 @@
+"""Whole runs of several processes: they agree, survive each other, and go on in other numbers."""
+
+import json
+from pathlib import Path
+from signal import SIGKILL, SIGTERM
+from typing import Any
+
+import numpy as np
+import pytest
+
+import jobs
+from nayer_cli import config
+from nayer_cli.datasets import digits
+from nayer_cli.runs.folder import RunFolder
+from peers import Ended, Fault, command, job, together
+from quick import checkpoint, metrics, quick, same
+
+WITHOUT_DATA = {"preset": "cifar10", "teacher.name": "builtin:digits", "student.name": "resnet8_digits"}
+
+
+def write(command: str, settings: dict[str, Any]) -> list[str]:
+    """Write settings to a file; return the words that start a run with them, or go on with it."""
+    out = Path(settings["output.out"])
+    path = out.with_name("settings.toml")
+    path.write_text(config.to_toml({k: v for k, v in settings.items() if v is not None and k != "output.out"}))
+    return [command, "--config", str(path), "--out", str(out), "--resume", "auto"]
+
+
+def faults(ended: list[Ended]) -> list[str]:
+    """What all processes together said of faults."""
+    assert not any("Traceback" in one.err for one in ended)
+    return [line for one in ended for line in one.err.splitlines() if line.startswith("error: ")]
+
+
+def training(folder: Path) -> dict[str, Any]:
+    """Settings of `nayer train` on 161 digits, which two processes cannot share evenly."""
+    images, labels = digits.load("train")
+    np.savez(folder / "digits.npz", images=images[:161], labels=labels[:161], class_names=digits.FACTS.class_names)
+    return {
+        "data": str(folder / "digits.npz"),
+        "student.name": "resnet8_digits",
+        "eval.data": "digits",
+        "device": "cpu",
+        "amp": "off",
+        "schedule.epochs": 3,
+        "schedule.batch_size": 40,
+        "output.out": str(folder / "run"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("what", "number"),
+    [("nayer", SIGTERM), ("nayer", SIGKILL), ("zskt", SIGTERM), ("deepinv", SIGKILL), ("train", SIGTERM)],
+)
+def test_a_run_that_one_process_ended_goes_on_as_if_it_had_not(what, number, tmp_path):
+    name = "train" if what == "train" else "distill"
+    settings = training(tmp_path) if what == "train" else quick(tmp_path, method=what)
+    first, second = together(jobs.run, name, settings | {"output.out": str(tmp_path / "whole")})
+    assert (first["student"], first["method"]) == (second["student"], second["method"])
+    assert {**first["result"], "seconds": 0} == {**second["result"], "seconds": 0}
+    assert first["result"]["processes"] == 2
+    assert first["bank"] != second["bank"]
+
+    words = write(name, settings)
+    ended = job(command, words, Fault(rank=1, step=5, signal=number))  # inside an epoch
+    assert [one.code for one in ended] == ([143, 143] if number == SIGTERM else [4, -SIGKILL])
+    assert len(faults(ended)) == 1
+    assert "--resume" in "".join(one.err for one in ended)
+    inside = checkpoint(tmp_path / "run")["loop"]["step"] > 0
+    assert inside == (number == SIGTERM)  # who is killed cannot save
+    assert [one.code for one in job(command, words)] == [0, 0]
+    assert same(checkpoint(tmp_path / "run"), checkpoint(tmp_path / "whole"))
+    assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
+
+
+def held(settings: dict[str, Any], size: int) -> dict[str, Any]:
+    """What so many processes would go on from; images of all of them together, sorted."""
+    found = together(jobs.restored, settings["output.out"], {}, size=size)
+    assert all(one["own"][name] for one in found for name in ("bank", "holdout"))
+    own = {name: sorted(image for one in found for image in one["own"][name]) for name in ("bank", "holdout")}
+    for one in found:
+        assert one["common"] == found[0]["common"]
+    return found[0]["common"] | own
+
+
+def test_a_run_goes_on_in_another_number_of_processes(tmp_path):
+    settings = quick(tmp_path, {**WITHOUT_DATA, "schedule.epochs": 3, "schedule.warmup_rounds": 4})
+    words = write("distill", settings)
+    for size, step in ((1, 2), (2, 3)):
+        ended = job(command, words, Fault(rank=size - 1, step=step, signal=SIGTERM), size=size)
+        assert [one.code for one in ended] == [143] * size
+        assert held(settings, 1) == held(settings, 2) == held(settings, 4)
+    assert [one.code for one in job(command, words, size=1)] == [0]
+    result = json.loads((tmp_path / "run/result.json").read_text())
+    assert result["images"] == {"synthesized": 140, "seen": 144} and result["processes"] == 1
+    assert [record["epoch"] for record in metrics(tmp_path / "run")] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message", "codes"),
+    [
+        (["--out", "full"], "full is not empty", [2, 4]),
+        (["--teacher", "resnet999"], "resnet999", [2, 4]),
+        (["--batch-size", "15"], "schedule.batch_size = 15 cannot be divided among 2 processes", [2, 2]),
+        (["--epohcs", "3"], "--epohcs", [2, 2]),
+        (["--device", "cuda:0"], "device cuda:0 is one, and there are 2 processes", [2, 2]),
+        (["--min-top1", "1"], "top1 is", [1, 0]),
+    ],
+)
+def test_a_fault_of_several_processes_is_told_once(wrong, message, codes, tmp_path, monkeypatch):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/file").touch()
+    words = write("distill", quick(tmp_path))
+    monkeypatch.chdir(tmp_path)  # where the first job of these tests has not begun: paths stay whole
+    words = [str(tmp_path / "full") if word == "full" else word for word in [*words[:-2], *wrong]]
+    ended = job(command, words)
+    assert [one.code for one in ended] == codes
+    assert len(faults(ended)) == 1 and message in faults(ended)[0]
+    assert RunFolder(tmp_path / "run").result.is_file() == (codes == [1, 0])
+    assert ended[1].out == ""
