@@ -4,13 +4,16 @@ WORKERS ?= 2
 BIN := .venv/bin
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
 
-.PHONY: demo test lint docs bench constraints clean
+.PHONY: demo test test-faults lint docs bench constraints clean
 
 demo: .venv/demo.installed  ## install, then distill a digits student from the teacher that ships with nayer
 	$(BIN)/nayer distill
 
 test: .venv/dev.installed  ## install the development extras, then run the whole suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+
+test-faults: .venv/dev.installed  ## every proof of docs/reliability.md: more kills, longer runs, more inputs
+	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest -n $(WORKERS) tests/faults tests/test_fast_paths.py
 
 lint: .venv/dev.installed  ## style, types, and which layer may import which
 	$(BIN)/ruff check

@@ -8,7 +8,7 @@ from hypothesis import settings
 
 # A deadline would measure how busy the machine is; tests that guard against hanging look at the clock themselves.
 settings.register_profile("quick", deadline=None)
-settings.register_profile("thorough", deadline=None, max_examples=20_000)
+settings.register_profile("thorough", deadline=None, max_examples=10_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # an accidental hub name must fail at once, not after a minute

@@ -69,7 +69,7 @@ def test_a_config_of_another_library(tmp_path: Path, document: object) -> None:
 
 def test_a_config_that_is_not_json(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="is not valid JSON"):
         find(str(tmp_path))
 
 

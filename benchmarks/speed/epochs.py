@@ -101,12 +101,11 @@ def epoch_seconds(engine: Engine, clock: Clock) -> float:
 def share(what: str, engine: Engine, after: Timed, listen: Timed, total: float, epochs: int) -> Figure:
     """Fixed costs in percent of `total` seconds, which `epochs` epochs took."""
     spent = engine.meter.seconds
-    evaluation, checkpoint = spent.get("evaluation", 0.0), spent.get("saving", 0.0)
     parts = {
         "display": listen.seconds + refreshing() * total,
-        "checkpoint": checkpoint,
-        "log and grid": after.seconds - evaluation - checkpoint,
+        "checkpoint": spent["saving"],
+        "log and grid": after.seconds - spent["saving"],
     }
-    told = parts | {"evaluation (not counted)": evaluation}
+    told = parts | ({"evaluation (not counted)": spent["evaluation"]} if "evaluation" in spent else {})
     detail = {"epoch s": total / epochs} | {f"{name} ms": 1e3 * took / epochs for name, took in told.items()}
     return Figure(f"an epoch's fixed costs, {what}", 100 * sum(parts.values()) / total, "%", 2, detail=detail)

@@ -68,6 +68,7 @@ def settings(options: Namespace, **changes: Any) -> DistillConfig:
         "lte.encoder": "random",
         "schedule.warmup_epochs": 0,
         "optimizer.lr": 1e-3,
+        "output.save_minutes": 1e6,
     }
     return configuration.build(DistillConfig, layer | {key.replace("__", "."): value for key, value in changes.items()})
 
@@ -110,7 +111,7 @@ def epoch(
     plan = replace(engine.plan, epochs=2, warmup_epochs=0, cycles=1, rounds=rounds, kd_steps=kd_steps)
 
     def step() -> None:
-        engine.plan, engine.after_epoch = plan, after
+        engine.plan, engine.after_epoch, engine.evaluate = plan, after, lambda *_: None
         engine.state.epoch = 1  # a generator starts its life in epoch 0
         engine.run()
 
@@ -118,7 +119,7 @@ def epoch(
 
 
 def epoch_end(engine: Engine, images: int) -> Callable[[int], None]:
-    """Return what ends an epoch as a run does, with so many new images in the bank: it measures, draws and saves."""
+    """Return what ends an epoch as a run does, with so many new images in the bank: it logs, draws and saves."""
     plan, after, records = engine.plan, engine.after_epoch, []
     epoch(engine, rounds=1, kd_steps=1, after=lambda _, record: records.append(record))()
     engine.plan = plan

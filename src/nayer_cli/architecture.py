@@ -1,6 +1,5 @@
 """From a model's name to its network: timm names, hub repositories, folders, and factories in Python."""
 
-import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from torch import nn
 
 from nayer_cli import plugins
 from nayer_cli.errors import InputError, did_you_mean
+from nayer_cli.model_json import read_model_json
 from nayer_cli.pretrained import fetch, fetch_url, from_cache
 from nayer_cli.types import ImageShape
 from nayer_cli.weights import FILE_NAMES
@@ -145,14 +145,11 @@ def _on_hub(name: str) -> Architecture:
 
 def _described(path: Path, *, folder: Path | None = None, source: str = "") -> Architecture:
     """Read config.json as timm and `save_classifier` write it."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        facts = dict(document.get("pretrained_cfg", document))
-        key = str(document.get("architecture") or facts["architecture"])
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
-    except (AttributeError, KeyError, TypeError) as error:
-        raise InputError(f"{path} does not describe a timm model: it names no architecture") from error
+    document = read_model_json(path)
+    facts = dict(document.get("pretrained_cfg", document))
+    key = document.get("architecture") or facts.get("architecture")
+    if not key:
+        raise InputError(f"{path} does not describe a timm model: it names no architecture")
     for fact in ("num_classes", "label_names", "label_descriptions"):
         facts[fact] = document.get(fact, facts.get(fact))
     known = {fact: value for fact, value in facts.items() if value is not None}

@@ -1,10 +1,13 @@
 """The processes of one job, started by torchrun: what they agree on, and what they average."""
 
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import torch
 import torch.distributed as dist
@@ -12,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from nayer_cli.errors import ConfigError, RunFailed
+from nayer_cli.errors import ConfigError, EnvironmentFault, RunFailed
 
 T = TypeVar("T")
 
@@ -146,17 +149,65 @@ _store: Any = None
 
 
 def join() -> Group:
-    """Return the group of this process; the first call meets the other processes that torchrun has started."""
-    global _group, _store
+    """Return the group of this process; the first call meets the other processes that torchrun has started.
+
+    Raises:
+        EnvironmentFault: they cannot be reached.
+
+    """
+    global _group
     if _group is None:
-        size = int(os.environ.get("WORLD_SIZE", "1"))
-        if size > 1 and not dist.is_initialized():
-            _store, rank, size = next(iter(rendezvous("env://", timeout=TIMEOUT)))
-            backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-            store = PrefixStore("nayer", _store)
-            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+            _connect()
         _group = Group(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Group()
     return _group
+
+
+def _connect() -> None:
+    global _store
+    try:
+        store, rank, size = next(iter(rendezvous("env://", timeout=TIMEOUT)))
+        _store = PrefixStore(f"nayer/{_agree_on_a_word(store, rank, size)}", store)
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, store=_store, rank=rank, world_size=size, timeout=TIMEOUT)
+    except RuntimeError as error:
+        raise EnvironmentFault(
+            f"the processes of this job cannot reach each other ({_first_line(error)})",
+            hint="GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME name the network interface to use",
+        ) from error
+
+
+def _agree_on_a_word(store: Any, rank: int, size: int) -> str:
+    """Return a word that no earlier start of this job knows: torchrun restarts it with the same store.
+
+    What is found there may be of processes that are dead. So the others say a word of their own that nobody has said
+    before, the main process answers whatever it finds with its own, and does so until it is confirmed.
+    """
+    word = uuid4().hex
+    if rank:
+        store.set(f"nayer/hello/{rank}", word)
+        _wait_for(lambda: store.check([f"nayer/answer/{word}"]))
+        word = store.get(f"nayer/answer/{word}").decode()
+        store.set(f"nayer/confirmed/{word}/{rank}", "")
+        return word
+
+    def answered(peer: int) -> bool:
+        if store.check([f"nayer/hello/{peer}"]):
+            store.set(f"nayer/answer/{store.get(f'nayer/hello/{peer}').decode()}", word)
+        return bool(store.check([f"nayer/confirmed/{word}/{peer}"]))
+
+    for peer in range(1, size):
+        _wait_for(partial(answered, peer))
+    return word
+
+
+def _wait_for(condition: Callable[[], bool]) -> None:
+    """Wait until `condition`, as long as a signal does not end the process: waiting inside torch would hold it up."""
+    until = time.monotonic() + TIMEOUT.total_seconds()
+    while not condition():
+        if time.monotonic() > until:
+            raise RuntimeError("some have not come")
+        time.sleep(0.02)
 
 
 def local_rank() -> int:
@@ -171,10 +222,9 @@ def local_size() -> int:
 
 def is_first_fault() -> bool:
     """Say whether this process is the first of its job to report a fault: the others only follow from it."""
-    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     try:
         store = _store or _store_of_torchrun()
-        return store is None or bool(store.add(f"nayer/faults/{restarts}", 1) == 1)
+        return store is None or bool(store.add("faults", 1) == 1)
     except RuntimeError:  # who keeps the store is gone: better twice than never
         return True
 
@@ -184,7 +234,7 @@ def _store_of_torchrun() -> Any:
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None
     store, _, _ = next(iter(rendezvous("env://", timeout=timedelta(seconds=10))))
-    return store
+    return PrefixStore(f"nayer/start-{os.environ.get('TORCHELASTIC_RESTART_COUNT')}", store)
 
 
 @contextmanager
@@ -194,7 +244,11 @@ def _peers() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise RunFailed(
-            f"another process of this job has ended ({str(error).splitlines()[0][:120]})",
+            f"another process of this job has ended ({_first_line(error)})",
             hint="its own output or torchrun's summary says why; the same command with --resume auto goes on from the "
             "last checkpoint",
         ) from error
+
+
+def _first_line(error: RuntimeError) -> str:
+    return str(error).partition("\n")[0][:120]

@@ -101,7 +101,7 @@ def from_cache(name: str, folder: Path) -> Iterator[None]:
         if UnpicklingError in (type(error), type(error.__cause__)):
             raise InputError(
                 f"the weights of '{name}' hold pickled code, which nayer never executes",
-                hint="choose a model with safetensors, or where you trust it save its weights alone, and name that file",
+                hint="choose a model with safetensors; where you trust it, save its weights alone and name that file",
             ) from error
         raise InputError(
             f"timm cannot load '{name}': {hub.first_line(error)}",

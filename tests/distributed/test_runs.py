@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import jobs
 from nayer_cli import config
@@ -73,14 +74,16 @@ def test_a_run_that_one_process_ended_goes_on_as_if_it_had_not(what, number, tmp
     assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
 
 
-def held(settings: dict[str, Any], size: int) -> dict[str, Any]:
+def continued(settings: dict[str, Any], size: int) -> dict[str, Any]:
     """What so many processes would go on from; images of all of them together, sorted."""
     found = together(jobs.restored, settings["output.out"], {}, size=size)
-    assert all(one["own"][name] for one in found for name in ("bank", "holdout"))
-    own = {name: sorted(image for one in found for image in one["own"][name]) for name in ("bank", "holdout")}
     for one in found:
         assert one["common"] == found[0]["common"]
-    return found[0]["common"] | own
+        assert all(one["images"].values())
+    images = {name: sorted(row for one in found for row in one["images"][name]) for name in ("bank", "holdout")}
+    # Inside an epoch each process has its own; they meet at the end of it.
+    statistics = torch.stack([one["statistics"] for one in found]).mean(0)
+    return {**found[0]["common"], **images, "statistics": statistics.tolist()}
 
 
 def test_a_run_goes_on_in_another_number_of_processes(tmp_path):
@@ -89,7 +92,7 @@ def test_a_run_goes_on_in_another_number_of_processes(tmp_path):
     for size, step in ((1, 2), (2, 3)):
         ended = job(command, words, Fault(rank=size - 1, step=step, signal=SIGTERM), size=size)
         assert [one.code for one in ended] == [143] * size
-        assert held(settings, 1) == held(settings, 2) == held(settings, 4)
+        assert continued(settings, 1) == continued(settings, 2) == continued(settings, 4)
     assert [one.code for one in job(command, words, size=1)] == [0]
     result = json.loads((tmp_path / "run/result.json").read_text())
     assert result["images"] == {"synthesized": 140, "seen": 144} and result["processes"] == 1

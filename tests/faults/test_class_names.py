@@ -22,7 +22,7 @@ from quick import quick
 
 WILD = ("../../x", "C:\\x\\NUL", "NUL", "/etc/passwd", "x" * 300, "🦊", "שועל", "a\tb", ".hidden", "%2e%2e", "~", "-rf")
 SHAPE = ImageShape(1, 8, 8)
-FACTS = "--teacher py:wild:network --student py:wild:network --input-size 8 --mean 0.5 --std 0.5".split()
+FACTS = ["--teacher=py:wild:network", "--student=py:wild:network", "--input-size=8", "--mean=0.5", "--std=0.5"]
 NETWORK = """
 from torch import nn
 

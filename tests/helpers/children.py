@@ -20,8 +20,17 @@ from typing import Any
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
-    ["nayer_cli.__main__", "nayer_cli.cli.output", "nayer_cli.runs.distill", "nayer_cli.runs.train", "rich.live"]
-    + ["matplotlib.figure", "matplotlib.backends.backend_agg", "nayer_cli.models", "sklearn.datasets"]
+    [
+        "nayer_cli.__main__",
+        "nayer_cli.cli.output",
+        "nayer_cli.runs.distill",
+        "nayer_cli.runs.train",
+        "rich.live",
+        "matplotlib.figure",
+        "matplotlib.backends.backend_agg",
+        "nayer_cli.models",
+        "sklearn.datasets",
+    ]
 )
 
 

@@ -13,7 +13,7 @@ from nayer_cli.bank import MemoryBank
 from nayer_cli.checkpoint import fingerprint
 from nayer_cli.critic import Critic
 from nayer_cli.descent import Descent
-from nayer_cli.distributed import Group, join
+from nayer_cli.distributed import Group, join, running_statistics
 from nayer_cli.engine import Engine, Plan
 from nayer_cli.evaluate import evaluate
 from nayer_cli.interruption import Interruption
@@ -205,8 +205,14 @@ def restored(run: str, settings: dict[str, Any]) -> dict[str, Any]:
     engine = jobs[0].engine
     jobs[0].recorder.restore(engine)
     banks = {"bank": engine.bank, "holdout": engine.holdout}
-    parts = {"student": engine.student.state_dict(), "method": engine.method.state_dict()}
+    model = engine.student.model
+    learned = [engine.student.optimizer.state_dict(), *(parameter.detach() for parameter in model.parameters())]
     return {
-        "common": {"loop": dict(vars(engine.state)), **{name: fingerprint(state) for name, state in parts.items()}},
-        "own": {name: bank.held()[0].flatten(1).tolist() for name, bank in banks.items() if bank is not None},
+        "common": {
+            "loop": dict(vars(engine.state)),
+            "student": fingerprint(learned),
+            "method": fingerprint(engine.method.state_dict()),
+        },
+        "statistics": torch.cat(list(running_statistics(model).values())),
+        "images": {name: bank.held()[0].flatten(1).tolist() for name, bank in banks.items() if bank is not None},
     }

@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -93,11 +92,11 @@ def _enter(environment: dict[str, str], folder: Path, sending: Any, work: Callab
     sending.send_bytes(pickle.dumps(work(*arguments)))
 
 
-def command(words: Sequence[str], fault: "Fault | None" = None) -> None:
-    """`nayer WORDS` in this process."""
+def command(words: Sequence[str], *faults: "Fault") -> None:
+    """`nayer WORDS` in this process, with what happens to it."""
     from nayer_cli.__main__ import main
 
-    if fault:
+    for fault in faults:
         fault.prepare()
     sys.exit(main(words))
 
@@ -107,7 +106,7 @@ class Fault(NamedTuple):
 
     rank: int
     step: int
-    signal: signal.Signals
+    signal: int
     attempt: int = 0
     """At which start of the job."""
     to_launcher: bool = False
