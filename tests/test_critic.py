@@ -1,7 +1,12 @@
+import pytest
 import torch
 from torch.autograd import gradcheck
 
-from nayer_cli.critic import Critic, channel_statistics
+from nayer_cli.critic import Critic, channel_statistics, layers_with_statistics
+from nayer_cli.errors import InputError
+from nayer_cli.model import Normalized
+from nayer_cli.types import Normalization
+from odd_networks import NETWORKS, NORMS, OTHER_NORMS
 from tiny import network, normalized
 
 
@@ -54,3 +59,47 @@ def test_a_teacher_without_batch_norm_has_no_statistics():
     critic = Critic(teacher)
     assert not critic.has_statistics
     assert critic.judge(torch.rand(2, 3, 8, 8)).statistics.mean.numel() == 0
+
+
+def critic_of(name: str) -> Critic:
+    return Critic(Normalized(NETWORKS[name](), Normalization((0.5,), (0.25,))))
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_every_layer_with_running_statistics_is_compared_alike(name):
+    images = torch.rand(5, 3, 16, 16)
+    seen, expected = critic_of(name), critic_of("batch_norm")
+    assert len(layers_with_statistics(seen.teacher)) == 2
+    for found, wanted in zip(seen.judge(images).statistics, expected.judge(images).statistics, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", [*OTHER_NORMS, "folded"])
+def test_layers_without_statistics_of_the_batch_do_not_count(name):
+    assert not critic_of(name).has_statistics
+
+
+def test_a_layer_that_does_not_run_is_at_rest():
+    critic = critic_of("auxiliary")
+    statistics = critic.judge(torch.rand(5, 3, 16, 16)).statistics
+    last = critic.members[:, 2].bool()
+    assert torch.equal(statistics.mean[last], critic.running.mean[last])
+    assert not torch.equal(statistics.mean, critic.running.mean)
+
+
+def test_statistics_belong_to_their_layer_whatever_the_order():
+    critic = critic_of("reordered")
+    network = critic.teacher.network
+    images = torch.rand(5, 3, 16, 16)
+    with torch.no_grad():
+        again = network.same(network.early((images - 0.5) / 0.25))
+        late = network.wide(network.early(again))
+    statistics = critic.judge(images).statistics
+    torch.testing.assert_close(statistics.mean, torch.cat([late.mean((0, 2, 3)), again.mean((0, 2, 3))]))
+
+
+def test_a_teacher_without_gradients_cannot_judge():
+    critic = critic_of("blind")
+    with pytest.raises(InputError, match="carry no gradient"):
+        critic.judge(torch.rand(2, 3, 16, 16, requires_grad=True))
+    assert critic.judge(torch.rand(2, 3, 16, 16)).logits.shape == (2, 10)

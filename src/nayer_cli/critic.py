@@ -1,6 +1,6 @@
 """The frozen teacher in its judging role: logits, and the statistics that its BatchNorm layers see."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -9,11 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nayer_cli.distributed import Group
+from nayer_cli.errors import InputError
 from nayer_cli.model import Normalized
 
 
 class Statistics(NamedTuple):
-    """Mean and biased variance of the input of every BatchNorm2d, channels of all layers one after another, `[ΣC]`."""
+    """Mean and biased variance of the input of every tapped layer, channels of all layers one after another, `[ΣC]`."""
 
     mean: Tensor
     var: Tensor
@@ -34,9 +35,9 @@ class Critic(nn.Module):
         group: the processes whose batches are one batch: `judge` gives the statistics of all of it.
 
     Attributes:
-        running: the running statistics of its BatchNorm2d layers, in module order.
+        running: the running statistics of its layers that have some (`layers_with_statistics`), in module order.
         members: `[ΣC, L]`, 1 where a channel belongs to a layer.
-        has_statistics: False for a teacher without BatchNorm2d, such as a ViT: the term `bn` is then 0.
+        has_statistics: False for a teacher without such layers, such as a ViT: the term `bn` is then 0.
 
     """
 
@@ -46,15 +47,15 @@ class Critic(nn.Module):
         super().__init__()
         self._group = group or Group()
         self.teacher = teacher.requires_grad_(False).eval()
-        self._taps = [m for m in teacher.modules() if isinstance(m, nn.BatchNorm2d) and m.running_mean is not None]
-        self._seen: list[tuple[Tensor, Tensor]] = []
+        self._taps = layers_with_statistics(teacher)
+        self._seen: dict[nn.Module, Statistics] = {}
         self.has_statistics = bool(self._taps)
         device = teacher.mean.device
-        means = [_buffer(tap.running_mean) for tap in self._taps]
-        self.running = Statistics(_join(means, device), _join([_buffer(tap.running_var) for tap in self._taps], device))
-        counts = torch.tensor([len(mean) for mean in means], dtype=torch.long)
-        layers = torch.repeat_interleave(torch.arange(len(means)), counts)
-        self.members = nn.functional.one_hot(layers, max(len(means), 1)).float().to(device)
+        self._known = {tap: Statistics(_buffer(tap.running_mean), _buffer(tap.running_var)) for tap in self._taps}
+        self.running = _join(self._known.values(), device)
+        counts = torch.tensor([len(known.mean) for known in self._known.values()], dtype=torch.long)
+        layers = torch.repeat_interleave(torch.arange(len(counts)), counts)
+        self.members = nn.functional.one_hot(layers, max(len(counts), 1)).float().to(device)
 
     def train(self, mode: bool = True) -> "Critic":
         """Stay in evaluation mode whatever is asked: a teacher does not learn."""
@@ -67,12 +68,22 @@ class Critic(nn.Module):
         return logits
 
     def judge(self, images: Tensor) -> Judgement:
-        """Logits and batch statistics of images `[B, C, H, W]` in [0, 1], differentiable in the images."""
+        """Logits and batch statistics of images `[B, C, H, W]` in [0, 1], differentiable in the images.
+
+        Raises:
+            InputError: the logits carry no gradient, so nothing could be learned from them.
+        """
         with self._tapped():
             logits = self.teacher(images)
-        means, variances = zip(*self._seen, strict=True) if self._seen else ((), ())
-        self._seen = []
-        own = Statistics(_join(list(means), images.device), _join(list(variances), images.device))
+        if images.requires_grad and torch.is_grad_enabled() and not logits.requires_grad:
+            raise InputError(
+                "the logits of the teacher carry no gradient, so no image can be made with it",
+                hint="its forward must not use no_grad, detach, numpy or rounding",
+            )
+        # By layer, not by order: layers may run in another order than they were made in, twice (the last time counts),
+        # or not at all, as heads that only help training do.
+        own = _join((self._known | self._seen).values(), images.device)
+        self._seen = {}
         return Judgement(logits, self._of_all(own))
 
     def _of_all(self, own: Statistics) -> Statistics:
@@ -93,7 +104,26 @@ class Critic(nn.Module):
                 hook.remove()
 
     def _see(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self._seen.append(channel_statistics(inputs[0]))
+        self._seen[module] = Statistics(*channel_statistics(inputs[0]))
+
+
+def layers_with_statistics(network: nn.Module) -> list[nn.Module]:
+    """Return the layers that know mean and variance of their input `[B, C, H, W]`, in module order.
+
+    They are BatchNorm2d and SyncBatchNorm with running statistics, and what replaces them in networks that are
+    fine-tuned: the frozen layers of torchvision, timm, transformers and detectron2 share no class but the names of two
+    buffers. BatchNorm1d, whose input is no image, and InstanceNorm, whose variance is that within an image, do not
+    count.
+    """
+    return [module for module in network.modules() if _has_statistics(module)]
+
+
+def _has_statistics(module: nn.Module) -> bool:
+    if isinstance(module, nn.modules.batchnorm._NormBase) and not isinstance(
+        module, (nn.BatchNorm2d, nn.SyncBatchNorm)
+    ):
+        return False
+    return all(isinstance(getattr(module, name, None), Tensor) for name in ("running_mean", "running_var"))
 
 
 def channel_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -129,10 +159,12 @@ class _ChannelStatistics(torch.autograd.Function):
         return F.batch_norm(x, zero, one, slope, offset, training=False, eps=1e-30)
 
 
-def _buffer(value: Tensor | None) -> Tensor:
-    assert value is not None
+def _buffer(value: object) -> Tensor:
+    assert isinstance(value, Tensor)
     return value.detach().float()
 
 
-def _join(parts: list[Tensor], device: torch.device) -> Tensor:
-    return torch.cat(parts) if parts else torch.zeros(0, device=device)
+def _join(parts: Collection[Statistics], device: torch.device) -> Statistics:
+    empty = torch.zeros(0, device=device)
+    means, variances = zip(*parts, strict=True) if parts else ((), ())
+    return Statistics(torch.cat([empty, *means]), torch.cat([empty, *variances]))

@@ -187,7 +187,7 @@ def _agree_on_a_word(store: Any, rank: int, size: int) -> str:
     if rank:
         store.set(f"nayer/hello/{rank}", word)
         _wait_for(lambda: store.check([f"nayer/answer/{word}"]))
-        word = store.get(f"nayer/answer/{word}").decode()
+        word = str(store.get(f"nayer/answer/{word}").decode())
         store.set(f"nayer/confirmed/{word}/{rank}", "")
         return word
 

@@ -19,13 +19,13 @@ TEMPORARY = re.compile(r"\..+\.\d+\.nayer-tmp")
 """Names of the files that are being written: no reader looks for them, and nobody else's are called so."""
 
 
-def write_atomically(path: Path, write: Callable[[Path], object], size: int | None = None) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object], size: int) -> None:
     """Let `write` fill a temporary file beside `path`, flush it to disk, and move it into place.
 
     Args:
         path: the file to make or to replace.
         write: fills the file whose path it is given.
-        size: bytes that it will write, if known, for the message where they do not fit.
+        size: bytes that it will write, for the message where they do not fit.
 
     Raises:
         EnvironmentFault: the disk is full; the old file is intact, and no part of the new one is left.
@@ -135,14 +135,13 @@ def leftovers(folder: Path) -> list[Path]:
     return [path for path in folder.glob(".*.nayer-tmp") if TEMPORARY.fullmatch(path.name) and path.is_file()]
 
 
-def _fault(path: Path, error: OSError, size: int | None) -> NayerError:
+def _fault(path: Path, error: OSError, size: int) -> NayerError:
     """Say what went wrong with `path`, and what to do."""
-    if error.errno not in FULL and not isinstance(error.__cause__, OSError):
+    if error.errno not in FULL:
         return InputError(f"cannot write {path}: {error.strerror or error}", hint="choose another --out")
-    needed = f"{size:,} bytes are needed" if size is not None else "there is no room for it"
     return EnvironmentFault(
-        f"cannot write {path}: {error.strerror or error}; {needed}, {_free(path)}",
-        hint="make room and go on with --resume, or use another disk with --out",
+        f"cannot write {path}: {error.strerror or error}; {size:,} bytes are needed, {_free(path)}",
+        hint="make room, or use another disk with --out",
     )
 
 

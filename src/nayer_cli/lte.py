@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nayer_cli.encoder import Encoder
 from nayer_cli.errors import InputError
-from nayer_cli.files import write_atomically
+from nayer_cli.files import write_bytes
 from nayer_cli.labels import canonical, distinct_names, place
 from nayer_cli.prompts import render, template
 from nayer_cli.safetensors_header import check_header
@@ -99,7 +99,7 @@ def save_pool(path: Path, pool: Pool) -> None:
         "dtype": "float32",
     }
     content = _sorted_header(save({EMBEDDINGS: pool.embeddings.float().contiguous()}, metadata))
-    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+    write_bytes(path, content)
 
 
 def load_pool(path: Path, names: Sequence[str] | None = None) -> Pool:

@@ -14,7 +14,7 @@ from nayer_cli import model_facts
 from nayer_cli.architecture import CONFIG, FACTORY, HUB, Architecture, build, find, timm_arguments
 from nayer_cli.config import ModelConfig
 from nayer_cli.errors import InputError, NayerError
-from nayer_cli.files import write_atomically, write_json, write_text
+from nayer_cli.files import write_bytes, write_json, write_text
 from nayer_cli.precision import Precision
 from nayer_cli.types import ImageShape, Normalization
 from nayer_cli.weights import FILE_NAMES, Weights, find_weights, load_weights, read_weights, require_finite
@@ -198,7 +198,7 @@ def save_classifier(folder: Path, classifier: Classifier, *, card: str, extra: M
         for name, value in classifier.network.state_dict().items()
     }
     content = save(tensors, metadata={"format": "pt"})  # save_file would make a file that only its owner can read
-    write_atomically(folder / FILE_NAMES[0], lambda file: file.write_bytes(content))
+    write_bytes(folder / FILE_NAMES[0], content)
     write_text(folder / "README.md", card)
     write_json(folder / CONFIG, {**_config(classifier), "nayer": dict(extra)})
 

@@ -48,6 +48,21 @@ def test_a_run_without_evaluation_data_says_so():
     assert rows["agreement on held-back synthetic images, not accuracy"] == ["", "90.00 %"]
 
 
+def test_images_that_were_left_out_are_shown():
+    student = RUN["student"] | {"n": 1990, "skipped": 10}
+    rows = {name: cells for name, *cells in results.run_rows(RUN | {"student": student})}
+    assert rows["images"] == ["–", "1,990 (10 unreadable left out)"]
+    _, row = results.evaluation_rows({"reference": None, "results": [MEASURED | {"skipped": 10}]})
+    assert "1,000 (10 unreadable left out)" in row
+    assert "1,000" in results.evaluation_rows({"reference": None, "results": [MEASURED | {"skipped": 0}]})[1]
+
+
+@pytest.mark.parametrize(("layers", "words"), [(20, "20"), (0, "none: total variation instead"), (None, "–")])
+def test_what_replaces_the_statistics_of_the_teacher_is_shown(layers, words):
+    rows = {name: cells for name, *cells in results.run_rows(RUN | {"teacher": RUN["teacher"] | {"bn_layers": layers}})}
+    assert rows["BatchNorm layers compared"] == [words, ""]
+
+
 def test_a_dry_run_shows_the_settings_that_it_would_have():
     rows = results.run_rows(RUN | {"dry_run": True, "config": {"seed": 3}})
     assert ("seed", "3") in rows

@@ -1,39 +1,69 @@
-"""A full disk: said with path and bytes, nothing half-written, and the checkpoint before can be gone on from."""
+"""A disk that gets full: the message says where and how much, what was saved is whole, and nothing half is left."""
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from children import AtWrite, Limit, run
+from disks import mount, mounted
+from nayer_cli.runs.folder import RunFolder
 from quick import command, differences, few_images, leftovers, outcome, quick
 
-FILES = {
-    "state": "/epoch-000002.safetensors",
-    "shard": "000040.safetensors",
-    "log": "metrics.jsonl",
-    "result": "result.json",
-}
+FULL = Limit(150)
+CHANGES = {"bank.place": "disk", "output.sample_every": 1, "schedule.epochs": 2}
+FIRST = [
+    AtWrite(file, FULL)
+    for file in ("lte.safetensors", "bank.mmap", "config.toml", "metrics.jsonl", "/shard-0000", "/epoch-000001.json")
+]
+LATER = [
+    AtWrite("metrics.jsonl", FULL, nth=2),
+    *(AtWrite(file, FULL) for file in ("epoch-0002.png", "/shard-0000", "/epoch-000003.safetensors")),
+    *(AtWrite(file, FULL) for file in ("result.json", "curves.png", "model.safetensors", "student/config.json")),
+]
 
 
-@pytest.mark.parametrize("kind", FILES)
-def test_a_file_that_does_not_fit(kind: str, tmp_path: Path) -> None:
-    data = few_images(tmp_path)
-    whole = quick(tmp_path, {"eval.data": data, "output.out": str(tmp_path / "whole")})
-    assert run(command(whole), tmp_path).code == 0
-    settings = quick(tmp_path, {"eval.data": data})
-    nth = 2 if kind == "log" else 1
-    done = run(command(settings, "--quiet"), tmp_path, AtWrite(FILES[kind], Limit(600), nth))
-    error = " ".join(done.err.split())
-    assert done.code == 3, error
-    assert f"cannot write {tmp_path / 'run'}" in error and "bytes are needed" in error and "are free" in error
-    assert leftovers(tmp_path / "run") == [] and "Traceback" not in error
-    again = run(["distill", "--resume", str(tmp_path / "run"), "--quiet"], tmp_path)
-    assert again.code == 0, again.err
-    assert list(differences(outcome(tmp_path / "run"), outcome(tmp_path / "whole"))) == []
+def settings_in(folder: Path) -> dict[str, Any]:
+    return quick(folder, CHANGES | {"eval.data": few_images(folder)})
 
 
-def test_a_bank_on_a_disk_without_room_is_refused_before_it_is_used(tmp_path: Path) -> None:
-    settings = quick(tmp_path, {"eval.data": few_images(tmp_path), "bank.place": "disk"})
-    done = run(command(settings, "--quiet"), tmp_path, AtWrite("bank.mmap", Limit(600)))
-    error = " ".join(done.err.split())
-    assert done.code == 3 and "bank.mmap" in error and "15,360 bytes are needed" in error
+def fills_up(words: list[str], accident: AtWrite, folder: RunFolder) -> str:
+    """Run into a disk that gets full; return the last part of the hint."""
+    done = run(words, accident)
+    where = rf"error: cannot write \S*{re.escape(accident.part)}\S*: "
+    found = re.search(where + r".*; ([\d,]+) bytes are needed, [\d,]+ are free\nhint: make room", done.err)
+    assert done.code == 3 and "Traceback" not in done.err, done.err
+    assert found and int(found[1].replace(",", "")) > FULL.size, done.err
+    assert leftovers(folder.path.parent) == []
+    return done.err.rpartition("; ")[2]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("whole")
+    assert run(command(settings_in(folder))).code == 0
+    return outcome(folder / "run")
+
+
+def test_full_at_every_kind_of_file(whole: dict[str, Any], tmp_path: Path) -> None:
+    words, folder = command(settings_in(tmp_path), "--resume", "auto"), RunFolder(tmp_path / "run")
+    for accident in FIRST:
+        assert fills_up(words, accident, folder) == "nothing was saved yet\n"
+    for accident in LATER:
+        assert fills_up(words, accident, folder) == f"continue with --resume {folder.path}\n"
+        folder.checkpoints.newest_valid(pytest.fail)
+    assert run(words).code == 0
+    assert list(differences(outcome(folder.path), whole)) == []
+
+
+def test_a_small_disk(whole: dict[str, Any], tmp_path: Path) -> None:
+    with mounted(tmp_path / "disk", "size=600k") as disk:
+        words = command(settings_in(tmp_path) | {"output.out": str(disk / "run")}, "--resume", "auto")
+        done = run(words)
+        assert done.code == 3 and "No space left on device" in done.err and "bytes are needed" in done.err
+        RunFolder(disk / "run").checkpoints.newest_valid(pytest.fail)
+        assert mount(disk, "remount,size=50m")
+        assert run(words).code == 0
+        assert list(differences(outcome(disk / "run"), whole)) == []
+        assert leftovers(disk) == []

@@ -32,7 +32,7 @@ class Whole(NamedTuple):
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     folder = tmp_path_factory.mktemp("whole")
     settings = quick(folder, SETTINGS | {"eval.data": few_images(folder)})
-    assert run(command(settings), folder, CountLines(folder / "lines.json")).code == 0
+    assert run(command(settings), CountLines(folder / "lines.json")).code == 0
     return Whole(settings, outcome(folder / "run"), json.loads((folder / "lines.json").read_text()))
 
 
@@ -42,7 +42,7 @@ def command_in(folder: Path, whole: Whole) -> list[str]:
 
 def ends_like(whole: Whole, folder: Path) -> None:
     """The same command, once more, ends as the undisturbed run did."""
-    done = run(command_in(folder, whole), folder)
+    done = run(command_in(folder, whole))
     assert done.code == 0, done.err
     assert list(differences(outcome(folder / "run"), whole.outcome)) == []
     assert leftovers(folder / "run") == []
@@ -50,7 +50,7 @@ def ends_like(whole: Whole, folder: Path) -> None:
 
 def killed_again_and_again(whole: Whole, folder: Path, accidents: Iterable[Any]) -> int:
     """Let one run have each accident in turn, and then end; return how often it was killed."""
-    ends = [run(command_in(folder, whole), folder, accident) for accident in accidents]
+    ends = [run(command_in(folder, whole), accident) for accident in accidents]
     for done in ends:
         assert done.code in (*KILLED, 0), done.err
     ends_like(whole, folder)
@@ -90,10 +90,10 @@ def test_killed_at_random_moments(seed: int, whole: Whole, tmp_path: Path) -> No
 def test_killed_by_the_clock(whole: Whole, tmp_path: Path) -> None:
     rng = random.Random(0)
     start = time.monotonic()
-    run(command_in(tmp_path / "other", whole), tmp_path)
+    run(command_in(tmp_path / "other", whole))
     took = time.monotonic() - start
     for _ in range(12):
-        child = Child(command_in(tmp_path, whole), tmp_path)
+        child = Child(command_in(tmp_path, whole))
         time.sleep(rng.uniform(0, took))
         child.send(signal.SIGKILL)
         child.wait()

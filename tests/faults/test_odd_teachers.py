@@ -165,15 +165,24 @@ def test_a_model_folder_with_a_number_that_is_not_finite(tmp_path: Path, capsys)
 @pytest.mark.parametrize("name", [*OTHER_NORMS, "folded"])
 def test_a_teacher_without_statistics_is_recognized(name: str, tmp_path: Path) -> None:
     notes: list[str] = []
-    distill(settings(name, tmp_path), listen=lambda record: notes.extend(filter(None, [record.get("message")])))
+    result = distill(
+        settings(name, tmp_path), listen=lambda record: notes.extend(filter(None, [record.get("message")]))
+    )
     (*_, record) = read_metrics(tmp_path / "run" / "metrics.jsonl")
     assert "tv" in record["losses"] and "bn" not in record["losses"]
     (note,) = [note for note in notes if "BatchNorm2d" in note]
     assert f"'{name}' has no BatchNorm2d" in note and "total variation keeps the images smooth instead" in note
+    assert result["teacher"]["bn_layers"] == 0
 
 
-@pytest.mark.parametrize("name", [name for name in NORMS if not name.startswith(("sync", "frozen"))])
+@pytest.mark.parametrize("name", [*NORMS, "auxiliary", "reordered"])
 def test_a_teacher_with_statistics_is_recognized(name: str, tmp_path: Path) -> None:
-    distill(settings(name, tmp_path))
+    result = distill(settings(name, tmp_path))
     (*_, record) = read_metrics(tmp_path / "run" / "metrics.jsonl")
     assert "bn" in record["losses"] and "tv" not in record["losses"]
+    assert result["teacher"]["bn_layers"] == (3 if name == "auxiliary" else 2)
+
+
+def test_a_teacher_without_gradients_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="carry no gradient"):
+        distill(settings("blind", tmp_path))

@@ -1,59 +1,137 @@
-"""A run directory belongs to one run at a time, and what the user keeps in it belongs to the user."""
+"""Where a run may go, and whose the files there are: refused before any work, one run a directory, nothing deleted."""
 
-import json
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
-from signal import SIGKILL
+from typing import Any
 
 import pytest
 
-from children import Child
-from nayer_cli.__main__ import main
+from children import KILL, AtWrite, Child, run
+from disks import mounted
+from nayer_cli.distributed import Group
+from nayer_cli.errors import InputError
 from nayer_cli.runs.distill import distill
-from quick import bank, command, few_images, quick
+from nayer_cli.runs.folder import RunFolder, run_folder
+from quick import command, differences, few_images, outcome, quick
 
 
-def test_a_second_run_is_refused_and_told_who_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    settings = quick(tmp_path, {"eval.data": few_images(tmp_path), "schedule.epochs": 500})
-    first = Child(command(settings), tmp_path)
-    first.until(lambda: list((tmp_path / "run").glob("checkpoints/epoch-*.json")))
-    assert main(["distill", "--resume", str(tmp_path / "run")]) == 2
-    error = " ".join(capsys.readouterr().err.split())
-    assert f"another run is in {tmp_path / 'run'}: process {first.process.pid} on {platform.node()}" in error
-    assert main(command(settings)) == 2
-    assert "is not empty" in capsys.readouterr().err
-    first.send(SIGKILL)
-    assert first.wait().code == -SIGKILL
-    assert json.loads((tmp_path / "run/.owner.json").read_text())["pid"] != os.getpid()
-    dead = command({"schedule.epochs": 1, "output.save_every": 1}, "--resume", str(tmp_path / "run"), "--quiet")
-    assert main(dead) in (0, 2)  # 2 where more epochs are done already: the lock of the dead is no hindrance
-    assert "another run" not in capsys.readouterr().err
+def settings_in(folder: Path, **changes: Any) -> dict[str, Any]:
+    return quick(folder, {"eval.data": few_images(folder), **changes})
 
 
-def test_files_of_the_user_are_never_deleted(tmp_path: Path) -> None:
-    distill(quick(tmp_path, {"eval.data": few_images(tmp_path)}))
-    run = tmp_path / "run"
-    mine = [
-        run / "notes.txt",
-        run / "checkpoints/notes.txt",
-        run / "checkpoints/bank/keep.txt",
-        run / "student/mine.md",
-    ]
-    for path in mine:
-        path.write_text("mine")
-    distill({"schedule.epochs": 6, "output.keep": 1}, resume=str(run))
-    assert [path.read_text() for path in mine] == ["mine"] * 4
+@pytest.fixture
+def no_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails where a teacher is loaded: that would be work."""
+    monkeypatch.setattr("nayer_cli.runs.assemble.load_classifier", lambda config: pytest.fail("work has begun"))
 
 
-def test_old_images_never_join_a_new_run(tmp_path: Path) -> None:
-    settings = quick(tmp_path, {"eval.data": few_images(tmp_path), "bank.place": "disk"})
-    distill(settings | {"output.out": str(tmp_path / "clean")})
-    run = tmp_path / "run"
-    distill(settings | {"seed": 7})
-    for path in [*run.glob("checkpoints/epoch-*.json"), run / "result.json"]:
-        path.unlink()  # as if it had been killed before its first checkpoint was complete
-    (run / "config.toml").write_text((tmp_path / "clean/config.toml").read_text())
-    distill(settings, resume="auto")
-    for ours, theirs in zip(bank(run), bank(tmp_path / "clean"), strict=True):
-        assert ours["added"] == theirs["added"] and ours["images"].equal(theirs["images"])
+IMPOSSIBLE = {
+    "a file": ("file", "is not a folder"),
+    "below a file": ("file/a/run", "is not a folder"),
+    "a dangling link": ("link", "is not a folder"),
+    "a system folder": ("/proc/run", "/proc is not writable"),
+    "someone's folder": ("full", "is not empty"),
+}
+
+
+@pytest.mark.usefixtures("no_teacher")
+@pytest.mark.parametrize(("out", "words"), IMPOSSIBLE.values(), ids=IMPOSSIBLE)
+@pytest.mark.parametrize("resume", [None, "auto"])
+def test_an_impossible_place_is_refused_before_any_work(
+    out: str, words: str, resume: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/notes.txt").touch()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match=words) as caught:
+        distill(settings_in(tmp_path) | {"output.out": str(tmp_path / out)}, resume=resume)
+    assert caught.value.exit_code == 2 and "--out" in str(caught.value.hint)
+    assert sorted(tmp_path.rglob("*")) == sorted([*before, tmp_path / "few.npz"])
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "read-only"
+    folder.mkdir(mode=0o555)
+    if not os.access(folder, os.W_OK):
+        yield folder
+    else:  # permissions do not bind this user
+        with mounted(folder, "ro"):
+            yield folder
+
+
+@pytest.mark.usefixtures("no_teacher")
+@pytest.mark.parametrize("out", [".", "run", "a/b/run"])
+def test_a_read_only_place_is_refused_before_any_work(out: str, read_only: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is not writable"):
+        distill(settings_in(tmp_path) | {"output.out": str(read_only / out)})
+
+
+@pytest.mark.usefixtures("no_teacher")
+def test_the_place_that_nobody_named_is_looked_at_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    settings = settings_in(tmp_path) | {"output.out": None}
+    monkeypatch.chdir(tmp_path)
+    Path("runs").touch()
+    with pytest.raises(InputError, match="runs is not a folder"):
+        distill(settings)
+
+
+def test_parents_are_made(tmp_path: Path) -> None:
+    with run_folder(str(tmp_path / "a/b/run"), "", Group()) as folder:
+        assert folder.path.is_dir()
+
+
+def test_a_second_run_is_refused_and_told_whose_the_directory_is(tmp_path: Path) -> None:
+    first = Child(command(settings_in(tmp_path, **{"schedule.epochs": 10**4})))
+    first.until(lambda: RunFolder(tmp_path / "run").checkpoints.all())
+    for options in (("--resume", "auto"), ("--resume", str(tmp_path / "run"))):
+        second = run(command({} if options[1] != "auto" else settings_in(tmp_path), *options))
+        assert second.code == 2
+        owner = f"process {first.process.pid} on {platform.node()}, since "
+        assert f"error: another run is in {tmp_path / 'run'}: {owner}" in second.err
+    first.send(9)
+    assert first.wait().code == -9
+    assert (tmp_path / "run/.owner.json").exists()
+    third = Child(command({"schedule.epochs": 10**4}, "--resume", str(tmp_path / "run")))
+    third.until(lambda: "· nayer ·" in third.err.text())  # the lock of the dead is free
+    third.send(15)
+    assert third.wait().code == 143
+
+
+MINE = (
+    "notes.txt",
+    "checkpoints/epoch-000001 (copy).json",
+    "checkpoints/epoch-best.safetensors",
+    "checkpoints/epoch-000001.json.bak",
+    "checkpoints/bank/shard-mine.safetensors",
+    "checkpoints/.epoch-000001.json.tmp",
+    "student/notes.txt",
+    "samples/epoch-1.png",
+    ".notes.1.tmp",
+)
+
+
+def test_files_of_the_user_stay(tmp_path: Path) -> None:
+    words = command(settings_in(tmp_path, **{"output.keep": 1}), "--resume", "auto")
+    run(words, AtWrite("/epoch-000001.json", KILL))  # not one checkpoint yet
+    for name in MINE:
+        (tmp_path / "run" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "run" / name).write_text("mine")
+    run(words, AtWrite("/epoch-000003.json", KILL))
+    assert run(words).code == 0
+    assert [name for name in MINE if (tmp_path / "run" / name).read_text() != "mine"] == []
+
+
+def test_what_a_run_left_that_saved_nothing_does_not_join_the_next(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path, **{"bank.place": "disk", "output.sample_every": 1})
+    other = settings | {"seed": 1, "lte.encoder": "index", "method.batch": 12}
+    run(command(settings), AtWrite("/epoch-000001.json", KILL))
+    left = {path.name for path in (tmp_path / "run").rglob("*")}
+    assert {"bank.mmap", "lte.safetensors", "epoch-000001.safetensors", "metrics.jsonl", "epoch-0001.png"} <= left
+    assert run(command(other, "--resume", "auto")).code == 0
+    assert run(command(other | {"output.out": str(tmp_path / "fresh")})).code == 0
+    assert list(differences(outcome(tmp_path / "run"), outcome(tmp_path / "fresh"))) == []

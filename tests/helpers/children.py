@@ -10,13 +10,15 @@ import os
 import resource
 import signal
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
@@ -25,22 +27,30 @@ _context.set_forkserver_preload(
         "nayer_cli.cli.output",
         "nayer_cli.runs.distill",
         "nayer_cli.runs.train",
+        "nayer_cli.models",
         "rich.live",
         "matplotlib.figure",
         "matplotlib.backends.backend_agg",
-        "nayer_cli.models",
         "sklearn.datasets",
     ]
 )
 
 
+def nothing() -> None:
+    """Leave the process alone."""
+
+
 @dataclass(frozen=True)
 class AtLine:
-    """Does something when the `count`-th line of the package's modules that match `where` is about to be executed."""
+    """Does something when the `count`-th line of the package's modules that match `where` is about to be executed.
+
+    With `function` only the lines of functions of that name count.
+    """
 
     count: int
-    do: Callable[[], object]
+    do: Callable[[], object] = nothing
     where: str = ""
+    function: str = ""
 
     def watch(self) -> None:
         """Lie in wait in this process."""
@@ -54,7 +64,11 @@ class AtLine:
                 self.do()
             return on_line
 
-        sys.settrace(lambda frame, event, arg: on_line if self.where in _module(frame) else None)
+        sys.settrace(lambda frame, event, arg: on_line if self._is_place(frame) else None)
+
+    def _is_place(self, frame: FrameType) -> bool:
+        module = _module(frame)
+        return module != "" and self.where in module and self.function in ("", frame.f_code.co_name)
 
 
 @dataclass(frozen=True)
@@ -62,7 +76,7 @@ class AtWrite:
     """Does something when the `nth` file whose path contains `part` is about to be written."""
 
     part: str
-    do: Callable[[], object]
+    do: Callable[[], object] = nothing
     nth: int = 1
 
     def watch(self) -> None:
@@ -101,14 +115,16 @@ class CountLines:
 
 @dataclass(frozen=True)
 class Send:
-    """Sends signals to the own process."""
+    """Sends a signal to the own process; then another accident may lie in wait."""
 
-    numbers: tuple[signal.Signals, ...]
+    number: signal.Signals
+    then: Any = None
 
     def __call__(self) -> None:
-        """Send them, one after the other."""
-        for number in self.numbers:
-            os.kill(os.getpid(), number)
+        """Send it."""
+        if self.then:
+            self.then.watch()
+        os.kill(os.getpid(), self.number)
 
 
 @dataclass(frozen=True)
@@ -134,7 +150,7 @@ class Limit:
         self()
 
 
-KILL = Send((signal.SIGKILL,))
+KILL = Send(signal.SIGKILL)
 
 
 @dataclass(frozen=True)
@@ -151,20 +167,46 @@ class Done:
     """Processes of its own that outlived it."""
 
 
+class Stream:
+    """What a process writes into a pipe; files would share its limits."""
+
+    def __init__(self) -> None:
+        self._source, self.sink = _context.Pipe(duplex=False)
+        self._parts: list[bytes] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+
+    def start(self) -> None:
+        """Read, once the process has its end of the pipe."""
+        self.sink.close()
+        self._reader.start()
+
+    def _read(self) -> None:
+        while part := os.read(self._source.fileno(), 65536):
+            self._parts.append(part)
+
+    def text(self, whole: bool = False) -> str:
+        """Return what came so far, or all of it once nobody is left who could write."""
+        if whole:
+            self._reader.join(10)
+        return b"".join(self._parts).decode()
+
+
 class Child:
     """A running command.
 
     Args:
         arguments: of the command line.
-        folder: for what it prints.
         accidents: what will happen to it.
 
     """
 
-    def __init__(self, arguments: Sequence[str], folder: Path, *accidents: Any) -> None:
-        self.out, self.err = (folder / f"{time.monotonic_ns()}.{name}" for name in ("out", "err"))
-        self.process = _context.Process(target=_live, args=(list(arguments), self.out, self.err, accidents))
+    def __init__(self, arguments: Sequence[str], *accidents: Any) -> None:
+        self.out, self.err = Stream(), Stream()
+        words = (list(arguments), self.out.sink, self.err.sink, accidents)
+        self.process = _context.Process(target=_live, args=words, daemon=True)
         self.process.start()
+        self.out.start()
+        self.err.start()
         self.since = time.monotonic()
 
     def send(self, number: int) -> None:
@@ -178,29 +220,35 @@ class Child:
         """Wait for `condition`, while the command runs."""
         end = time.monotonic() + seconds
         while not condition():
-            assert self.process.is_alive(), f"ended too early: {self.err.read_text()}"
-            assert time.monotonic() < end, "nothing happened"
+            if not self.process.is_alive() or time.monotonic() > end:
+                self._fail("it did not come to it")
             time.sleep(0.01)
 
-    def wait(self, seconds: float = 120) -> Done:
+    def wait(self, seconds: float = 300) -> Done:
         """Wait for its end."""
         self.process.join(seconds)
         took = time.monotonic() - self.since
-        assert self.process.exitcode is not None, f"still running: {self.err.read_text()}"
-        assert self.process.pid is not None
+        if self.process.exitcode is None or self.process.pid is None:
+            self._fail("it did not end")
         orphans = _of_session(self.process.pid)
-        return Done(self.process.exitcode, self.out.read_text(), self.err.read_text(), took, orphans)
+        return Done(self.process.exitcode, self.out.text(whole=True), self.err.text(whole=True), took, orphans)
+
+    def _fail(self, why: str) -> NoReturn:
+        self.process.kill()
+        raise AssertionError(f"{why}: {self.err.text()}")
 
 
-def run(arguments: Sequence[str], folder: Path, *accidents: Any) -> Done:
+def run(arguments: Sequence[str], *accidents: Any) -> Done:
     """Run a command to its end, whatever that is."""
-    return Child(arguments, folder, *accidents).wait()
+    return Child(arguments, *accidents).wait()
 
 
-def _live(arguments: list[str], out: Path, err: Path, accidents: Sequence[Any]) -> None:
+def _live(arguments: list[str], out: Connection, err: Connection, accidents: Sequence[Any]) -> None:
     os.setsid()
-    for number, path in ((1, out), (2, err)):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
+    for number, pipe in ((1, out), (2, err)):
+        os.dup2(pipe.fileno(), number)
+        pipe.close()
+    sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))  # noqa: SIM115
     sys.argv = ["nayer", *arguments]
     sys.addaudithook(_refuse_leftovers)
     for accident in accidents:

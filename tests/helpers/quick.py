@@ -10,6 +10,7 @@ import torch
 
 from nayer_cli.bankstore import open_bank
 from nayer_cli.files import TEMPORARY
+from nayer_cli.layers import read_file
 from nayer_cli.runlog import read_metrics
 from nayer_cli.runs.folder import RunFolder
 
@@ -86,18 +87,20 @@ def bank(run: Path) -> list[dict[str, Any]]:
 
 
 def outcome(run: Path) -> dict[str, Any]:
-    """All that a run which has ended made, without times and its own place; how its shards are cut does not matter."""
+    """All that a run which has ended made, without times and places; how its shards are cut does not matter."""
     result = json.loads((run / "result.json").read_text())
     state = checkpoint(run)
     for part in state["processes"]:
         del part["bank"]["shards"]
-    files = [*run.glob("student/*"), *run.glob("samples/*"), *run.glob("*.png"), run / "config.toml"]
+    files = [*run.glob("student/*"), *run.glob("samples/*"), *run.glob("*.png"), run / "lte.safetensors"]
+    settings = read_file(run / "config.toml")
     return {
         "result": {key: value for key, value in result.items() if key not in ("run", "seconds")},
         "metrics": metrics(run),
         "state": state,
         "bank": bank(run),
-        "files": {str(file.relative_to(run)): file.read_bytes() for file in [*files, run / "lte.safetensors"]},
+        "config": {key: value for key, value in settings.items() if key not in ("lte.cache_dir", "eval.data")},
+        "files": {str(file.relative_to(run)): file.read_bytes() for file in files},
     }
 
 

@@ -50,6 +50,8 @@ def run_rows(result: Document) -> Rows:
         ("", "teacher", "student"),
         ("model", teacher.get("name", "–"), student["name"]),
         ("parameters", _count(teacher.get("parameters")), _count(student["parameters"])),
+        ("BatchNorm layers compared", _layers(teacher), ""),
+        ("images", _images(teacher), _images(student)),
         ("top-1", percent(teacher.get("top1")), percent(student.get("top1"))),
         ("95 % interval", interval(teacher.get("ci95")), interval(student.get("ci95"))),
         ("top-5", percent(teacher.get("top5")), percent(student.get("top5"))),
@@ -74,7 +76,7 @@ def _evaluation_row(result: Document) -> tuple[str, ...]:
         percent(result["top5"]),
         f"{result['loss']:.4f}",
         f"{result['ece']:.4f}",
-        _count(result["n"]),
+        _images(result),
         percent(result["agreement"]),
         percent(result["drop"]),
         _count(result["parameters"]),
@@ -97,6 +99,18 @@ def _extra(name: str, packages: Mapping[str, str | None]) -> str:
     if None in packages.values():
         return f"missing: pip install 'nayer-cli[{name}]'"
     return ", ".join(f"{package} {version}" for package, version in packages.items())
+
+
+def _layers(teacher: Document) -> str:
+    """Write with how many layers of the teacher the term `bn` compares."""
+    layers = teacher.get("bn_layers")
+    return "none: total variation instead" if layers == 0 else _count(layers)
+
+
+def _images(scores: Document) -> str:
+    """Write on how many images scores were measured, and how many could not be read."""
+    skipped = scores.get("skipped")
+    return _count(scores.get("n")) + (f" ({_count(skipped)} unreadable left out)" if skipped else "")
 
 
 def _count(number: int | None) -> str:

@@ -79,8 +79,8 @@ def prepare(
     critic = Critic(assemble.model(teacher, computer), group)
     if not critic.has_statistics:
         log.note(
-            f"the teacher '{teacher.name}' has no BatchNorm2d: the term 'bn' is off, and total variation keeps the "
-            "images smooth instead",
+            f"the teacher '{teacher.name}' has no BatchNorm2d with running statistics (or they are folded into its "
+            "convolutions): the term 'bn' is off, and total variation keeps the images smooth instead",
             level="warning",
         )
     learner = assemble.model(student, computer)

@@ -172,6 +172,8 @@ def _told(error: BaseException, folder: RunFolder) -> BaseException:
             return Interrupted(signal.SIGINT, hint=way)
         case SystemExit():
             return Interrupted(signal.SIGTERM, hint=way)
+        case EnvironmentFault():
+            error.hint = f"{error.hint}; {way}"
     if is_out_of_memory(error):
         return EnvironmentFault(
             f"out of memory: {str(error).splitlines()[0] if str(error) else type(error).__name__}",

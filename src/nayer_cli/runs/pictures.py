@@ -1,6 +1,7 @@
 """Pictures for people: grids of synthetic images with class names, and the curves of a run."""
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from nayer_cli.files import write_atomically
+from nayer_cli.files import write_bytes
 
 CAPTION = 14
 
@@ -53,7 +54,9 @@ def to_pillow(image: Tensor) -> Image.Image:
 
 def save_png(path: Path, image: Image.Image) -> None:
     """Write a PNG atomically."""
-    write_atomically(path, lambda temporary: image.save(temporary, format="PNG"))
+    content = BytesIO()
+    image.save(content, format="PNG")
+    write_bytes(path, content.getvalue())
 
 
 def draw_curves(path: Path, records: Sequence[dict[str, Any]]) -> bool:
@@ -77,7 +80,9 @@ def draw_curves(path: Path, records: Sequence[dict[str, Any]]) -> bool:
         if axes.get_legend_handles_labels()[0]:
             axes.legend()
         axes.grid(alpha=0.3)
-    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=110))
+    content = BytesIO()
+    figure.savefig(content, format="png", dpi=110)
+    write_bytes(path, content.getvalue())
     return True
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from nayer_cli.config import DistillConfig, RunConfig, to_layer
+from nayer_cli.critic import layers_with_statistics
 from nayer_cli.engine import Engine
 from nayer_cli.model import Classifier, parameters, save_classifier
 from nayer_cli.runs.assemble import preset_for
@@ -36,7 +37,7 @@ def carry_out(job: Job, *, resume: bool, dry_run: bool) -> dict[str, Any]:
     recorder.folder.start(job.config)  # only now: a run that cannot be continued keeps what it says of itself
     recorder.log(_start(job))
     engine.run()
-    teacher = _about(job.teacher) if job.teacher else {}
+    teacher = _about_teacher(job.teacher) if job.teacher else {}
     result = recorder.finish(engine, job.method, teacher, _about(job.student))
     if dry_run:
         result |= {"dry_run": True, "config": to_layer(job.config)}
@@ -80,6 +81,11 @@ def _preset(job: Job) -> str | None:
     if job.config.preset != "auto":
         return job.config.preset
     return f"{preset_for(job.teacher.num_classes, job.teacher.shape)} (chosen by classes and image size)"
+
+
+def _about_teacher(teacher: Classifier) -> dict[str, Any]:
+    """Return, besides, with how many layers the term `bn` compares; with 0, total variation replaces it."""
+    return {**_about(teacher), "bn_layers": len(layers_with_statistics(teacher.network))}
 
 
 def _about(classifier: Classifier) -> dict[str, Any]:

@@ -109,6 +109,9 @@ def prepare(
     classifier, data = _network_and_data(config, teacher, group)
     classifier.network.load_state_dict(group.from_main(classifier.network.state_dict()))
     bank = _fill_bank(data, classifier.shape, computer, folder)
+    if skipped := sum(group.collect(data.skipped)):
+        some = ", ".join(list(data.unreadable)[:3])
+        log.note(f"{skipped} images of {config.data} cannot be read and are left out: {some}", level="warning")
     smallest = -group.largest(-len(bank))
     if not smallest:
         raise InputError(f"{config.data} has fewer images than there are processes", hint="start fewer")
