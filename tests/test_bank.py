@@ -60,3 +60,32 @@ def test_a_memory_mapped_bank_holds_the_same(tmp_path: Path):
     mapped = filled(6, 4, file=tmp_path / "bank.mmap")
     assert torch.equal(mapped.images, filled(6, 4).images)
     assert (tmp_path / "bank.mmap").stat().st_size == 4 * 4
+
+
+def test_slots_by_age_start_with_the_oldest():
+    assert filled(3, 4).labels[filled(3, 4).by_age()].tolist() == [0, 1, 2]
+    assert filled(10, 4).labels[filled(10, 4).by_age()].tolist() == [6, 7, 8, 9]
+
+
+def test_a_bank_that_is_refilled_forgets_the_oldest_first():
+    for count, added, fit in ((3, 3, 3), (4, 9, 4), (6, 6, 4), (3, 9, 4), (0, 9, 0)):
+        bank = filled(2, 4)
+        bank.changed()
+        slots = bank.refill(count, added)
+        assert len(bank) == len(slots.unique()) == fit
+        assert sorted(bank.changed().tolist()) == sorted(slots.tolist())
+        bank.put(slots, torch.zeros(fit, *SHAPE, dtype=torch.uint8), torch.arange(100, 100 + fit))
+        bank.add(torch.zeros(1, *SHAPE), torch.tensor([7]), torch.Generator())
+        kept = bank.labels[bank.by_age()].tolist()
+        assert kept == [*range(100, 100 + fit), 7][-4:]
+
+
+def test_a_pass_that_was_begun_goes_on_where_it_stopped():
+    whole = [labels.tolist() for _, labels in filled(12, 12).batches(5, 4, torch.Generator().manual_seed(1))]
+    bank, generator = filled(12, 12), torch.Generator().manual_seed(1)
+    begun = bank.batches(5, 4, generator)
+    first = [next(begun)[1].tolist() for _ in range(2)]
+    again = filled(12, 12)
+    again.pending = bank.pending
+    assert first + [labels.tolist() for _, labels in again.batches(5, 2, generator)] == whole
+    assert again.pending is None

@@ -26,3 +26,21 @@ def test_an_unknown_word_is_refused(word):
 def test_a_typing_error_is_understood():
     with pytest.raises(ConfigError, match="did you mean 'cuda'"):
         resolve_device("cudaa")
+
+
+def test_several_processes_on_a_machine_have_a_device_each(monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert resolve_device("cuda") == torch.device("cuda", 1)
+    assert resolve_device("cpu") == torch.device("cpu")
+    with pytest.raises(ConfigError, match="device cuda:0 is one, and there are 2 processes"):
+        resolve_device("cuda:0")
+
+
+def test_more_processes_than_devices_are_told_so(monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "100")
+    monkeypatch.setenv("LOCAL_RANK", "99")
+    with pytest.raises(EnvironmentFault, match="no device cuda:99") as caught:
+        resolve_device("cuda")
+    assert "--nproc-per-node gpu" in caught.value.hint

@@ -74,6 +74,12 @@ def test_more_than_one_percent_of_damage_is_an_error(folder):
         open_images(str(folder), shape=SHAPE).prepare()
 
 
+def test_a_part_bears_as_much_damage_as_the_whole(folder):
+    (folder / "cat" / "008.png").write_bytes(b"nothing")
+    data = open_images(str(folder), shape=SHAPE, part=(0, 4))
+    assert (len(whole(data)[1]), data.skipped) == (29, 1)
+
+
 def test_small_sets_are_read_once_and_large_ones_again(folder, monkeypatch):
     small = open_images(str(folder), shape=SHAPE)
     first = whole(small)

@@ -23,6 +23,30 @@ def test_state_continues_the_sequence():
     assert (draw(other, "a"), torch.rand(2).tolist()) == expected
 
 
+def test_processes_draw_the_same_where_they_share():
+    first, second = Streams(0, rank=0), Streams(0, rank=1)
+    assert torch.equal(torch.rand(3, generator=first.shared("a")), torch.rand(3, generator=second.shared("a")))
+    assert draw(first, "a") != draw(second, "a")
+
+
+def test_another_number_of_processes_goes_on_with_what_is_shared_and_draws_nothing_twice():
+    old = Streams(5)
+    drawn = draw(old, "a"), torch.rand(3, generator=old.shared("g")).tolist(), torch.rand(2).tolist()
+    state = old.state_dict()
+    expected = torch.rand(3, generator=old.shared("g")).tolist()
+    seen = []
+    for rank in range(2):
+        torch.manual_seed(0)
+        new = Streams(5, rank=rank)
+        new.load_shared(state, salt=40)
+        assert torch.rand(3, generator=new.shared("g")).tolist() == expected
+        seen += [draw(new, "a"), torch.rand(3).tolist()]
+        again = Streams(5, rank=rank)
+        again.load_state_dict(new.state_dict())
+        assert draw(again, "b") == draw(new, "b") != draw(Streams(5, rank=rank), "b")
+    assert len({tuple(numbers) for numbers in [*seen, *drawn]}) == 7
+
+
 def test_seeded_leaves_the_global_generator_as_it_was():
     torch.manual_seed(0)
     expected = torch.rand(2)

@@ -13,6 +13,7 @@ import jobs
 from nayer_cli import config
 from nayer_cli.datasets import digits
 from nayer_cli.runs.folder import RunFolder
+from nayer_cli.runs.sample import sample
 from peers import Ended, Fault, command, job, together
 from quick import checkpoint, metrics, quick, same
 
@@ -93,6 +94,8 @@ def test_a_run_goes_on_in_another_number_of_processes(tmp_path):
         ended = job(command, words, Fault(rank=size - 1, step=step, signal=SIGTERM), size=size)
         assert [one.code for one in ended] == [143] * size
         assert continued(settings, 1) == continued(settings, 2) == continued(settings, 4)
+    drawn = sample({"run": settings["output.out"], "count": 20, "source": "generator"})
+    assert drawn["images"] == 20
     assert [one.code for one in job(command, words, size=1)] == [0]
     result = json.loads((tmp_path / "run/result.json").read_text())
     assert result["images"] == {"synthesized": 140, "seen": 144} and result["processes"] == 1
@@ -110,11 +113,10 @@ def test_a_run_goes_on_in_another_number_of_processes(tmp_path):
         (["--min-top1", "1"], "top1 is", [1, 0]),
     ],
 )
-def test_a_fault_of_several_processes_is_told_once(wrong, message, codes, tmp_path, monkeypatch):
+def test_a_fault_of_several_processes_is_told_once(wrong, message, codes, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full/file").touch()
     words = write("distill", quick(tmp_path))
-    monkeypatch.chdir(tmp_path)  # where the first job of these tests has not begun: paths stay whole
     words = [str(tmp_path / "full") if word == "full" else word for word in [*words[:-2], *wrong]]
     ended = job(command, words)
     assert [one.code for one in ended] == codes

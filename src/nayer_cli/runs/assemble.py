@@ -26,7 +26,7 @@ from nayer_cli.distributed import Group
 from nayer_cli.engine import Plan
 from nayer_cli.errors import ConfigError, InputError
 from nayer_cli.labelled import LabelledImages, open_images
-from nayer_cli.labels import read_labels
+from nayer_cli.labels import check_names, read_labels
 from nayer_cli.model import Classifier, Normalized, load_classifier
 from nayer_cli.precision import Precision
 from nayer_cli.rng import Streams
@@ -171,7 +171,7 @@ def class_names(lte: LteConfig, teacher: Classifier) -> tuple[str, ...]:
     """Names of the teacher's classes: those of `--labels`, or those that the teacher's checkpoint carries.
 
     Raises:
-        InputError: there are none, or not as many as the teacher has outputs.
+        InputError: there are none, not as many as the teacher has outputs, or one is no name.
 
     """
     names = read_labels(lte.labels, lte.dedupe) if lte.labels else teacher.labels
@@ -180,14 +180,8 @@ def class_names(lte: LteConfig, teacher: Classifier) -> tuple[str, ...]:
             f"the teacher '{teacher.name}' does not carry class names",
             hint="give them with --labels FILE, one name a line in index order",
         )
-    if len(names) != teacher.num_classes:
-        first = f"; there is no name for class {len(names)}" if len(names) < teacher.num_classes else ""
-        raise InputError(
-            f"the teacher '{teacher.name}' has {teacher.num_classes} outputs, but {len(names)} class names "
-            f"were given ({lte.labels or 'by its checkpoint'}){first}",
-            hint="--labels must name every class, one a line, in index order",
-        )
-    return tuple(names)
+    check_names(names, teacher.num_classes, teacher.name, lte.labels or f"the checkpoint of '{teacher.name}'")
+    return names if isinstance(names, tuple) else tuple(names)  # one that knows its lines stays what it is
 
 
 def bank(settings: BankConfig, planned: int, shape: ImageShape, computer: Machine, folder: Path) -> MemoryBank:
