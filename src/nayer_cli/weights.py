@@ -29,6 +29,8 @@ FILE_NAMES = ("model.safetensors", "pytorch_model.bin")
 """What timm calls the weights in a folder, best first."""
 WRAPPERS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model", "net", "module")
 """Keys under which training scripts keep the weights, best first: averaged weights are what they report."""
+DEEPEST = 10
+"""Wrappers around wrappers; a hostile checkpoint may hold itself."""
 PREFIXES = ("module.", "_orig_mod.")
 """What DistributedDataParallel and torch.compile put before every name."""
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -209,10 +211,12 @@ def _type(tensor: Tensor) -> str:
 
 
 def _unwrap(content: Mapping[Any, Any]) -> Mapping[Any, Any]:
-    for key in WRAPPERS:
-        inner = content.get(key)
-        if isinstance(inner, Mapping) and inner:
-            return _unwrap(inner)
+    for _ in range(DEEPEST):
+        candidates = (content.get(key) for key in WRAPPERS)
+        inner = next((inner for inner in candidates if isinstance(inner, Mapping) and inner), None)
+        if inner is None:
+            break
+        content = inner
     return content
 
 

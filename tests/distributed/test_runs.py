@@ -10,22 +10,11 @@ import pytest
 import torch
 
 import jobs
-from nayer_cli import config
 from nayer_cli.datasets import digits
 from nayer_cli.runs.folder import RunFolder
 from nayer_cli.runs.sample import sample
 from peers import Ended, Fault, command, job, together
-from quick import checkpoint, metrics, quick, same
-
-WITHOUT_DATA = {"preset": "cifar10", "teacher.name": "builtin:digits", "student.name": "resnet8_digits"}
-
-
-def write(command: str, settings: dict[str, Any]) -> list[str]:
-    """Write settings to a file; return the words that start a run with them, or go on with it."""
-    out = Path(settings["output.out"])
-    path = out.with_name("settings.toml")
-    path.write_text(config.to_toml({k: v for k, v in settings.items() if v is not None and k != "output.out"}))
-    return [command, "--config", str(path), "--out", str(out), "--resume", "auto"]
+from quick import WITHOUT_DATA, checkpoint, metrics, quick, same, write
 
 
 def faults(ended: list[Ended]) -> list[str]:

@@ -7,10 +7,9 @@ import sys
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
 
-from nayer_cli import config
 from nayer_cli.runs.folder import RunFolder
 from peers import Fault, command, job
-from quick import metrics, quick
+from quick import WITHOUT_DATA, metrics, quick, write
 
 HELPERS = Path(__file__).parents[1] / "helpers"
 
@@ -27,10 +26,8 @@ def torchrun(words: list[str], *faults: Fault) -> tuple[int, str]:
 
 
 def test_a_job_survives_a_killed_process_and_can_be_ended(tmp_path):
-    settings = {key: value for key, value in quick(tmp_path).items() if key != "output.out"}
-    (tmp_path / "settings.toml").write_text(config.to_toml(settings))
-    run, file = tmp_path / "run", str(tmp_path / "settings.toml")
-    words = ["distill", "--config", file, "--out", str(run), "--resume", "auto"]
+    settings = quick(tmp_path, WITHOUT_DATA)
+    words, run = write("distill", settings), Path(settings["output.out"])
     killed = Fault(rank=1, step=5, signal=SIGKILL)
     ended = Fault(rank=0, step=2, signal=SIGTERM, attempt=1, to_launcher=True)  # it goes on from the last checkpoint
     code, said = torchrun(words, killed, ended)

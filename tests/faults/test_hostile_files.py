@@ -306,6 +306,14 @@ def test_a_checkpoint_with_keys_that_never_end_is_read(tmp_path: Path) -> None:
     assert read_weights(tmp_path / "x.pth").keys() == WEIGHTS.keys()
 
 
+def test_a_checkpoint_that_holds_itself_is_refused(tmp_path: Path) -> None:
+    content: dict[str, Any] = {"epoch": 1}
+    content["model"] = content
+    torch.save(content, tmp_path / "x.pth")
+    with pytest.raises(InputError, match="holds no weights, only: epoch, model"):
+        read_weights(tmp_path / "x.pth")
+
+
 def test_a_run_directory_of_a_stranger_names_no_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "config.json").write_text(
         json.dumps({"architecture": "resnet18", "pretrained_cfg": {"input_size": [3, 8, 8]}})

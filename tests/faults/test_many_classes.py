@@ -50,6 +50,7 @@ def test_one_class_is_refused_with_the_reason(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_runs_of_many_classes_take_no_more_than_the_stated_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,9 @@ from hostile import TERA, entry, safetensors
 from nayer_cli.__main__ import main
 from nayer_cli.errors import InputError
 from nayer_cli.lte import Pool, load_pool, save_pool
+from nayer_cli.runs.distill import distill
 from nayer_cli.weights import load_weights, read_weights
+from quick import quick
 
 FLOATS = {"a": entry([2], 0, 8), "b": entry([3], 8, 20)}
 DATA = bytes(20)
@@ -136,3 +138,16 @@ def test_a_pool_of_another_version_is_refused(tmp_path: Path) -> None:
     save_file({"embeddings": TABLE}, tmp_path / "p", metadata={"format": "nayer.lte/9"})
     with pytest.raises(InputError, match=r"is of format nayer\.lte/9, and this nayer reads nayer.lte/1"):
         load_pool(tmp_path / "p", NAMES)
+
+
+@pytest.mark.parametrize("width", [512, 100])
+def test_a_run_does_not_go_on_with_other_embeddings(
+    width: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    distill(quick(tmp_path))
+    path = tmp_path / "run" / "lte.safetensors"
+    names = load_pool(path).names
+    save_pool(path, Pool(torch.randn(10, width, generator=torch.Generator().manual_seed(5)), names))
+    assert main(["distill", "--resume", str(tmp_path / "run"), "--epochs", "3"]) in (2, 4)
+    told = " ".join(capsys.readouterr().err.split())
+    assert "the LTE pool is not the one it was started with" in told and "Traceback" not in told

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from nayer_cli import config
 from nayer_cli.bankstore import open_bank
 from nayer_cli.files import TEMPORARY
 from nayer_cli.layers import read_file
@@ -31,6 +32,12 @@ OF_METHOD: dict[str, dict[str, Any]] = {
     "deepinv": {"method.batch": 20, "method.g_steps": 2},
     "zskt": {"method.width": 4, "method.code_size": 16, "schedule.cycles": 2},
 }
+WITHOUT_DATA: dict[str, Any] = {
+    "preset": "cifar10",
+    "teacher.name": "builtin:digits",
+    "student.name": "resnet8_digits",
+}
+"""Changes after which there is nothing to measure on: digits are known, but not as what they are."""
 TIMES = ("seconds", "seconds_left", "images_per_s")
 
 
@@ -53,6 +60,14 @@ def few_images(folder: Path) -> str:
     images = rng.integers(0, 256, (40, 16, 16, 1), dtype=np.uint8)
     np.savez(path, images=images, labels=np.arange(40) % 10, class_names=names)
     return str(path)
+
+
+def write(command: str, settings: dict[str, Any]) -> list[str]:
+    """Write settings to a file; return the words that start a run with them, or go on with it."""
+    out = Path(settings["output.out"])
+    path = out.with_name("settings.toml")
+    path.write_text(config.to_toml({k: v for k, v in settings.items() if v is not None and k != "output.out"}))
+    return [command, "--config", str(path), "--out", str(out), "--resume", "auto"]
 
 
 class StopError(Exception):

@@ -18,7 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from nayer_cli.cli.results import SPEAKS, Document, Rows, clock, percent
+from nayer_cli.cli.results import Document, Rows, clock, percent, speaks
 from nayer_cli.errors import NayerError
 from nayer_cli.runlog import Listener
 
@@ -37,7 +37,7 @@ class Output:
         """Show the records of a run while the block runs; whatever else prints in it goes to stderr."""
         console = _stderr()
         with redirect_stdout(sys.stderr):
-            if not SPEAKS:
+            if not speaks():
                 yield lambda record: None
             elif self.quiet:
                 yield Lines(console, quiet=True)
@@ -49,7 +49,7 @@ class Output:
 
     def result(self, document: Document, rows: Rows) -> None:
         """Print the result: the document as JSON, or the rows as a table."""
-        if not SPEAKS:
+        if not speaks():
             return
         if self.json:
             sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")

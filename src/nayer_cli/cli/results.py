@@ -10,10 +10,13 @@ Document = Mapping[str, Any]
 Rows = list[tuple[str, ...]]
 """A table: the headings, which may be empty, then the rows."""
 
-SPEAKS = os.environ.get("RANK", "0") == "0"
-"""Whether this process speaks to the user: of several that torchrun has started, the first does."""
 OF_A_MODEL = ("model", "top-1", "95 % interval", "top-5", "loss", "ECE", "n", "agreement", "drop", "parameters")
 CHOICES = ("presets", "methods", "generators", "encoders", "datasets")
+
+
+def speaks() -> bool:
+    """Say whether this process speaks to the user: of several that torchrun has started, the first does."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def percent(fraction: float | None) -> str:
@@ -122,7 +125,7 @@ def check_gates(document: Document) -> None:
 
     Only where they are shown: torchrun ends all processes once one of them has failed.
     """
-    if not SPEAKS:
+    if not speaks():
         return
     missed = [gate for gate in document["gates"] if not gate["passed"]]
     if missed:

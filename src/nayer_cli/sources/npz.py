@@ -42,7 +42,7 @@ def read_npz(path: Path) -> ArraySource:
     """
     try:
         arrays = _read_arrays(path)
-    except InputError:
+    except (InputError, MemoryError):
         raise
     except Exception as error:  # damaged archives bring about whatever their compression runs into
         reason = printable(str(error)) or type(error).__name__

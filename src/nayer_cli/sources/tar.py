@@ -69,7 +69,7 @@ class TarSource:
         try:
             with self.path.open("rb") as file, _Archive.open(fileobj=file, mode="r:*") as tar:
                 yield tar
-        except InputError:
+        except (InputError, MemoryError):
             raise
         except Exception as error:  # damaged archives bring about whatever their compression runs into
             # After the first line tarfile goes on with one for each compression that it tried.
