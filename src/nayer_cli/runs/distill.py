@@ -105,7 +105,11 @@ def prepare(
     batch_size, interruption = config.eval.batch_size, parts.interruption
     measure = Measure(critic.teacher, data, holdout, computer, batch_size=batch_size, interruption=interruption)
     store = BankStore(folder.checkpoints.bank, bank, group)
-    fingerprints = {"the teacher": fingerprint(teacher.network.state_dict()), "the class list": fingerprint(names)}
+    fingerprints = {
+        "the teacher": fingerprint(teacher.network.state_dict()),
+        "the class list": fingerprint(names),
+        "the LTE pool": fingerprint(pool.embeddings),
+    }
     recorder = Recorder(folder, log, measure, config.eval, config.output, names, store, fingerprints)
     engine = Engine(
         method=method,
