@@ -39,6 +39,11 @@ def test_statistics_distance_is_the_sum_of_layer_norms():
     assert losses.statistics_distance(mean, var, zero, zero, members).item() == pytest.approx(5 + 2 + 5)
 
 
+def test_statistics_that_are_no_number_have_no_distance():
+    mean = torch.tensor([1.0, torch.nan])
+    assert losses.statistics_distance(mean, mean, torch.zeros(2), torch.zeros(2), torch.eye(2)).isnan()
+
+
 def test_statistics_distance_at_the_target_is_zero_with_zero_gradient():
     mean = torch.ones(3, requires_grad=True)
     target = torch.ones(3)

@@ -10,6 +10,7 @@ from torch import Tensor
 from nayer_cli.bank import MemoryBank
 from nayer_cli.checkpoint import load_state
 from nayer_cli.distributed import Group
+from nayer_cli.errors import RunFailed
 from nayer_cli.types import ImageShape
 
 
@@ -106,9 +107,30 @@ def _turns(lengths: Sequence[int], k: int) -> Tensor:
 def _read(folder: Path, manifest: dict[str, Any], bank: MemoryBank) -> Any:
     """Put the shards of `manifest` into `bank`, in order; yield name and slots of each."""
     for name in manifest["shards"]:
-        shard = load_state(folder / name)
-        bank.put(shard["slots"], shard["images"], shard["labels"])
-        yield name, shard["slots"]
+        slots, images, labels = _shard(folder / name, bank)
+        bank.put(slots, images, labels)
+        yield name, slots
+
+
+def _shard(path: Path, bank: MemoryBank) -> tuple[Tensor, Tensor, Tensor]:
+    """Return slots, images and labels of a shard.
+
+    Raises:
+        RunFailed: it is damaged, or not of a bank such as this one.
+
+    """
+    shard = load_state(path)
+    try:
+        slots, images, labels = (shard[part] for part in ("slots", "images", "labels"))
+        types = (slots.dtype, images.dtype, labels.dtype)
+        fits = images.shape == (*slots.shape, *bank.images.shape[1:]) and labels.shape == slots.shape
+        fits &= types == (torch.int64, torch.uint8, torch.int64) and len(slots) > 0
+        fits = fits and int(slots.min()) >= 0 and int(slots.max()) < bank.capacity
+    except (AttributeError, KeyError, TypeError) as error:
+        raise RunFailed(f"{path} is not a shard of a bank") from error
+    if not fits:
+        raise RunFailed(f"{path} is a shard of another bank: its images or places do not fit")
+    return slots, images, labels
 
 
 def _number(name: str) -> int:

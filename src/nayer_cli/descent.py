@@ -41,6 +41,8 @@ class Descent:
         self._own = list(own)
         self._common = [one for one in self._parameters if not any(one is mine for mine in self._own)]
         device = self._parameters[0].device
+        if isinstance(optimizer, torch.optim.SGD):
+            _start_momentum(optimizer)
         self._scaler = torch.amp.GradScaler(device.type, init_scale=2.0**12, enabled=precision.is_scaled)
         self.skipped = torch.zeros((), device=device)
 
@@ -81,6 +83,14 @@ class Descent:
         """Restore what `state_dict` returned."""
         self.optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
+
+
+def _start_momentum(optimizer: torch.optim.SGD) -> None:
+    """Start with a momentum of 0: the fused kernel would leave that of a first step that is skipped uninitialized."""
+    for group in optimizer.param_groups:
+        if group["momentum"]:
+            for parameter in group["params"]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def _gradients(parameters: Iterable[nn.Parameter]) -> list[Tensor]:

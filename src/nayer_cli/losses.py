@@ -40,8 +40,8 @@ def statistics_distance(mean: Tensor, var: Tensor, to_mean: Tensor, to_var: Tens
     """
     squares = torch.stack([(mean - to_mean).square(), (var - to_var).square()])
     sums = squares @ members
-    # Where a sum is 0 the norm has no gradient; the floor makes it 0 there instead of NaN.
-    return torch.where(sums > 0, sums.clamp_min(1e-24).sqrt(), 0.0).sum()
+    # Where a sum is 0 the norm has no gradient; the floor makes it 0 there instead of NaN. A sum that is NaN stays so.
+    return torch.where(sums == 0, 0.0, sums.clamp_min(1e-24).sqrt()).sum()
 
 
 def jensen_shannon(t: Tensor, s: Tensor, temperature: float = 3.0) -> Tensor:

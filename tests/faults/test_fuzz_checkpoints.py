@@ -2,19 +2,24 @@
 
 import json
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
+from safetensors.torch import save
 
+from nayer_cli.bank import MemoryBank
 from nayer_cli.bankstore import open_bank
-from nayer_cli.checkpoint import load_state, read_manifest, save_state, seal, verify, write_manifest
+from nayer_cli.checkpoint import FORMAT, load_state, read_manifest, save_state, seal, verify, write_manifest
 from nayer_cli.errors import RunFailed
 
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+JSON_SCALARS = st.none() | st.booleans() | st.integers() | FLOATS | st.text(max_size=8)
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    JSON_SCALARS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=8,
 )
@@ -85,19 +90,80 @@ def test_a_changed_manifest_is_refused_unless_it_says_the_same(
     assert files == read_manifest(folder / "same.json")
 
 
+MARKS = [{"tensor": name, "channels_last": last} for name in ("t0", "t1", [], None) for last in (True, False, "x")]
+SKELETON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4) | st.sampled_from(MARKS),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.fixed_dictionaries({"dict": st.lists(st.tuples(inner, inner), max_size=3)})
+        | st.dictionaries(st.text(max_size=4) | st.sampled_from(["dict", "tensor"]), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(skeleton=SKELETON, shape=st.lists(st.integers(0, 2), max_size=4))
+@example(skeleton={"tensor": "t0", "channels_last": True}, shape=[2])
+@example(skeleton={"tensor": "absent", "channels_last": False}, shape=[])
+def test_any_tree_in_a_sound_file(skeleton: object, shape: list[int], folder: Path) -> None:
+    metadata = {"format": FORMAT, "state": json.dumps(skeleton)}
+    (folder / "tree").write_bytes(save({"t0": torch.zeros(shape)}, metadata))
+    with suppress(RunFailed):
+        load_state(folder / "tree")
+
+
+ENTRY = st.none() | st.text(max_size=4) | st.fixed_dictionaries({"bytes": JSON, "sha256": JSON})
+NAMES = st.text(max_size=8) | st.sampled_from(["../x", "/etc/passwd", "a/../../x", "\0", "x" * 300, "é", "."])
+
+
+@given(files=st.dictionaries(NAMES, ENTRY, max_size=3) | JSON)
+@example(files={"valid.safetensors": {"bytes": "x", "sha256": "y"}})
+@example(files={"x" * 300: {"bytes": 1, "sha256": "y"}})
+def test_any_files_in_a_sound_manifest(files: object, folder: Path) -> None:
+    digest = sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+    (folder / "sound.json").write_text(json.dumps({"format": FORMAT, "files": files, "sha256": digest}))
+    if files != {}:
+        with pytest.raises(RunFailed):
+            verify(folder / "sound.json")
+
+
+SHARD = {
+    "slots": torch.arange(2),
+    "images": torch.zeros(2, 1, 2, 2, dtype=torch.uint8),
+    "labels": torch.ones(2, dtype=torch.long),
+}
+TYPES = [torch.uint8, torch.int64, torch.float32, torch.bool]
+TENSORS = st.builds(
+    lambda shape, dtype, value: torch.full(shape, value).to(dtype),
+    st.lists(st.integers(0, 3), max_size=4),
+    st.sampled_from(TYPES),
+    st.integers(-3, 40),
+)
+PARTS = st.fixed_dictionaries({name: st.just(part) | TENSORS | JSON_SCALARS for name, part in SHARD.items()})
+
+
+def opened(path: Path) -> MemoryBank | None:
+    """The bank of one shard, or None where that is refused."""
+    manifest = {"added": 2, "capacity": 2, "shape": [1, 2, 2], "shards": [path.name]}
+    with suppress(RunFailed):
+        return open_bank(path.parent, manifest)
+    return None
+
+
+@given(content=PARTS | st.dictionaries(st.sampled_from(sorted(SHARD)), TENSORS) | JSON_SCALARS)
+@example(content=SHARD | {"slots": torch.tensor([0, 2])})
+@example(content=SHARD | {"slots": torch.tensor([0, -1])})
+@example(content=SHARD | {"images": torch.zeros(1, 2, 2, dtype=torch.uint8)})
+@example(content=SHARD | {"labels": None})
+def test_any_content_of_a_sound_shard(content: object, folder: Path) -> None:
+    save_state(folder / "shard", content)
+    bank = opened(folder / "shard")
+    assert bank is None or bank.images.shape == (2, 1, 2, 2)
+
+
 @given(mutation=MUTATION)
 def test_a_changed_shard_is_a_fault_or_an_image(mutation: tuple[int, bytes, int], folder: Path) -> None:
-    shard = {
-        "slots": torch.arange(2),
-        "images": torch.zeros(2, 1, 2, 2, dtype=torch.uint8),
-        "labels": torch.ones(2).long(),
-    }
-    save_state(folder / "shard-0000-of-0001-2.safetensors", shard)
-    path = folder / "shard-0000-of-0001-2.safetensors"
-    path.write_bytes(mutate(path.read_bytes(), *mutation))
-    manifest = {"added": 2, "capacity": 2, "shape": [1, 2, 2], "shards": [path.name]}
-    try:
-        bank = open_bank(folder, manifest)
-    except RunFailed:
-        return
-    assert bank.images.shape == (2, 1, 2, 2)
+    save_state(folder / "changed", SHARD)
+    (folder / "changed").write_bytes(mutate((folder / "changed").read_bytes(), *mutation))
+    bank = opened(folder / "changed")
+    assert bank is None or bank.images.shape == (2, 1, 2, 2)

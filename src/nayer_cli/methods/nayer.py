@@ -74,7 +74,7 @@ class Method(method.Method):
             loss = self._weigh(terms)
             best.offer(loss, images, terms)
             descent.step(loss)
-        self._remember(judgement.statistics)
+        self._remember(judgement.statistics, sound=loss.isfinite())
         images = best.images.mul(255).floor_().div_(255) if config.faithful else best.images
         return SynthBatch(images, labels, best.losses, descent.skipped)
 
@@ -121,10 +121,14 @@ class Method(method.Method):
         return torch.where(past.isnan(), now, (1 - momentum) * now + momentum * past)
 
     @torch.no_grad()
-    def _remember(self, last: Statistics) -> None:
-        """Move the momentum buffers towards the statistics of the round's last step."""
+    def _remember(self, last: Statistics, sound: Tensor) -> None:
+        """Move the momentum buffers towards the statistics of the round's last step, if its loss was `sound`.
+
+        They would never get rid of a number that is not finite.
+        """
         for past, now in ((self.bn_mean, last.mean), (self.bn_var, last.var)):
-            past.copy_(torch.where(past.isnan(), now, torch.lerp(now, past, self.config.bn_momentum)))
+            moved = torch.where(past.isnan(), now, torch.lerp(now, past, self.config.bn_momentum))
+            past.copy_(torch.where(sound, moved, past))
 
     def _life_ends(self, state: LoopState) -> bool:
         return state.epoch % self.config.g_life == 0 or state.student_epoch % self.config.g_life == 0

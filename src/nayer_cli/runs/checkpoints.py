@@ -78,13 +78,12 @@ class Checkpoints:
         faults = []
         for path in reversed(found):
             try:
-                verify(path)
+                self._seals, self._newest = _verified(path), path
             except RunFailed as fault:
                 faults.append(str(fault))
                 continue
             for fault_found in faults:
                 warn(f"{fault_found}; going on from {path.stem}")
-            self._seals, self._newest = read_manifest(path), path
             return path
         raise RunFailed(
             f"no checkpoint of {self.path.parent} is intact: {'; '.join(faults)}",
@@ -103,6 +102,15 @@ class Checkpoints:
     def all(self) -> list[Path]:
         """Return the manifests of all checkpoints, oldest first."""
         return sorted(filter(_is_ours, self.path.glob("epoch-*.json")), key=lambda path: path.stem)
+
+
+def _verified(manifest: Path) -> dict[str, Seal]:
+    """Return the files of a checkpoint after a look at every byte of them."""
+    verify(manifest)
+    files = read_manifest(manifest)
+    if manifest.with_suffix(".safetensors").name not in files:
+        raise RunFailed(f"{manifest} is the manifest of another checkpoint")
+    return files
 
 
 def _is_ours(path: Path) -> bool:

@@ -9,7 +9,7 @@ from torch import nn
 from nayer_cli.bankstore import BankStore
 from nayer_cli.config import EvalConfig, OutputConfig
 from nayer_cli.engine import Engine
-from nayer_cli.errors import InputError, RunFailed
+from nayer_cli.errors import InputError, RunFailed, is_out_of_memory
 from nayer_cli.files import write_json
 from nayer_cli.runlog import RunLog, read_metrics
 from nayer_cli.runs import snapshot
@@ -54,6 +54,11 @@ class Recorder:
         epoch, last = record["epoch"], record["epoch"] == engine.plan.total
         record["seconds_left"] = record["seconds"] * (engine.plan.total - epoch)
         self.log.epoch(record)
+        if record["skipped"]:
+            self.log.note(
+                f"{record['skipped']} steps of epoch {epoch} were left out: a loss or a gradient was not finite",
+                level="warning",
+            )
         if self.folder.is_main and self.output.sample_every and (last or epoch % self.output.sample_every == 0):
             self._draw(engine, epoch)
         if last or epoch % self.output.save_every == 0:
@@ -101,7 +106,15 @@ class Recorder:
         state = self.folder.checkpoints.load(engine.group.from_main(found))
         self._check_same(state["fingerprints"])
         self._check_plan(engine, state["loop"])
-        snapshot.restore(engine, state, self.store)
+        try:
+            snapshot.restore(engine, state, self.store)
+        except (KeyError, ValueError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise
+            raise RunFailed(
+                f"the checkpoint of {self.folder.path} does not fit the networks as they are made today: {error}",
+                hint="resume it with the versions that run.json names, or start a new one with another --out",
+            ) from error
         self.best = dict(state["best"])
         self.log.rewind(engine.state.epoch)
 
