@@ -73,6 +73,7 @@ def test_names_of_every_kind_are_fit(name: str) -> None:
     [
         ("", "is empty"),
         (" \t", "is empty"),
+        ("\u200b\ufeff", "is empty"),
         ("a\nb", "has control characters"),
         ("\x7f", "has control characters"),
         ("\ud800", "is not valid Unicode"),

@@ -46,8 +46,11 @@ class Descent:
         self._scaler = torch.amp.GradScaler(device.type, init_scale=2.0**12, enabled=precision.is_scaled)
         self.skipped = torch.zeros((), device=device)
 
-    def step(self, loss: Tensor) -> None:
-        """Move the parameters down the gradient of `loss`, which is 0-dimensional."""
+    def step(self, loss: Tensor) -> Tensor:
+        """Move the parameters down the gradient of `loss`, which is 0-dimensional.
+
+        Returns whether the step was taken: 0-dimensional, on the device, and the same in every process.
+        """
         self.optimizer.zero_grad()
         # Times NaN where it is not finite: a loss may be NaN and its gradient look innocent.
         self._scaler.scale(loss * torch.where(loss.isfinite(), 1.0, torch.nan)).backward()
@@ -62,6 +65,7 @@ class Descent:
         self.optimizer.found_inf = bad  # type: ignore[attr-defined]
         self._scaler.step(self.optimizer)
         self._scaler.update()
+        return bad == 0
 
     def _average(self) -> list[Tensor]:
         """Make the gradients those of the mean of all processes' losses, and return them."""

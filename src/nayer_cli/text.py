@@ -14,6 +14,8 @@ LONGEST_FILE = 16 * 2**20
 LONGEST_NAME = 1000
 """Characters above which a line is no name of a class."""
 SHOWN = 120
+INVISIBLE = {"Zs", "Zl", "Zp", "Cf"}
+"""Unicode's categories of spaces, and of marks that only tell how to set what is around them."""
 
 
 def user_path(spec: str | Path) -> Path:
@@ -109,7 +111,7 @@ def unfit(name: str) -> str:
         return "has control characters"
     if len(name) > LONGEST_NAME:
         return f"has {len(name):,} characters, and a name at most {LONGEST_NAME:,}"
-    return "" if name.strip() else "is empty"
+    return "is empty" if not name.strip() or (categories and categories <= INVISIBLE) else ""
 
 
 def printable(text: str) -> str:

@@ -23,6 +23,7 @@ def test_a_group_averages_and_exchanges(tmp_path):
 def test_a_step_that_is_not_finite_in_one_process_is_left_out_in_all(bad):
     first, second = together(jobs.descend, bad)
     assert (first["skipped"], second["skipped"]) == (1, 1)
+    assert first["taken"] == second["taken"] == [False, True]
     assert (first["common"], second["common"]) == (-0.5, -0.5)  # down the mean of the slopes 1 and 2
     assert (first["own"], second["own"]) == (0.5, 0.0)  # down a part of the mean, the process's own
 

@@ -75,11 +75,12 @@ def descend(bad: str) -> dict[str, Any]:
     group = join()
     common, own = nn.Parameter(torch.ones(())), nn.Parameter(torch.ones(()))
     descent = Descent(torch.optim.SGD([common, own], lr=1.0, fused=True), Precision(), group, own=[own])
+    taken = []
     for factor in (float("inf") if group.rank == 1 else 1.0, 1.0):
         of = {name: factor if name == bad else 1.0 for name in ("common", "own", "loss")}
         slope = Steep.apply(common, of["common"]) + Steep.apply(own, of["own"])
-        descent.step((group.rank + 1) * slope * of["loss"])
-    return {"common": float(common), "own": float(own), "skipped": int(descent.skipped)}
+        taken.append(bool(descent.step((group.rank + 1) * slope * of["loss"])))
+    return {"common": float(common), "own": float(own), "skipped": int(descent.skipped), "taken": taken}
 
 
 class Plain(nn.Module):

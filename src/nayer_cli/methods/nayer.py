@@ -73,8 +73,8 @@ class Method(method.Method):
             images, judgement, terms = self._draw(labels, student, adversarial=not state.warming_up)
             loss = self._weigh(terms)
             best.offer(loss, images, terms)
-            descent.step(loss)
-        self._remember(judgement.statistics, sound=loss.isfinite())
+            taken = descent.step(loss)
+        self._remember(judgement.statistics, sound=taken)
         images = best.images.mul(255).floor_().div_(255) if config.faithful else best.images
         return SynthBatch(images, labels, best.losses, descent.skipped)
 
@@ -122,7 +122,7 @@ class Method(method.Method):
 
     @torch.no_grad()
     def _remember(self, last: Statistics, sound: Tensor) -> None:
-        """Move the momentum buffers towards the statistics of the round's last step, if its loss was `sound`.
+        """Move the momentum buffers towards the statistics of the round's last step, if it was `sound`.
 
         They would never get rid of a number that is not finite.
         """
