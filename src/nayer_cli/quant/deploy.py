@@ -1,0 +1,124 @@
+"""From quantizers to integers: BatchNorm folded into int8 weights, int32 biases, ReLU folded into ranges."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from nayer_cli.quant.graph import QuantizedLayer, grid_of, is_kind, norm_after
+from nayer_cli.quant.integers import Grid, IntegerConv2d, IntegerLayer, IntegerLinear
+from nayer_cli.quant.quantizers import ActivationQuantizer
+from nayer_cli.quant.trace import erase, module_of
+
+LARGEST_BIAS = 2.0**30
+"""Of an int32, with room for the sum that is added to it."""
+RECTIFIED = ((nn.ReLU, nn.ReLU6), (F.relu, F.relu6, torch.relu), ("relu", "relu_"))
+SIX = ((nn.ReLU6,), (F.relu6,), ())
+
+
+@torch.no_grad()
+def deploy(quantized: fx.GraphModule) -> fx.GraphModule:
+    """Return the network that computes with integers what `quantized` computes in evaluation mode.
+
+    The two differ where a bias is rounded to a whole number of steps, and where that tips a rounding later. Of a
+    network that is not calibrated the result has the form, but no meaning until its state is loaded.
+
+    Args:
+        quantized: as `quantize` returned it, trained or not; it is left as it is.
+
+    """
+    network = fx.GraphModule(quantized, _copy(quantized.graph)).cpu()
+    for node in list(network.graph.nodes):
+        if isinstance(module_of(node, network), ActivationQuantizer):
+            _put(network, node, _grid(node, network))
+    for node in list(network.graph.nodes):
+        if isinstance(module_of(node, network), QuantizedLayer):
+            norm = norm_after(node, network)
+            _put(network, node, _integers(node, norm, network))
+            if norm is not None:
+                norm.replace_all_uses_with(node)
+                network.graph.erase_node(norm)
+    erase(network, lambda node: is_kind(node, RECTIFIED, network) and _is_absorbed(node, network))
+    return network.eval().requires_grad_(False)
+
+
+def _copy(graph: fx.Graph) -> fx.Graph:
+    copy = fx.Graph()
+    result = copy.graph_copy(graph, {})
+    copy.output(result)
+    return copy
+
+
+def _put(network: fx.GraphModule, node: fx.Node, module: nn.Module) -> None:
+    """Let a node call another module, of its own: a layer that is called twice may read two grids."""
+    network.add_submodule(f"integers.{node.name}", module)
+    node.target = f"integers.{node.name}"
+
+
+def _grid(node: fx.Node, network: fx.GraphModule) -> Grid:
+    quantizer = module_of(node, network)
+    assert isinstance(quantizer, ActivationQuantizer)
+    grid, step = Grid(quantizer.signed), quantizer.step().cpu()
+    grid.scale.copy_(step)
+    grid.low.fill_(quantizer.low)
+    # min(x, 6) before rounding and clamping is a clamp to the integer next to 6: rounding is monotonous.
+    most = torch.round(6 / step) if is_kind(node.args[0], SIX, network) else torch.tensor(torch.inf)
+    grid.high.copy_(most.clamp(max=quantizer.high))
+    return grid
+
+
+def _is_absorbed(node: fx.Node, network: fx.GraphModule) -> bool:
+    """Say whether all that read a ReLU are grids from 0 up."""
+    readers = [module_of(user, network) for user in node.users]
+    return bool(readers) and all(isinstance(reader, Grid) and not reader.signed for reader in readers)
+
+
+def _integers(node: fx.Node, norm: fx.Node | None, network: fx.GraphModule) -> IntegerLayer:
+    """Make the integer layer that stands for a layer and its BatchNorm."""
+    quantized, grid = module_of(node, network), grid_of(node.args[0], network)
+    assert isinstance(quantized, QuantizedLayer) and isinstance(grid, Grid)
+    layer, quantizer = quantized.layer, quantized.quantizer
+    weight_scale = quantizer.step().cpu()
+    weight = torch.round(layer.weight.cpu() / weight_scale).clamp(quantizer.low, quantizer.high)
+    weight_scale = weight_scale.flatten().expand(len(weight))
+    slope, offset = _line(module_of(norm, network), len(weight))
+    bias = offset if layer.bias is None else offset + slope * layer.bias.cpu()
+    integers = _new_layer(layer, quantizer.bits, has_bias=norm is not None or layer.bias is not None)
+    weight_scale, weight = _fold(weight_scale, weight, slope)
+    weight_scale, weight = _with_room(weight_scale, weight, bias, grid.scale)
+    integers.input_scale.copy_(grid.scale)
+    integers.weight_scale.copy_(weight_scale)
+    integers.weight.copy_(weight)
+    if integers.bias is not None:
+        integers.bias.copy_(torch.round(bias.double() / (grid.scale.double() * weight_scale.double())))
+    return integers
+
+
+def _line(norm: nn.Module | None, channels: int) -> tuple[Tensor, Tensor]:
+    """Return slope and offset `[O]` of a BatchNorm in evaluation mode."""
+    if norm is None:
+        return torch.ones(channels), torch.zeros(channels)
+    assert isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None
+    gamma = norm.weight if norm.affine else torch.ones(channels)
+    beta = norm.bias if norm.affine else torch.zeros(channels)
+    slope = gamma.cpu() / torch.sqrt(norm.running_var.cpu() + norm.eps)
+    return slope, beta.cpu() - slope * norm.running_mean.cpu()
+
+
+def _fold(scale: Tensor, weight: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+    """Multiply each channel by its slope: the scale takes its size, the integers take its sign."""
+    return scale * slope.abs(), weight * slope.sign().view(-1, *[1] * (weight.ndim - 1))
+
+
+def _with_room(scale: Tensor, weight: Tensor, bias: Tensor, input_scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Make the steps of channels longer whose bias would not fit into an int32: their weights are next to nothing."""
+    least = (bias.abs() / (input_scale * LARGEST_BIAS)).clamp_min(torch.finfo(torch.float32).tiny)
+    wider = torch.maximum(scale, least)
+    shrunk = torch.round(weight * (scale / wider).view(-1, *[1] * (weight.ndim - 1)))
+    return wider, shrunk
+
+
+def _new_layer(layer: nn.Module, bits: int, has_bias: bool) -> IntegerLayer:
+    if isinstance(layer, nn.Conv2d):
+        return IntegerConv2d(layer, bits, has_bias)
+    assert isinstance(layer, nn.Linear)
+    return IntegerLinear(layer, bits, has_bias)

@@ -1,0 +1,110 @@
+"""Quantizers that learn their step size (LSQ: Esser et al., ICLR 2020, arXiv 1902.08153)."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+SMALLEST_SCALE = 1e-8
+
+
+class LearnedStep(torch.autograd.Function):
+    """x̂ = s · clamp(round(x / s), low, high); rounding passes gradients through (LSQ, eq. 1–3 and 5).
+
+    Division, not multiplication by 1/s: it is what ONNX's QuantizeLinear does, and the two differ where x / s is half
+    a step.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
+        """Return x̂ of the shape of `x`; `scale` is positive and broadcasts against it."""
+        ctx.save_for_backward(x, scale)
+        ctx.low, ctx.high = low, high
+        return (x / scale).round_().clamp_(low, high).mul_(scale)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+        """Return the gradients to `x` and to `scale`, the latter divided by √(values a scale × high)."""
+        x, scale = ctx.saved_tensors
+        steps = x / scale
+        inside = (steps >= ctx.low) & (steps <= ctx.high)
+        to_scale = None
+        if ctx.needs_input_grad[1]:
+            slope = steps.round().clamp_(ctx.low, ctx.high).sub_(steps.mul_(inside)).mul_(gradient)
+            # LSQ, section 2.2: steps and weights then move at like rates.
+            per_scale = x.numel() / scale.numel()
+            to_scale = slope.sum_to_size(scale.shape) / (per_scale * ctx.high) ** 0.5
+        return gradient * inside, to_scale, None, None
+
+
+class Quantizer(nn.Module):
+    """Rounds to `high − low + 1` multiples of a learned scale. Until it is calibrated it changes nothing.
+
+    Args:
+        low, high: the least and the greatest integer.
+        shape: of the scale, such that it broadcasts against what is quantized.
+
+    Attributes:
+        scale: the step size, float32; 0 as long as the quantizer is not calibrated.
+
+    """
+
+    def __init__(self, low: int, high: int, shape: tuple[int, ...] = ()) -> None:
+        super().__init__()
+        self.low, self.high = low, high
+        self.scale = nn.Parameter(torch.zeros(shape))
+        self.is_calibrated = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the nearest values to `x` on the grid; in float32 even under autocast, whose types do not have them."""
+        if not self.is_calibrated:
+            return x
+        quantized: Tensor = LearnedStep.apply(x.float(), self.step(), self.low, self.high)
+        return quantized
+
+    def step(self) -> Tensor:
+        """Return the scale that is in force: a learned one may cross 0."""
+        return self.scale.abs().clamp_min(SMALLEST_SCALE)
+
+    @torch.no_grad()
+    def calibrate(self, scale: Tensor) -> None:
+        """Begin to quantize, with this `scale`."""
+        self.scale.copy_(scale)
+        self.is_calibrated = True
+
+    def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+        super()._load_from_state_dict(state, prefix, *rest)
+        self.is_calibrated = bool(self.scale.any())
+
+    def extra_repr(self) -> str:
+        """Show the integers."""
+        return f"{self.low}…{self.high}"
+
+
+class WeightQuantizer(Quantizer):
+    """A step for each output channel, and a range that is symmetric, so that BatchNorm's sign can be folded into it.
+
+    Args:
+        bits: of one integer.
+        weight: the weight.
+
+    """
+
+    def __init__(self, bits: int, weight: Tensor) -> None:
+        high = 2 ** (bits - 1) - 1
+        super().__init__(-high, high, (len(weight), *[1] * (weight.ndim - 1)))
+        self.bits = bits
+
+
+class ActivationQuantizer(Quantizer):
+    """One step for a tensor; unsigned where values cannot be negative.
+
+    Args:
+        bits: of one integer.
+        signed: whether values can be negative.
+
+    """
+
+    def __init__(self, bits: int, signed: bool) -> None:
+        super().__init__(*((-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)))
+        self.bits, self.signed = bits, signed

@@ -1,0 +1,53 @@
+"""How many bits: the scheme of a quantized network, without torch."""
+
+import re
+from dataclasses import dataclass
+
+from nayer_cli.errors import ConfigError
+
+LEAST, MOST = 2, 8
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """Bits of weights and activations, 2 to 8 each."""
+
+    weights: int
+    activations: int
+    """Of what an activation function returns."""
+    first_last: int = 8
+    """Of the weights of the first and the last layer; 0: as `weights`."""
+    edges: int = 8
+    """Of everything else that a layer or an addition reads or returns: the input, residual sums, layers without an
+    activation function, pooled features; 0: as `activations`."""
+
+    @property
+    def first_last_bits(self) -> int:
+        """Bits of the weights of the first and the last layer."""
+        return self.first_last or self.weights
+
+    @property
+    def edge_bits(self) -> int:
+        """Bits of what no activation function returned."""
+        return self.edges or self.activations
+
+    def __str__(self) -> str:
+        """Return the usual name, such as w4a8."""
+        return f"w{self.weights}a{self.activations}"
+
+
+def parse_bits(text: str) -> tuple[int, int]:
+    """Read bits of weights and activations from a name such as `w4a8`.
+
+    Raises:
+        ConfigError: it is not of this form, or not of 2 to 8 bits.
+
+    """
+    found = re.fullmatch(r"w(\d+)a(\d+)", text.strip().lower())
+    bits = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not all(LEAST <= one <= MOST for one in bits):
+        raise ConfigError(
+            f"'{text}' is not a number of bits: weights and activations have {LEAST} to {MOST} each",
+            hint="for example: --bits w4a8",
+        )
+    return bits

@@ -1,0 +1,143 @@
+"""From a network to a plain graph of layers: what quantization, deployment and ONNX work on."""
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from typing import Any
+
+import timm.models
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.passes.shape_prop import ShapeProp
+
+from nayer_cli.errors import InputError
+from nayer_cli.types import ImageShape
+
+Modules = dict[str, nn.Module]
+
+WITHOUT_EFFECT = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
+"""Layers that do nothing in evaluation mode; a quantized network learns without dropout."""
+LAYERS = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.Linear, nn.MaxPool2d, nn.AvgPool2d)
+"""Layers whose subclasses elsewhere compute something else: they are not looked into."""
+
+
+def trace(network: nn.Module, shape: ImageShape) -> fx.GraphModule:
+    """Return a copy of `network` as a graph, in evaluation mode; each node knows the shape of what it returns.
+
+    Normalization layers with a built-in activation function become two layers, and layers without effect go.
+
+    Args:
+        network: maps normalized images `[B, C, H, W]` to logits.
+        shape: of one image; the graph takes others only if no size of theirs is a constant of it.
+
+    Raises:
+        InputError: what it does depends on the values that it sees, so it has no graph.
+
+    """
+    network = deepcopy(network).cpu().eval().requires_grad_(True)
+    _split_norm_acts(network)
+    try:
+        traced = _trace(network, torch.zeros(2, *shape))
+        erase(traced, lambda node: isinstance(module_of(node, traced), WITHOUT_EFFECT))
+        note_shapes(traced, shape)
+    except Exception as error:  # a thousand networks have as many ways to be no graph
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(
+            f"the network cannot be quantized: it has no graph that torch.fx can trace ({reason})",
+            hint="its forward must not branch on the values of tensors; CNNs of timm such as resnet18 can be traced",
+        ) from error
+    return traced
+
+
+@torch.no_grad()
+def note_shapes(network: fx.GraphModule, shape: ImageShape) -> None:
+    """Write down at each node the shape of what it returns for two images."""
+    training = network.training
+    device = next(network.parameters()).device
+    ShapeProp(network.eval()).propagate(torch.zeros(2, *shape, device=device))
+    network.train(training)
+
+
+def shape_of(node: fx.Node) -> tuple[int, ...] | None:
+    """Return the shape of what a node returns, or None if it returns no tensor."""
+    found = node.meta.get("tensor_meta")
+    return tuple(found.shape) if hasattr(found, "shape") else None
+
+
+def module_of(node: object, network: fx.GraphModule) -> nn.Module | None:
+    """Return the module that a node calls, or None."""
+    if isinstance(node, fx.Node) and node.op == "call_module":
+        return network.get_submodule(str(node.target))
+    return None
+
+
+class _Tracer(fx.Tracer):
+    """Sees layers of torch and their subclasses as one node each; `answers` decides its branches, in order."""
+
+    def __init__(self, answers: Sequence[bool]) -> None:
+        super().__init__(autowrap_functions=tuple(timm.models.get_notrace_functions()))
+        self.answers = iter(answers)
+
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        return isinstance(module, LAYERS) or super().is_leaf_module(module, name)
+
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        if not _is_of_sizes(obj.node):
+            return bool(super().to_bool(obj))
+        for answer in self.answers:
+            return answer
+        graph = fx.Graph()
+        copies: dict[fx.Node, fx.Node] = {}
+        graph.graph_copy(self.graph, copies)
+        graph.output(copies[obj.node])
+        raise _Undecided(graph)
+
+
+class _Undecided(Exception):
+    """A branch depends on the sizes of tensors; `graph` computes on what."""
+
+    def __init__(self, graph: fx.Graph) -> None:
+        super().__init__()
+        self.graph = graph
+
+
+@torch.no_grad()
+def _trace(network: nn.Module, images: Tensor) -> fx.GraphModule:
+    """Trace; where a branch depends on sizes, start again with what `images` decide, since nothing runs meanwhile."""
+    answers: list[bool] = []
+    while True:
+        try:
+            return fx.GraphModule(network, _Tracer(answers).trace(network))
+        except _Undecided as branch:
+            answers.append(bool(fx.GraphModule(network, branch.graph)(images)))
+
+
+def _is_of_sizes(node: fx.Node) -> bool:
+    """Say whether a value depends on the sizes of tensors alone, not on what they hold."""
+    if node.target in (getattr, "size", "dim", "numel", "stride"):
+        return node.target != getattr or node.args[1] in ("shape", "ndim")
+    return node.op == "call_function" and all(map(_is_of_sizes, node.all_input_nodes))
+
+
+def _split_norm_acts(network: nn.Module) -> None:
+    """Replace timm's BatchNorm layers that also hold an activation function by both, one after the other."""
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.BatchNorm2d) and isinstance(getattr(child, "act", None), nn.Module):
+                setattr(module, name, nn.Sequential(_plain_norm(child), child.drop, child.act))
+
+
+def _plain_norm(norm: nn.BatchNorm2d) -> nn.BatchNorm2d:
+    plain = nn.BatchNorm2d(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+    plain.load_state_dict({key: value for key, value in norm.state_dict().items() if key in plain.state_dict()})
+    return plain.eval()
+
+
+def erase(network: fx.GraphModule, unwanted: Callable[[fx.Node], Any]) -> None:
+    """Take out nodes that return their first input, and what is not used any more."""
+    for node in list(network.graph.nodes):
+        if unwanted(node):
+            node.replace_all_uses_with(node.args[0])
+            network.graph.erase_node(node)
+    network.graph.lint()
+    network.recompile()
+    network.delete_all_unused_submodules()
