@@ -36,6 +36,8 @@ class Architecture:
     """timm's `pretrained_cfg`: input_size, mean, std, num_classes, label_names, first_conv, classifier …"""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """timm's keyword arguments, besides number of classes, channels and image size."""
+    quantization: Mapping[str, int] = field(default_factory=dict)
+    """The `Scheme` of a network of integers; empty for a float one."""
     folder: Path | None = None
     """Where its weights lie, if it was named by a folder."""
     source: str = ""
@@ -153,10 +155,12 @@ def _described(path: Path, *, folder: Path | None = None, source: str = "") -> A
     for fact in ("num_classes", "label_names", "label_descriptions"):
         facts[fact] = document.get(fact, facts.get(fact))
     known = {fact: value for fact, value in facts.items() if value is not None}
+    quantization = document.get("quantization", {})
     if key.startswith(FACTORY):
-        return Architecture(key.rpartition(":")[2], key, known, folder=folder)
+        return Architecture(key.rpartition(":")[2], key, known, folder=folder, quantization=quantization)
     timms = _in_timm(key)
-    return Architecture(timms.name, timms.key, {**timms.facts, **known}, document.get("model_args", {}), folder, source)
+    arguments = document.get("model_args", {})
+    return Architecture(timms.name, timms.key, {**timms.facts, **known}, arguments, quantization, folder, source)
 
 
 def _in_timm(name: str) -> Architecture:

@@ -29,7 +29,7 @@ def setting(
     *,
     low: float | None = None,
     high: float | None = None,
-    choices: tuple[str, ...] | None = None,
+    choices: tuple[str | int, ...] | None = None,
 ) -> Any:
     """Declare a dataclass field: its default, its sentence (with the unit), and the values it admits."""
     return field(default=default, metadata={"help": help, "low": low, "high": high, "choices": choices})
@@ -191,6 +191,56 @@ class DistillConfig(RunConfig):
 
 
 @dataclass(frozen=True)
+class QuantizerConfig:
+    """How a network is rounded, and learns to live with it."""
+
+    bits: str = setting("w8a8", "bits of weights and activations, 2 to 8 each, such as w4a4")
+    first_last_bits: int = setting(
+        8, "bits of the weights of the first and last layer; 0: as the others", choices=(0, 2, 3, 4, 5, 6, 7, 8)
+    )
+    edge_bits: int = setting(
+        8,
+        "bits of the input, of sums, of pooled features and of layers without activation; 0: as the others",
+        choices=(0, 2, 3, 4, 5, 6, 7, 8),
+    )
+    mode: str = setting("qat", "learn with rounding (qat), or only choose the steps (ptq)", choices=("qat", "ptq"))
+    calibration: str = setting(
+        "mse",
+        "how steps are chosen: least squared error, no clipping, or from BatchNorm alone without images",
+        choices=("mse", "minmax", "dfq-nagel"),
+    )
+    images: int = setting(1024, "synthetic images that steps are chosen by", low=1)
+    bn: str = setting(
+        "train",
+        "running statistics of BatchNorm: learn on, stay, or are measured anew before and after",
+        choices=("train", "freeze", "recalibrate"),
+    )
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """The ONNX file of a quantized model."""
+
+    onnx: str = setting(
+        "auto", "write model.onnx, and run it; auto: where the extra onnx is installed", choices=("auto", "on", "off")
+    )
+    storage: str = setting(
+        "int8",
+        "type of stored weights: int8 runs as integers, int4 makes the file half as large",
+        choices=("int8", "int4"),
+    )
+
+
+@dataclass(frozen=True)
+class QuantizeConfig(DistillConfig):
+    """Everything `nayer quantize` can be told. The teacher is the float model, its rounded copy the student."""
+
+    reuse: str | None = setting(None, "run directory whose images, LTE pool and generator are used again")
+    quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
+
+
+@dataclass(frozen=True)
 class TrainConfig(RunConfig):
     """Everything `nayer train` can be told; the defaults are recipe A, by which the paper's teachers were trained."""
 
@@ -253,8 +303,8 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in PRESETS.glob("*.toml"))
 
 
-def read_preset(name: str, method: str) -> Layer:
-    """Read a preset: its general settings, overlaid with its table for `method`.
+def read_preset(name: str, method: str, command: str = "distill") -> Layer:
+    """Read a preset: its general settings, overlaid with its tables for `method` and for `command`.
 
     Raises:
         ConfigError: no such preset.
@@ -267,8 +317,15 @@ def read_preset(name: str, method: str) -> Layer:
         )
     with (PRESETS / f"{name}.toml").open("rb") as file:
         document = tomllib.load(file)
-    of_method = {key: document.pop(key) for key in plugins.names("methods") if key in document}
-    return dict(flatten(document)) | dict(flatten(of_method.get(method, {})))
+    of_command = {key: document.pop(key, {}) for key in ("quantize",)}.get(command, {})
+    layers = [document, _of(method, document), of_command, _of(method, of_command)]
+    return {key: value for layer in layers for key, value in flatten(layer)}
+
+
+def _of(method: str, table: dict[str, Any]) -> dict[str, Any]:
+    """Take the tables of all methods out of `table`, and return that of `method`."""
+    found: dict[str, Any] = {key: table.pop(key) for key in plugins.names("methods") if key in table}.get(method, {})
+    return found
 
 
 def build(config_class: type[C], layer: Layer, prefix: str = "") -> C:

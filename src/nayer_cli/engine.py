@@ -115,6 +115,7 @@ class Engine:
         state: where the loop stands.
         evaluate: measures; called at the end of an epoch, with the engine and the epoch's record.
         after_epoch: writes down, draws and saves; called likewise once the epoch is over.
+        before_learning: called with the engine before the first student step, when there are images.
         save: writes a checkpoint; called with the engine, between two steps.
         save_seconds: how long an epoch may take before a checkpoint is written inside it.
         listen: receives progress records.
@@ -132,6 +133,7 @@ class Engine:
     state: LoopState
     evaluate: Callable[["Engine", dict[str, Any]], None]
     after_epoch: Callable[["Engine", dict[str, Any]], None]
+    before_learning: Callable[["Engine"], None] = lambda engine: None
     save: Callable[["Engine"], None] = lambda engine: None
     save_seconds: float = float("inf")
     listen: Listener = lambda record: None
@@ -208,6 +210,10 @@ class Engine:
         self.state.images += len(images) * self.group.size
         if not torch.stack(list(batch.losses.values())).isfinite().all():
             return
+        self.keep(images, labels)
+
+    def keep(self, images: Tensor, labels: Tensor) -> None:
+        """Put images `[B, C, H, W]` in [0, 1] with labels `[B]` into the bank, but for some that are held back."""
         if self.holdout is not None:
             # At random: labels come in class order, so that every n-th image could be of one class.
             rng, count = self.rng["holdout"], -(-len(images) // self.holdout_stride)
@@ -223,6 +229,8 @@ class Engine:
             return
         if len(self.bank) == 0:
             raise RunFailed(f"no image could be made: every loss of epoch {state.epoch + 1} is not finite", hint=COOLER)
+        if state.seen == 0:
+            self.before_learning(self)
         with self.meter.clock("student"):
             for batch in self.method.replay(self.bank, until - state.step):
                 loss = self.student.step(self.method.student_loss, batch)

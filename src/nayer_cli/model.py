@@ -1,7 +1,7 @@
 """Classifiers: a network with all that one must know to use it; loading, creating and saving them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,9 @@ from nayer_cli.config import ModelConfig
 from nayer_cli.errors import InputError, NayerError
 from nayer_cli.files import write_bytes, write_json, write_text
 from nayer_cli.precision import Precision
+from nayer_cli.quant.deploy import deploy
+from nayer_cli.quant.graph import quantize
+from nayer_cli.quant.scheme import Scheme
 from nayer_cli.types import ImageShape, Normalization
 from nayer_cli.weights import FILE_NAMES, Weights, find_weights, load_weights, read_weights, require_finite
 
@@ -41,6 +44,8 @@ class Classifier:
     """What rebuilds the network: timm's name, or `py:package.module:factory`; by default its class."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """timm's keyword arguments that rebuild it."""
+    scheme: Scheme | None = None
+    """The bits of a network of integers."""
 
 
 class Normalized(nn.Module):
@@ -216,7 +221,11 @@ def _config(classifier: Classifier) -> dict[str, Any]:
         kept = ("interpolation", "fixed_input_size", "first_conv", "classifier")
         preparation = {fact: facts[fact] for fact in kept if fact in facts}
         minimum = {"num_classes": classifier.num_classes, "in_chans": shape.channels}
-        document |= {"num_features": network.num_features, "model_args": {**minimum, **classifier.arguments}}
+        document["model_args"] = {**minimum, **classifier.arguments}
+        if classifier.scheme is None:
+            document["num_features"] = network.num_features
+    if classifier.scheme:
+        document["quantization"] = asdict(classifier.scheme)
     if classifier.labels:
         document["label_names"] = list(classifier.labels)
     document["pretrained_cfg"] = preparation | {
@@ -273,8 +282,10 @@ def _filled(
     *,
     pretrained: bool,
 ) -> nn.Module:
-    """Build the network with weights that fit and are finite, in float32."""
+    """Build the network with weights that fit and are finite, in float32 or as integers."""
     network = build(architecture, num_classes, shape, pretrained=pretrained).float()
+    if architecture.quantization:
+        network = deploy(quantize(network, shape, Scheme(**architecture.quantization)))
     if stored:
         load_weights(network, stored.weights, name=architecture.name, path=stored.path)
     require_finite(network, str(stored.path) if stored else f"'{architecture.name}'")
@@ -302,6 +313,7 @@ def _classifier(
         labels=labels,
         key=architecture.key,
         arguments=timm_arguments(architecture, width, shape),
+        scheme=Scheme(**architecture.quantization) if architecture.quantization else None,
     )
 
 

@@ -11,6 +11,7 @@ from nayer_cli.text import printable, read_json
 LARGEST_IMAGE = 2**26
 """Numbers of an image: 4096 × 4096 pixels in colour, and some."""
 MOST_CLASSES = 1_000_000
+ALLOWED_BITS = (0, 2, 3, 4, 5, 6, 7, 8)
 
 
 def read_model_json(path: Path) -> dict[str, Any]:
@@ -74,6 +75,11 @@ def _is_list_of(value: Any, fits: Callable[[Any], bool]) -> bool:
     return isinstance(value, list) and all(fits(item) for item in value)
 
 
+def _is_scheme(value: Any) -> bool:
+    names = ("weights", "activations", "first_last", "edges")
+    return _is_object(value) and set(value) == set(names) and all(bits in ALLOWED_BITS for bits in value.values())
+
+
 FACTS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "architecture": (_is_text, "a text"),
     "model_args": (_is_object, "an object"),
@@ -86,6 +92,7 @@ FACTS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "first_conv": (_are_layers, "the name of a layer"),
     "classifier": (_are_layers, "the name of a layer"),
     "fixed_input_size": (lambda value: isinstance(value, bool), "true or false"),
+    "quantization": (_is_scheme, "an object of weights, activations, first_last and edges, with 2 to 8 bits each"),
     "hf_hub_id": (_is_text, "a text"),
     "hf_hub_filename": (_is_text, "a text"),
     "url": (_is_text, "a text"),

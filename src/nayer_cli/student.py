@@ -1,7 +1,7 @@
 """The student: its network, and one update of it."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,6 +25,7 @@ class Student:
         lr: learning rate of the first epoch.
         lr_min: learning rate that the cosine ends at.
         epochs: epochs over which the cosine falls.
+        undecayed: parameters without weight decay.
         precision, group: as `Descent` takes them.
 
     """
@@ -39,19 +40,21 @@ class Student:
         momentum: float,
         weight_decay: float,
         epochs: int,
+        undecayed: Iterable[nn.Parameter] = (),
         precision: Precision | None = None,
         group: Group | None = None,
     ) -> None:
         self.model = model
         self.lr, self.lr_min, self.epochs = lr, lr_min, epochs
+        free = set(undecayed)
+        decayed = [parameter for parameter in model.parameters() if parameter not in free]
+        parts: list[dict[str, Any]] = [{"params": decayed, "weight_decay": weight_decay}]
+        if free:
+            parts.append({"params": [one for one in model.parameters() if one in free], "weight_decay": 0.0})
         if optimizer == "adam":
-            self.optimizer: torch.optim.Optimizer = torch.optim.Adam(
-                model.parameters(), lr=lr, weight_decay=weight_decay, fused=True
-            )
+            self.optimizer: torch.optim.Optimizer = torch.optim.Adam(parts, lr=lr, fused=True)
         else:
-            self.optimizer = torch.optim.SGD(
-                model.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay, fused=True
-            )
+            self.optimizer = torch.optim.SGD(parts, lr=lr, momentum=momentum, fused=True)
         self.group = group or Group()
         self.descent = Descent(self.optimizer, precision or Precision(), self.group)
 

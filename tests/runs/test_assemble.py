@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 import nayer_cli.models  # noqa: F401 - registers the CIFAR networks
-from nayer_cli.config import BankConfig, EvalConfig, LteConfig
+from nayer_cli.config import BankConfig, DistillConfig, EvalConfig, LteConfig
 from nayer_cli.distributed import Group
 from nayer_cli.errors import ConfigError, InputError
 from nayer_cli.model import load_classifier
@@ -20,6 +20,10 @@ MACHINE = assemble.Machine(torch.device("cpu"), Precision(), Streams(0))
 SHAPE = ImageShape(3, 8, 8)
 
 
+def resolve(settings):
+    return assemble.resolve(settings, DistillConfig, "distill")
+
+
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("teacher") / "wrn.safetensors"
@@ -28,25 +32,25 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_nothing_given_is_the_demonstration():
-    config, teacher = assemble.resolve({})
+    config, teacher = resolve({})
     assert (config.preset, config.eval.data, teacher.name) == ("digits", "digits", "resnet14_digits")
 
 
 def test_a_preset_chosen_by_size_brings_hyper_parameters_but_no_names_or_data(weights):
-    config, _ = assemble.resolve({"teacher.name": "wrn_16_1", "teacher.weights": str(weights)})
+    config, _ = resolve({"teacher.name": "wrn_16_1", "teacher.weights": str(weights)})
     assert config.schedule.batch_size == 512 and config.method["g_steps"] == 30
     assert config.lte.labels is None and config.eval.data is None and config.preset == "auto"
 
 
 def test_what_is_given_goes_before_the_preset_and_a_method_brings_its_own_table():
-    config, _ = assemble.resolve({"method.name": "zskt", "schedule.kd_steps": 3})
+    config, _ = resolve({"method.name": "zskt", "schedule.kd_steps": 3})
     assert config.schedule.kd_steps == 3 and config.schedule.cycles == 20
     assert config.method["width"] == 64 and "g_steps" not in config.method
 
 
 def test_an_unknown_setting_of_a_method_is_corrected():
     with pytest.raises(ConfigError, match=r"method.g_stps.*did you mean 'method.g_steps'"):
-        assemble.resolve({"method.g_stps": 3})
+        resolve({"method.g_stps": 3})
 
 
 @pytest.mark.parametrize(
@@ -59,7 +63,7 @@ def test_the_nearest_preset(classes, side, preset):
 
 def test_too_few_class_names_are_counted_and_the_first_missing_one_is_named(tmp_path):
     (tmp_path / "names.txt").write_text("a\nb\n")
-    teacher = replace(load_classifier(assemble.resolve({})[0].teacher), labels=None)
+    teacher = replace(load_classifier(resolve({})[0].teacher), labels=None)
     with pytest.raises(InputError, match=r"has 10 outputs, but 2 class names.*no name for class 2"):
         assemble.class_names(LteConfig(labels=str(tmp_path / "names.txt")), teacher)
     with pytest.raises(InputError, match="does not carry class names"):
@@ -74,6 +78,6 @@ def test_a_bank_above_the_budget_goes_to_a_file(tmp_path):
 
 
 def test_gates_need_data():
-    teacher = load_classifier(assemble.resolve({})[0].teacher)
+    teacher = load_classifier(resolve({})[0].teacher)
     with pytest.raises(ConfigError, match="need evaluation data"):
         assemble.evaluation_data(EvalConfig(min_top1=0.9), teacher, None, Group())

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from nayer_cli import __version__
-from nayer_cli.cli import distill, embed, info, sample, train
+from nayer_cli.cli import distill, embed, info, quantize, sample, train
 from nayer_cli.cli import eval as evaluate
 
 
@@ -35,7 +35,7 @@ Every option is also read from a variable: NAYER_TEACHER is --teacher. Exit code
 """
 
 app = typer.Typer(
-    help="Make small copies of image classifiers, without their training data.",
+    help="Make small or low-bit copies of image classifiers, without their training data.",
     epilog=_flow(EPILOG),
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -47,6 +47,7 @@ COMMANDS = {
     "distill": distill,
     "embed": embed,
     "eval": evaluate,
+    "quantize": quantize,
     "sample": sample,
     "train": train,
     "info": info,

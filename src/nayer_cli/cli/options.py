@@ -12,10 +12,11 @@ from typing import Annotated, Any
 import typer
 
 from nayer_cli import config, plugins
-from nayer_cli.config import DistillConfig, EmbedConfig, EvaluateConfig, SampleConfig, TrainConfig
+from nayer_cli.config import DistillConfig, EmbedConfig, EvaluateConfig, QuantizeConfig, SampleConfig, TrainConfig
 
 MODELS, NAMES, METHOD = "Models", "Class names", "Method"
 EVALUATION, IMAGES, RUNTIME, OUTPUT = "Evaluation", "Images", "Runtime", "Output"
+QUANTIZATION = "Quantization"
 
 SETTING_OF: dict[str, str] = {"run": "run", "models": "models"}
 """The setting of each parameter, such as `teacher.weights` for `teacher_weights`; see `setting_in`."""
@@ -46,7 +47,7 @@ def _setting(
     SETTING_OF[_parameter(flags)] = key
     about = describe(schema).get(setting_in(schema, key), {})
     help = ": ".join(filter(None, (lead, about.get("help"))))
-    metavar = "|".join(about.get("choices") or (metavar,))
+    metavar = "|".join(map(str, about.get("choices") or (metavar,)))
     default = "preset" if _is_preset(key, schema) else about.get("default")
     shown = {"metavar": metavar, "show_default": False if default in (None, "") else str(default)}
     return _flag(flags, panel, help, **shown, **more)
@@ -83,7 +84,7 @@ Student = Annotated[Text, _setting("student.name", "--student -s", MODELS, "MODE
 StudentWeights = Annotated[
     File, _setting("student.weights", "--student-weights", MODELS, "FILE", "the student's, to start from")
 ]
-Model = Annotated[Text, _setting("student.name", "--model -m", MODELS, "MODEL", "the network to train")]
+Model = Annotated[Text, _setting("student.name", "--model -m", MODELS, "MODEL", "the network to train or to quantize")]
 Models = Annotated[
     list[str] | None,
     typer.Argument(metavar="MODEL", help="as --teacher of nayer distill; several are compared", show_default=False),
@@ -112,6 +113,31 @@ Epochs = Annotated[Int, _setting("schedule.epochs", "--epochs -e", METHOD, "N")]
 BatchSize = Annotated[Int, _setting("schedule.batch_size", "--batch-size -b", METHOD, "N")]
 Lr = Annotated[Float, _setting("optimizer.lr", "--lr", METHOD, "X", "the student's")]
 BankSize = Annotated[Int, _setting("bank.capacity", "--bank-size", METHOD, "N", "memory bank")]
+
+Bits = Annotated[Text, _setting("quantizer.bits", "--bits", QUANTIZATION, "wNaM", schema=QuantizeConfig)]
+FirstLastBits = Annotated[
+    Int, _setting("quantizer.first_last_bits", "--first-last-bits", QUANTIZATION, "N", schema=QuantizeConfig)
+]
+EdgeBits = Annotated[Int, _setting("quantizer.edge_bits", "--edge-bits", QUANTIZATION, "N", schema=QuantizeConfig)]
+Mode = Annotated[Text, _setting("quantizer.mode", "--mode", QUANTIZATION, "", schema=QuantizeConfig)]
+Calibration = Annotated[
+    Text, _setting("quantizer.calibration", "--calibration", QUANTIZATION, "", schema=QuantizeConfig)
+]
+Bn = Annotated[Text, _setting("quantizer.bn", "--bn", QUANTIZATION, "", schema=QuantizeConfig)]
+Onnx = Annotated[Text, _setting("export.onnx", "--onnx", QUANTIZATION, "", schema=QuantizeConfig)]
+Storage = Annotated[Text, _setting("export.storage", "--storage", QUANTIZATION, "", schema=QuantizeConfig)]
+FromRun = Annotated[File, _setting("reuse", "--generator", QUANTIZATION, "RUN", schema=QuantizeConfig)]
+QuantizeMethod = Annotated[
+    Text,
+    _setting(
+        "method.name",
+        "--method",
+        METHOD,
+        "NAME",
+        "how images are made, or dfq-nagel, which needs none",
+        autocompletion=_methods,
+    ),
+]
 
 TrainEpochs = Annotated[Int, _setting("schedule.epochs", "--epochs -e", METHOD, "N", schema=TrainConfig)]
 TrainBatchSize = Annotated[Int, _setting("schedule.batch_size", "--batch-size -b", METHOD, "N", schema=TrainConfig)]

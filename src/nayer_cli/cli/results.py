@@ -1,6 +1,7 @@
 """Result documents for people: as tables, and whether their gates were met. Nothing here prints."""
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,14 @@ Rows = list[tuple[str, ...]]
 """A table: the headings, which may be empty, then the rows."""
 
 OF_A_MODEL = ("model", "top-1", "95 % interval", "top-5", "loss", "ECE", "n", "agreement", "drop", "parameters")
+STAGES = {
+    "float": "float",
+    "ptq": "steps chosen",
+    "fake_quantized": "after learning",
+    "deployed": "integers",
+    "onnxruntime": "ONNX Runtime",
+}
+"""What is shown for each stage of a quantized model."""
 CHOICES = ("presets", "methods", "generators", "encoders", "datasets")
 
 
@@ -63,6 +72,33 @@ def run_rows(result: Document) -> Rows:
         ("time", "", clock(seconds)),
         ("run", "", str(result["run"])),
     ]
+
+
+def quantization_rows(result: Document) -> Rows:
+    """Return the accuracy of each stage of a quantized model, and how much of it runs as integers."""
+    if result.get("dry_run"):
+        return fact_rows(result["config"])
+    about, student = result["quantization"], result["student"]
+    onnx = about["onnx"]
+    rows: Rows = [("", "top-1", "95 % interval", "images", "agreement with the float model")]
+    rows += [(STAGES[name], *_stage_row(scores)) for name, scores in about["stages"].items()]
+    facts = {"model": student["name"], "parameters": _count(student["parameters"])}
+    facts["kept float"] = "; ".join(f"{n} × {what}: {why}" for (what, why), n in _kept(about).items()) or "nothing"
+    if onnx:
+        facts["ONNX file"] = f"{onnx['path']}, {onnx['bytes']:,} bytes, weights stored as {onnx['storage']}"
+        facts["run as integers"] = f"{onnx['integer_layers']} of {onnx['layers']} layers"
+        facts["ONNX Runtime agrees"] = percent(onnx["agreement"])
+    facts |= {"time": clock(result["seconds"]["total"]), "run": str(result["run"])}
+    return rows + [(name, value, "", "", "") for name, value in facts.items()]
+
+
+def _stage_row(scores: Document) -> tuple[str, ...]:
+    bounds = interval(scores.get("ci95"))
+    return percent(scores.get("top1")), bounds, _images(scores), percent(scores.get("agreement"))
+
+
+def _kept(about: Document) -> Counter[tuple[str, str]]:
+    return Counter((kept["what"], kept["reason"]) for kept in about["kept_float"])
 
 
 def evaluation_rows(document: Document) -> Rows:

@@ -22,7 +22,7 @@ class Config:
     name: str = setting("nayer", "the method")
     batch: int = setting(400, "images per round", low=2)
     g_steps: int = setting(30, "generator steps per round", low=1)
-    g_life: int = setting(10, "epochs after which the generator starts afresh", low=1)
+    g_life: int = setting(10, "epochs after which the generator starts afresh; 0: never", low=0)
     lr_g: float = setting(4e-3, "learning rate of the generator's Adam, new in every round", low=0)
     ce: float = setting(0.5, "weight of the cross-entropy to the drawn classes", low=0)
     bn: float = setting(10.0, "weight of the BatchNorm statistics term", low=0)

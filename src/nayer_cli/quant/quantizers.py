@@ -56,7 +56,7 @@ class Quantizer(nn.Module):
         self.is_calibrated = False
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the nearest values to `x` on the grid; in float32 even under autocast, whose types do not have them."""
+        """Return the nearest values to `x` on the grid; in float32 also under autocast, whose types lack them."""
         if not self.is_calibrated:
             return x
         quantized: Tensor = LearnedStep.apply(x.float(), self.step(), self.low, self.high)

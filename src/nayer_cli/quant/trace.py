@@ -60,7 +60,7 @@ def note_shapes(network: fx.GraphModule, shape: ImageShape) -> None:
 def shape_of(node: fx.Node) -> tuple[int, ...] | None:
     """Return the shape of what a node returns, or None if it returns no tensor."""
     found = node.meta.get("tensor_meta")
-    return tuple(found.shape) if hasattr(found, "shape") else None
+    return tuple(found.shape) if found is not None and hasattr(found, "shape") else None
 
 
 def module_of(node: object, network: fx.GraphModule) -> nn.Module | None:
@@ -74,7 +74,8 @@ class _Tracer(fx.Tracer):
     """Sees layers of torch and their subclasses as one node each; `answers` decides its branches, in order."""
 
     def __init__(self, answers: Sequence[bool]) -> None:
-        super().__init__(autowrap_functions=tuple(timm.models.get_notrace_functions()))
+        functions = tuple(timm.models.get_notrace_functions())  # type: ignore[no-untyped-call]
+        super().__init__(autowrap_functions=functions)
         self.answers = iter(answers)
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
@@ -123,7 +124,8 @@ def _split_norm_acts(network: nn.Module) -> None:
     for module in list(network.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.BatchNorm2d) and isinstance(getattr(child, "act", None), nn.Module):
-                setattr(module, name, nn.Sequential(_plain_norm(child), child.drop, child.act))
+                drop: nn.Module = getattr(child, "drop", nn.Identity())
+                setattr(module, name, nn.Sequential(_plain_norm(child), drop, child.get_submodule("act")))
 
 
 def _plain_norm(norm: nn.BatchNorm2d) -> nn.BatchNorm2d:

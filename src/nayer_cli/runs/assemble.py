@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -29,6 +29,7 @@ from nayer_cli.labelled import LabelledImages, open_images
 from nayer_cli.labels import check_names, read_labels
 from nayer_cli.model import Classifier, Normalized, load_classifier
 from nayer_cli.precision import Precision
+from nayer_cli.quant.graph import quantizers
 from nayer_cli.rng import Streams
 from nayer_cli.student import Student
 from nayer_cli.types import ImageShape
@@ -66,8 +67,16 @@ def machine(config: RunConfig, group: Group | None = None) -> Machine:
     )
 
 
-def resolve(settings: Mapping[str, Any]) -> tuple[DistillConfig, Classifier]:
+C = TypeVar("C", bound=DistillConfig)
+
+
+def resolve(settings: Mapping[str, Any], schema: type[C], command: str) -> tuple[C, Classifier]:
     """Lay `settings` (dotted keys) over a preset and check them; load the teacher, which decides the preset `auto`.
+
+    Args:
+        settings: dotted keys of `schema`.
+        schema: the configuration class of the command.
+        command: what presets call it.
 
     Raises:
         ConfigError: a setting is unknown or out of range.
@@ -79,13 +88,14 @@ def resolve(settings: Mapping[str, Any]) -> tuple[DistillConfig, Classifier]:
     preset = str(given.get("preset", "auto"))
     teacher = None
     if preset == "auto" and given.get("teacher.name"):
-        teacher = load_classifier(configuration.build(DistillConfig, given).teacher)
+        teacher = load_classifier(configuration.build(schema, given).teacher)
         # The preset stays `auto` in the settings that are written down: under its name it would bring its facts, too.
-        layer = _hyper_parameters(configuration.read_preset(preset_for(teacher.num_classes, teacher.shape), method))
+        name = preset_for(teacher.num_classes, teacher.shape)
+        layer = _hyper_parameters(configuration.read_preset(name, method, command))
     else:
         preset = "digits" if preset == "auto" else preset
-        layer = configuration.read_preset(preset, method)
-    config = configuration.build(DistillConfig, layer | given | {"preset": preset, "method.name": method})
+        layer = configuration.read_preset(preset, method, command)
+    config = configuration.build(schema, layer | given | {"preset": preset, "method.name": method})
     config = replace(config, method=vars(method_config(config.method)))
     return config, teacher or load_classifier(config.teacher)
 
@@ -115,8 +125,8 @@ def _hyper_parameters(preset: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in preset.items() if not key.startswith(facts)}
 
 
-def plan(schedule: ScheduleConfig) -> Plan:
-    """Take the engine's plan out of the settings.
+def plan(schedule: ScheduleConfig, given: int = 0) -> Plan:
+    """Take the engine's plan out of the settings, for a run that has `given` images to begin with.
 
     Raises:
         ConfigError: no image would ever be made.
@@ -131,7 +141,7 @@ def plan(schedule: ScheduleConfig) -> Plan:
         kd_steps=schedule.kd_steps,
         max_skipped=schedule.max_skipped,
     )
-    if not made.images(1):
+    if not made.images(1) and not given:
         raise ConfigError("this schedule makes no images", hint="set schedule.rounds and schedule.epochs to 1 or more")
     return made
 
@@ -156,6 +166,7 @@ def student(network: nn.Module, config: RunConfig, computer: Machine) -> Student
         momentum=optimizer.momentum,
         weight_decay=optimizer.weight_decay,
         epochs=config.schedule.epochs,
+        undecayed=[quantizer.scale for _, quantizer in quantizers(network)],
         precision=computer.precision,
         group=computer.group,
     )

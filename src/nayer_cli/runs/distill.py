@@ -53,7 +53,7 @@ def distill(
     group = join()
     existing, settings = begin(settings, DistillConfig, group, resume=resume, dry_run=dry_run)
     with group.main_first():  # it fetches what the others then find
-        config, teacher = assemble.resolve(settings)
+        config, teacher = assemble.resolve(settings, DistillConfig, "distill")
     if dry_run:
         config = shorten(config)
     if not config.student.name:
@@ -68,9 +68,18 @@ def distill(
 
 
 def prepare(
-    config: DistillConfig, teacher: Classifier, student: Classifier, folder: RunFolder, log: RunLog, group: Group
+    config: DistillConfig,
+    teacher: Classifier,
+    student: Classifier,
+    folder: RunFolder,
+    log: RunLog,
+    group: Group,
+    given: int = 0,
 ) -> Job:
-    """Put the parts together: teacher and student, LTE pool, method, bank, engine, recorder."""
+    """Put the parts together: teacher and student, LTE pool, method, bank, engine, recorder.
+
+    `given` images, of all processes together, need room in the bank besides those that are planned.
+    """
     computer = assemble.machine(config, group)
     names = assemble.class_names(config.lte, teacher)
     pool = group.from_main(_pool(config, names, folder, str(computer.device)) if group.is_main else None)
@@ -97,8 +106,8 @@ def prepare(
     )
     settings = assemble.method_config(config.method, group)
     method: Method = plugins.load("methods", settings.name).Method(settings, parts)
-    plan = assemble.plan(config.schedule)
-    planned = plan.images(method.batch)
+    plan = assemble.plan(config.schedule, given)
+    planned = plan.images(method.batch) + -(-given // group.size)
     bank = assemble.bank(config.bank, planned, shape, computer, folder.path)
     data = assemble.evaluation_data(config.eval, teacher, names, group)
     holdout = None if data else MemoryBank(-(-assemble.HOLDOUT // group.size), shape, device=computer.device)

@@ -77,7 +77,7 @@ class Bench:
         """Measure the reference once, for all models; mean and std are those of its own checkpoint."""
         config = self.config
         wanted = ModelConfig(name=name, num_classes=config.num_classes, input_size=config.input_size)
-        classifier = load_classifier(wanted)
+        classifier = _load(wanted)
         data, network = self._images(classifier), self._network(classifier)
         outcomes = measure(network, data, device=self.device, batch_size=config.batch_size)
         evaluation = Evaluation(scores(outcomes), data.skipped, outcomes.seconds)
@@ -85,7 +85,7 @@ class Bench:
 
     def result(self, name: str, reference: Reference | None) -> dict[str, Any]:
         """Measure one model."""
-        classifier = load_classifier(_model_config(self.config, name))
+        classifier = _load(_model_config(self.config, name))
         if reference is not None:
             _check_comparable(classifier, reference.classifier)
         data = self._images(classifier)
@@ -149,6 +149,16 @@ def _check(config: EvaluateConfig) -> None:
         )
     if config.max_drop is not None and config.reference is None:
         raise ConfigError("--max-drop needs something to compare with", hint="add --reference MODEL")
+
+
+def _load(wanted: ModelConfig) -> Classifier:
+    """Load a classifier of any kind, ONNX files included."""
+    path = Path(wanted.name).expanduser()
+    if path.suffix != ".onnx":
+        return load_classifier(wanted)
+    from nayer_cli.onnx_classifier import load_onnx  # what runs it need not be installed
+
+    return load_onnx(path)
 
 
 def _model_config(config: EvaluateConfig, name: str) -> ModelConfig:

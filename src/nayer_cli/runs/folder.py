@@ -41,6 +41,7 @@ class RunFolder:
         self.result = path / "result.json"
         self.pool = path / "lte.safetensors"
         self.student = path / "student"
+        self.onnx = path / "model.onnx"
         self.samples = path / "samples"
         self.curves = path / "curves.png"
         self.lock = path / ".lock"

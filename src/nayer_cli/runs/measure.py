@@ -61,6 +61,20 @@ class Measure:
         images, _ = holdout.take(torch.arange(len(holdout), device=holdout.labels.device), self.device)
         return round(agreement(model, teacher, images) * len(images)), len(images)
 
+    def compare(self, model: nn.Module, reference: nn.Module) -> float | None:
+        """Return on which part of the data, or else of the held-back images, both have the same top-1 class."""
+        if self.data is not None:
+            outcomes = [
+                measure(one, self.data, device=self.device, batch_size=self.batch_size, group=self.group)
+                for one in (model, reference)
+            ]
+            return float((outcomes[0].prediction == outcomes[1].prediction).double().mean())
+        if self.holdout is None:
+            return None
+        shares = self.group.collect(self._agreed(model, reference, self.holdout))
+        agreed, count = map(sum, zip(*shares, strict=True))
+        return agreed / count if count else None
+
     def of_teacher(self) -> dict[str, Any]:
         """Scores of the teacher; empty without data."""
         outcomes = self._teacher_outcomes()

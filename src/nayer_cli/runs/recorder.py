@@ -1,6 +1,6 @@
 """What happens once in a while during a run: measure, draw, save; and the result at the end."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +36,9 @@ class Recorder:
     """What tells teacher, classes and data apart from others of the same name."""
     best: dict[str, Any] = field(default_factory=dict)
     """The best top-1 over the epochs: an oracle, since choosing by it would choose on the evaluation data."""
+
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What a command found out during the run, and reports at its end."""
 
     def evaluate(self, engine: Engine, record: dict[str, Any]) -> None:
         """Measure the student on its own stride, and always in the last epoch.
@@ -86,7 +89,7 @@ class Recorder:
             return
         check_finite(engine.student.model)
         state = snapshot.common_state(engine, [part for part, _ in parts])
-        state |= {"best": self.best, "fingerprints": self.fingerprints}
+        state |= {"best": self.best, "fingerprints": self.fingerprints, "facts": self.facts}
         needed = [shard for part, _ in parts if part["bank"] for shard in part["bank"]["shards"]]
         new = {shard: content for _, written in parts for shard, content in written.items()}
         path = self.folder.checkpoints.save(snapshot.name(engine.state), state, self.output.keep, new, needed)
@@ -115,7 +118,7 @@ class Recorder:
                 f"the checkpoint of {self.folder.path} does not fit the networks as they are made today: {error}",
                 hint="resume it with the versions that run.json names, or start a new one with another --out",
             ) from error
-        self.best = dict(state["best"])
+        self.best, self.facts = dict(state["best"]), dict(state.get("facts", {}))
         self.log.rewind(engine.state.epoch)
 
     def _check_same(self, before: dict[str, str]) -> None:
@@ -135,10 +138,29 @@ class Recorder:
                 hint=f"resume it with --epochs {done - engine.plan.warmup_epochs} or more",
             )
 
-    def finish(self, engine: Engine, method: str, teacher: dict[str, Any], student: dict[str, Any]) -> dict[str, Any]:
-        """Measure teacher and student a last time, write `result.json` and the curves, and return the result."""
+    def finish(
+        self,
+        engine: Engine,
+        method: str,
+        teacher: dict[str, Any],
+        student: dict[str, Any],
+        *,
+        model: nn.Module | None = None,
+        more: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Measure teacher and student a last time, write `result.json` and the curves, and return the result.
+
+        Args:
+            engine: the run that is over.
+            method: its name.
+            teacher: what is known of it besides.
+            student: likewise.
+            model: what is kept as the student, if not the network that learned.
+            more: what the command reports besides.
+
+        """
         check_finite(engine.student.model)
-        student |= self.measure.student(engine.student.model)
+        student |= self.measure.student(model or engine.student.model)
         teacher |= self.measure.of_teacher()
         gates = self._gates(teacher, student)
         result = {
@@ -154,6 +176,7 @@ class Recorder:
             "seconds": {**engine.meter.seconds, "total": sum(engine.meter.seconds.values())},
             "gates": gates,
             "passed": all(gate["passed"] for gate in gates),
+            **(more or {}),
         }
         if not self.folder.is_main:
             return result

@@ -1,9 +1,11 @@
 """What `distill` and `train` have in common once their parts are put together."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from nayer_cli.config import DistillConfig, RunConfig, to_layer
 from nayer_cli.critic import layers_with_statistics
@@ -29,16 +31,34 @@ class Job:
 
 def carry_out(job: Job, *, resume: bool, dry_run: bool) -> dict[str, Any]:
     """Run the engine, save the student, write and return the result."""
-    engine, recorder = job.engine, job.recorder
+    start(job, resume=resume)
+    job.engine.run()
+    return conclude(job, job.student, dry_run=dry_run)
+
+
+def start(job: Job, *, resume: bool) -> None:
+    """Put the engine where it stopped, or at the beginning, and write down what is being run."""
+    recorder = job.recorder
     if resume:
-        recorder.restore(engine)
+        recorder.restore(job.engine)
     else:
         recorder.log.rewind(0)
     recorder.folder.start(job.config)  # only now: a run that cannot be continued keeps what it says of itself
     recorder.log(_start(job))
-    engine.run()
+
+
+def conclude(
+    job: Job,
+    student: Classifier,
+    *,
+    dry_run: bool,
+    model: nn.Module | None = None,
+    more: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Save the student, write and return the result; `model` and `more` as `Recorder.finish` takes them."""
+    engine, recorder = job.engine, job.recorder
     teacher = _about_teacher(job.teacher) if job.teacher else {}
-    result = recorder.finish(engine, job.method, teacher, _about(job.student))
+    result = recorder.finish(engine, job.method, teacher, _about(student), model=model, more=more)
     if dry_run:
         result |= {"dry_run": True, "config": to_layer(job.config)}
     extra = {
@@ -48,12 +68,15 @@ def carry_out(job: Job, *, resume: bool, dry_run: bool) -> dict[str, Any]:
     }
     if not engine.group.is_main:
         return result
-    save_classifier(recorder.folder.student, job.student, card=model_card(result), extra=extra)
+    save_classifier(recorder.folder.student, student, card=model_card(result), extra=extra)
     recorder.log({"event": "result", **result})
     return result
 
 
-def shorten(config: DistillConfig) -> DistillConfig:
+C = TypeVar("C", bound=DistillConfig)
+
+
+def shorten(config: C) -> C:
     """Cut a configuration down to one round of one step, and one student step."""
     schedule = replace(config.schedule, epochs=1, warmup_epochs=0, cycles=1, rounds=1, kd_steps=1)
     method = config.method | ({"g_steps": 1} if "g_steps" in config.method else {})

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nayer_cli import config as configuration
 from nayer_cli.bankstore import open_bank
-from nayer_cli.config import SampleConfig
+from nayer_cli.config import DistillConfig, SampleConfig
 from nayer_cli.engine import Engine
 from nayer_cli.errors import InputError, did_you_mean
 from nayer_cli.files import write_json
@@ -64,12 +64,18 @@ def _class_indices(wanted: Sequence[int | str] | None, names: Sequence[str]) -> 
 
 
 def _from_bank(folder: RunFolder, config: SampleConfig) -> tuple[Tensor, Tensor]:
-    """Read the bank as the newest checkpoint left it, in random order."""
+    """Read the bank in random order."""
+    images, labels = images_of(folder)
+    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(config.seed))
+    return images[shuffled], labels[shuffled]
+
+
+def images_of(folder: RunFolder) -> tuple[Tensor, Tensor]:
+    """Return the images uint8 `[n, C, H, W]` and labels `[n]` of a run's bank, as the newest checkpoint left it."""
     processes = folder.checkpoints.load()["processes"]
     banks = [open_bank(folder.checkpoints.bank, part["bank"]) for part in processes]
     images, labels = (torch.cat(parts) for parts in zip(*(bank.held() for bank in banks), strict=True))
-    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(config.seed))
-    return images[shuffled], labels[shuffled]
+    return images, labels
 
 
 def _fresh(folder: RunFolder, config: SampleConfig, wanted: list[int], total: int) -> tuple[Tensor, Tensor]:
@@ -95,7 +101,9 @@ def _fresh(folder: RunFolder, config: SampleConfig, wanted: list[int], total: in
 def _rebuild(folder: RunFolder, config: SampleConfig) -> Engine:
     """Put the run's engine together again with random generators of our own; its evaluation data is not needed."""
     settings = configuration.read_file(folder.config) | {"device": config.device, "seed": config.seed}
-    resolved, teacher = assemble.resolve({k: v for k, v in settings.items() if not k.startswith("eval.")})
+    resolved, teacher = assemble.resolve(
+        {k: v for k, v in settings.items() if not k.startswith("eval.")}, DistillConfig, "distill"
+    )
     engine = distill.rebuild(resolved, teacher, folder).engine
     engine.rng.reseed(config.seed)
     return engine

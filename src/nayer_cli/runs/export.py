@@ -1,0 +1,74 @@
+"""The ONNX file of a quantized model: written, run, and compared with what was written."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from torch import fx, nn
+
+from nayer_cli.config import ExportConfig
+from nayer_cli.errors import EnvironmentFault
+from nayer_cli.model import Classifier, Normalized
+from nayer_cli.runs.run import Job
+
+PACKAGES = ("onnx", "onnxruntime")
+
+
+def export(job: Job, student: Classifier, model: nn.Module, settings: ExportConfig) -> dict[str, Any] | None:
+    """Write `model.onnx` beside the student and run it; return what was found, or None if it is not to be written.
+
+    Args:
+        job: the run.
+        student: the deployed network.
+        model: the same, mapping images in [0, 1] to logits on the job's device.
+        settings: whether, and how.
+
+    Raises:
+        EnvironmentFault: the packages are missing, and the file was asked for.
+
+    """
+    if settings.onnx == "off":
+        return None
+    missing = [package for package in PACKAGES if find_spec(package) is None]
+    if missing and settings.onnx == "on":
+        raise EnvironmentFault(f"{missing[0]} is not installed", hint="pip install 'nayer-cli[onnx]'")
+    if missing:
+        job.recorder.log.note(f"model.onnx is left out: {missing[0]} is not installed (pip install 'nayer-cli[onnx]')")
+        return None
+    return _written(job, student, model, settings)
+
+
+def _written(job: Job, student: Classifier, model: nn.Module, settings: ExportConfig) -> dict[str, Any] | None:
+    from nayer_cli.quant.onnx_runner import OnnxNetwork, integer_share
+
+    path, measure, group = job.recorder.folder.onnx, job.recorder.measure, job.engine.group
+    problem = group.from_main(_write(student, path, settings.storage) if group.is_main else None)
+    if problem:
+        job.recorder.log.note(f"model.onnx is left out: {problem}", level="warning")
+        return None
+    runs = Normalized(OnnxNetwork(path), student.normalization).to(job.device)
+    share = integer_share(path)
+    return {
+        "path": str(path),
+        "bytes": path.stat().st_size,
+        "storage": settings.storage,
+        "scores": measure.student(runs),
+        "agreement": measure.compare(runs, model),
+        "integer_layers": share.integer,
+        "layers": share.layers,
+        "float_layers": list(share.others),
+    }
+
+
+def _write(student: Classifier, path: Path, storage: str) -> str:
+    """Write the file; return why that is impossible, or an empty text."""
+    from nayer_cli.onnx_classifier import facts_of
+    from nayer_cli.quant.onnx_graph import Unwritable
+    from nayer_cli.quant.onnx_writer import write_onnx
+
+    assert isinstance(student.network, fx.GraphModule)
+    try:
+        write_onnx(student.network, student.shape, path, storage=storage, facts=facts_of(student))
+    except Unwritable as error:
+        return str(error)
+    return ""

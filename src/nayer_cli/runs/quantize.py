@@ -1,0 +1,167 @@
+"""`nayer quantize`: a copy of few bits that learns from synthetic images, down to integers that run."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from nayer_cli.config import QuantizeConfig
+from nayer_cli.distributed import join
+from nayer_cli.engine import Engine
+from nayer_cli.errors import InputError
+from nayer_cli.model import Normalized
+from nayer_cli.quant import graph
+from nayer_cli.quant.calibrate import calibrate, recalibrate_statistics
+from nayer_cli.quant.deploy import deploy
+from nayer_cli.quant.scheme import Scheme, parse_bits
+from nayer_cli.runlog import Listener
+from nayer_cli.runs import assemble, distill
+from nayer_cli.runs import folder as folders
+from nayer_cli.runs.export import export
+from nayer_cli.runs.folder import RunFolder
+from nayer_cli.runs.resume import begin
+from nayer_cli.runs.reuse import complete, lend
+from nayer_cli.runs.run import Job, conclude, shorten, start
+from nayer_cli.runs.sample import images_of
+
+BATCH = 128
+"""Images that pass at once where steps are chosen."""
+
+
+def quantize(
+    settings: Mapping[str, Any],
+    *,
+    listen: Listener | None = None,
+    resume: str | None = None,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Quantize a classifier; return the result document (`docs/result.md`), which is also in the run directory.
+
+    Args:
+        settings: dotted keys, such as `{"teacher.name": "runs/one", "quantizer.bits": "w4a4"}`; without a model the
+            student of the newest finished run is taken.
+        listen: called with progress records.
+        resume: a run directory to continue, or `auto`, as `distill` takes it.
+        dry_run: load everything, do one step of each phase, leave nothing on disk.
+
+    Raises:
+        NayerError: something foreseen is wrong; its class says what kind.
+
+    """
+    group = join()
+    existing, settings = begin(settings, QuantizeConfig, group, resume=resume, dry_run=dry_run)
+    with group.main_first():
+        settings = settings if existing else complete(settings)
+        config, teacher = assemble.resolve(settings, QuantizeConfig, "quantize")
+    if teacher.scheme is not None:
+        raise InputError(f"'{teacher.name}' is quantized already", hint="name the float model that it was made from")
+    config = _without_learning(shorten(config) if dry_run else config)
+    old = images_of(RunFolder(Path(config.reuse))) if config.reuse and existing is None else None
+    if old:
+        config = _with_room(config, len(old[1]))
+    network = graph.quantize(teacher.network, teacher.shape, scheme_of(config), frozen=config.quantizer.bn != "train")
+    student = replace(teacher, network=network, name=f"{teacher.name} {scheme_of(config)}")
+    name = f"{folders.slug(teacher.name)}-{scheme_of(config)}"
+    with folders.run_folder(config.output.out, name, group, existing=existing, temporary=dry_run) as folder:
+        log = folder.log(listen, config.output)
+        given = (config.bank.capacity or 0) if config.reuse else 0
+        job = distill.prepare(config, teacher, student, folder, log, group, given=given)
+        quantization = Quantization(job, config, network)
+        job.engine.before_learning = quantization.begin
+        start(job, resume=existing is not None)
+        if old:
+            log.note(f"quantizing '{teacher.name}', with {len(old[1]):,} images of {config.reuse}")
+            lend(job.engine, RunFolder(Path(str(config.reuse))), *old)
+        job.engine.run()
+        return quantization.conclude(dry_run=dry_run)
+
+
+def scheme_of(config: QuantizeConfig) -> Scheme:
+    """Return the bits that the settings ask for."""
+    quantizer = config.quantizer
+    return Scheme(*parse_bits(quantizer.bits), quantizer.first_last_bits, quantizer.edge_bits)
+
+
+@dataclass
+class Quantization:
+    """What a run does besides learning: choose steps before, and turn the network into integers after it.
+
+    Args:
+        job: the run.
+        config: its settings.
+        network: the student's network, with quantizers.
+
+    """
+
+    job: Job
+    config: QuantizeConfig
+    network: fx.GraphModule
+
+    def begin(self, engine: Engine) -> None:
+        """Choose the steps by images of the bank, and measure what that alone gives."""
+        quantizer, recorder = self.config.quantizer, self.job.recorder
+        with engine.meter.clock("calibration"):
+            calibrate(self.network, self._batches(engine), engine.group, clip=quantizer.calibration == "mse")
+            self._measure_statistics(engine)
+        recorder.facts["ptq"] = recorder.measure.student(engine.student.model)
+
+    def conclude(self, *, dry_run: bool) -> dict[str, Any]:
+        """Deploy, export, measure, save; return the result."""
+        engine, measure = self.job.engine, self.job.recorder.measure
+        if graph.is_calibrated(self.network):
+            self._measure_statistics(engine)
+        else:
+            self.begin(engine)
+        integers = deploy(self.network)
+        student = replace(self.job.student, network=integers, scheme=scheme_of(self.config))
+        model = Normalized(integers, student.normalization).to(self.job.device)
+        stages = {
+            "float": measure.of_teacher(),
+            "ptq": self.job.recorder.facts["ptq"],
+            "fake_quantized": measure.student(engine.student.model),
+            "deployed": measure.student(model),
+        }
+        onnx = export(self.job, student, model, self.config.export)
+        if onnx:
+            stages["onnxruntime"] = onnx.pop("scores")
+        about = {
+            **vars(self.config.quantizer),
+            "stages": stages,
+            "kept_float": [asdict(kept) for kept in graph.kept_float(integers)],
+            "reused": self.config.reuse,
+            "onnx": onnx,
+        }
+        return conclude(self.job, student, dry_run=dry_run, model=model, more={"quantization": about})
+
+    def _measure_statistics(self, engine: Engine) -> None:
+        if self.config.quantizer.bn == "recalibrate":
+            recalibrate_statistics(self.network, self._batches(engine), engine.group)
+
+    def _batches(self, engine: Engine) -> Iterator[Tensor]:
+        """Yield normalized images from all over the bank."""
+        bank, model = engine.bank, engine.student.model
+        assert isinstance(model, Normalized)
+        count = min(len(bank), -(-self.config.quantizer.images // engine.group.size))
+        slots = torch.linspace(0, len(bank) - 1, count).round().long().to(bank.labels.device)
+        for some in slots.split(BATCH) if count else ():
+            images, _ = bank.take(some, model.mean.device)
+            yield ((images - model.mean) / model.std).contiguous(memory_format=torch.channels_last)
+
+
+def _without_learning(config: QuantizeConfig) -> QuantizeConfig:
+    """Leave out what comes after the steps are chosen, where that is all that is wanted."""
+    if config.quantizer.mode == "qat":
+        return config
+    return replace(config, schedule=replace(config.schedule, epochs=0))
+
+
+def _with_room(config: QuantizeConfig, images: int) -> QuantizeConfig:
+    """Let the bank hold so many images besides those that are planned, unless its size is given."""
+    if config.bank.capacity:
+        return config
+    plan = assemble.plan(config.schedule, images)
+    batch = getattr(assemble.method_config(config.method), "batch", config.schedule.batch_size)
+    return replace(config, bank=replace(config.bank, capacity=images + plan.images(batch)))

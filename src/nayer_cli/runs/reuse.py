@@ -1,0 +1,91 @@
+"""What `nayer quantize` takes over from an earlier run: its student, its images, its LTE pool and its generator."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from nayer_cli import config
+from nayer_cli.engine import Engine
+from nayer_cli.errors import InputError
+from nayer_cli.runs.folder import RUNS, RunFolder
+from nayer_cli.runs.resume import find
+
+KEPT = ("preset", "lte.", "method.", "augment.", "eval.data", "eval.split", "eval.batch_size")
+"""Settings of a run that hold for one that uses its images."""
+NO_SYNTHESIS = {"schedule.warmup_epochs": 0, "schedule.rounds": 0, "method.g_life": 0}
+"""With images at hand none are made, unless rounds are asked for: then by the generator that is at hand, too."""
+
+
+def complete(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Fill in what is left open: the model, and the run whose images are used.
+
+    A model that is a run's student brings that run's images along; without a model it is that of the newest run.
+
+    Args:
+        settings: dotted keys of `QuantizeConfig`.
+
+    Raises:
+        InputError: there is no model and no run, or `reuse` is not a run with images.
+
+    """
+    given = {key: value for key, value in settings.items() if value is not None}
+    model = given.get("teacher.name")
+    if model is None:
+        folder = _newest()
+        given["teacher.name"] = str(folder.path)
+        given.setdefault("reuse", str(folder.path))
+    elif "reuse" not in given and RunFolder(Path(model)).pool.is_file():
+        given["reuse"] = model
+    if "reuse" not in given:
+        return given
+    return _settings_of(find(given["reuse"]), given) | given
+
+
+def lend(engine: Engine, folder: RunFolder, images: Tensor, labels: Tensor) -> None:
+    """Give an engine the images uint8 `[n, C, H, W]` and labels `[n]` of a run, this process's part, and its generator.
+
+    The generator comes along only if the run's method has one of the same form.
+    """
+    rank, size = engine.group.rank, engine.group.size
+    device = engine.student.descent.skipped.device
+    for some, theirs in zip(images[rank::size].split(1000), labels[rank::size].split(1000), strict=True):
+        engine.keep(some.to(device).float().div_(255), theirs.to(device))
+    own = engine.method.state_dict()
+    state = folder.checkpoints.load()["method"]
+    known = {key: state[key] for key in own if key.startswith("generator.") and _fits(own[key], state.get(key))}
+    engine.method.load_state_dict(known, strict=False)
+
+
+def _newest() -> RunFolder:
+    """Find the finished run of `nayer distill` that started last."""
+    folders = [RunFolder(path.parent) for path in RUNS.glob("*/result.json")]
+    finished = [folder for folder in folders if folder.pool.is_file() and not _is_quantized(folder)]
+    if not finished:
+        raise InputError(
+            f"no model is named, and there is no finished run of nayer distill under {RUNS}/",
+            hint="name one: nayer quantize --model MODEL --labels FILE, or run nayer distill first",
+        )
+    return max(finished, key=lambda folder: folder.result.stat().st_mtime)
+
+
+def _is_quantized(folder: RunFolder) -> bool:
+    return "quantizer.bits" in config.read_file(folder.config)
+
+
+def _settings_of(folder: RunFolder, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a run that hold for one that uses its images."""
+    if not folder.pool.is_file():
+        raise InputError(f"{folder.path} has no synthetic images: it is not a run of nayer distill")
+    old = config.read_file(folder.config)
+    kept = {key: value for key, value in old.items() if key.startswith(KEPT)}
+    if given.get("method.name", kept.get("method.name")) != kept.get("method.name"):
+        kept = {key: value for key, value in kept.items() if not key.startswith("method.")}
+    lte = {} if any(key.startswith("lte.") for key in given) else {"lte.file": str(folder.pool)}
+    life = {} if kept.get("method.name") == "nayer" else {"method.g_life": None}
+    return {key: value for key, value in (kept | lte | NO_SYNTHESIS | life).items() if value is not None}
+
+
+def _fits(own: Tensor, other: object) -> bool:
+    return isinstance(other, Tensor) and other.shape == own.shape
