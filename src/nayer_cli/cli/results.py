@@ -1,25 +1,17 @@
 """Result documents for people: as tables, and whether their gates were met. Nothing here prints."""
 
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nayer_cli.errors import GateMissed
+from nayer_cli.runs.stages import STAGES, floats_by_reason
 
 Document = Mapping[str, Any]
 Rows = list[tuple[str, ...]]
 """A table: the headings, which may be empty, then the rows."""
 
 OF_A_MODEL = ("model", "top-1", "95 % interval", "top-5", "loss", "ECE", "n", "agreement", "drop", "parameters")
-STAGES = {
-    "float": "float",
-    "ptq": "steps chosen",
-    "fake_quantized": "after learning",
-    "deployed": "integers",
-    "onnxruntime": "ONNX Runtime",
-}
-"""What is shown for each stage of a quantized model."""
 CHOICES = ("presets", "methods", "generators", "encoders", "datasets")
 
 
@@ -83,10 +75,15 @@ def quantization_rows(result: Document) -> Rows:
     rows: Rows = [("", "top-1", "95 % interval", "images", "agreement with the float model")]
     rows += [(STAGES[name], *_stage_row(scores)) for name, scores in about["stages"].items()]
     facts = {"model": student["name"], "parameters": _count(student["parameters"])}
-    facts["kept float"] = "; ".join(f"{n} × {what}: {why}" for (what, why), n in _kept(about).items()) or "nothing"
+    facts["kept float"] = (
+        "; ".join(f"{n} × {what}: {why}" for (what, why), n in floats_by_reason(about).items()) or "nothing"
+    )
     if onnx:
         facts["ONNX file"] = f"{onnx['path']}, {onnx['bytes']:,} bytes, weights stored as {onnx['storage']}"
-        facts["run as integers"] = f"{onnx['integer_layers']} of {onnx['layers']} layers"
+        facts["run as integers"] = (
+            f"{onnx['integer_convolutions']} of {onnx['convolutions']} convolutions, "
+            f"{onnx['integer_products']} of {onnx['products']} matrix products"
+        )
         facts["ONNX Runtime agrees"] = percent(onnx["agreement"])
     facts |= {"time": clock(result["seconds"]["total"]), "run": str(result["run"])}
     return rows + [(name, value, "", "", "") for name, value in facts.items()]
@@ -95,10 +92,6 @@ def quantization_rows(result: Document) -> Rows:
 def _stage_row(scores: Document) -> tuple[str, ...]:
     bounds = interval(scores.get("ci95"))
     return percent(scores.get("top1")), bounds, _images(scores), percent(scores.get("agreement"))
-
-
-def _kept(about: Document) -> Counter[tuple[str, str]]:
-    return Counter((kept["what"], kept["reason"]) for kept in about["kept_float"])
 
 
 def evaluation_rows(document: Document) -> Rows:

@@ -54,9 +54,11 @@ def _written(job: Job, student: Classifier, model: nn.Module, settings: ExportCo
         "storage": settings.storage,
         "scores": measure.student(runs),
         "agreement": measure.compare(runs, model),
-        "integer_layers": share.integer,
-        "layers": share.layers,
-        "float_layers": list(share.others),
+        "convolutions": share.convolutions.total,
+        "integer_convolutions": share.convolutions.integers,
+        "products": share.products.total,
+        "integer_products": share.products.integers,
+        "float_layers": [*share.convolutions.floats, *share.products.floats],
     }
 
 

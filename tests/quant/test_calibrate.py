@@ -1,0 +1,78 @@
+import pytest
+import torch
+from torch import nn
+
+from nayer_cli.distributed import Group
+from nayer_cli.errors import RunFailed
+from nayer_cli.quant.calibrate import calibrate, calibrate_weights, recalibrate_statistics
+from nayer_cli.quant.graph import QuantizedLayer, is_calibrated, quantize
+from nayer_cli.quant.scheme import Scheme
+from tiny import SHAPE, network
+
+
+def quantized(bits: int) -> torch.fx.GraphModule:
+    return quantize(network(), SHAPE, Scheme(bits, bits, 0, 0))
+
+
+def images(seed: int = 0) -> torch.Tensor:
+    return torch.randn(32, *SHAPE, generator=torch.Generator().manual_seed(seed))
+
+
+def test_eight_bits_are_nearly_the_float_network():
+    net = quantized(8)
+    calibrate(net, [images()], Group())
+    assert is_calibrated(net)
+    difference = (net.eval()(images(1)) - network()(images(1))).abs().mean()
+    assert 0 < difference < 0.02
+
+
+@torch.no_grad()
+def test_fewer_bits_are_worse_and_clipping_is_better_than_not():
+    def error(bits: int, clip: bool) -> float:
+        net = quantized(bits)
+        calibrate(net, [images()], Group(), clip=clip)
+        return float((net.eval()(images(1)) - network()(images(1))).square().mean())
+
+    assert error(8, True) < error(4, True) < error(2, True)
+    assert error(3, True) < error(3, False)
+
+
+def test_weights_get_the_scale_of_least_error():
+    net = quantized(3)
+    calibrate_weights(net)
+    layer = next(one for one in net.modules() if isinstance(one, QuantizedLayer))
+    error = (layer.quantizer(layer.layer.weight) - layer.layer.weight).square().sum()
+    for ratio in (0.8, 1.25):
+        layer.quantizer.scale.data *= ratio
+        assert (layer.quantizer(layer.layer.weight) - layer.layer.weight).square().sum() > error
+        layer.quantizer.scale.data /= ratio
+
+
+def test_modes_and_statistics_stay_as_they_were():
+    net = quantized(4).train()
+    before = {key: value.clone() for key, value in net.named_buffers()}
+    calibrate(net, [images()], Group())
+    assert all(torch.equal(value, before[key]) for key, value in net.named_buffers())
+    assert net.training
+
+
+def test_a_dead_channel_does_no_harm():
+    net = quantized(4)
+    nn.init.zeros_(net.get_submodule("3").layer.weight[0])
+    calibrate(net, [images()], Group())
+    assert net.eval()(images()).isfinite().all()
+
+
+def test_without_images_and_with_nan_it_fails_with_a_sentence():
+    with pytest.raises(RunFailed, match="no images"):
+        calibrate(quantized(4), [], Group())
+    with pytest.raises(RunFailed, match="not finite"):
+        calibrate(quantized(4), [images() * torch.nan], Group())
+
+
+def test_statistics_are_measured_anew_as_a_plain_mean():
+    net, x = quantized(8), images()
+    recalibrate_statistics(net, [x[:16], x[16:]], Group())
+    first = net.get_submodule("0")(x)
+    torch.testing.assert_close(net.get_buffer("1.running_mean"), first.mean((0, 2, 3)))
+    assert net.get_submodule("1").momentum == 0.1

@@ -1,0 +1,97 @@
+import timm
+import torch
+from torch import nn
+
+import nayer_cli.models  # noqa: F401 - registers the CIFAR networks
+from nayer_cli.distributed import Group
+from nayer_cli.quant.calibrate import calibrate
+from nayer_cli.quant.deploy import deploy
+from nayer_cli.quant.graph import kept_float, quantize
+from nayer_cli.quant.integers import Grid, IntegerConv2d, IntegerLayer
+from nayer_cli.quant.scheme import Scheme
+from nayer_cli.types import ImageShape
+from tiny import SHAPE, network
+
+
+def calibrated(net: nn.Module, bits: int = 4, shape: ImageShape = SHAPE) -> torch.fx.GraphModule:
+    quantized = quantize(net, shape, Scheme(bits, bits))
+    x = torch.randn(32, *shape, generator=torch.Generator().manual_seed(0))
+    calibrate(quantized, [x], Group())
+    return quantized.eval()
+
+
+def images(seed: int = 1, shape: ImageShape = SHAPE) -> torch.Tensor:
+    return torch.randn(64, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_integers_compute_what_was_learned():
+    quantized = calibrated(network())
+    before = quantized(images())
+    deployed = deploy(quantized)
+    torch.testing.assert_close(deployed(images()), before, atol=0.05, rtol=0)
+    assert (deployed(images()).argmax(1) == before.argmax(1)).float().mean() > 0.95
+    assert torch.equal(quantized(images()), before)  # it is left alone
+
+
+def test_all_is_integers_and_within_the_bits():
+    deployed = deploy(calibrated(network(), 3))
+    layers = [module for module in deployed.modules() if isinstance(module, IntegerLayer)]
+    assert [layer.weight.dtype for layer in layers] == [torch.int8] * 3
+    assert [layer.bias.dtype for layer in layers] == [torch.int32] * 3
+    assert [int(layer.weight.abs().max()) for layer in layers][1] <= 3
+    assert kept_float(deployed) == []
+    assert not [module for module in deployed.modules() if isinstance(module, (nn.BatchNorm2d, nn.ReLU, nn.Conv2d))]
+
+
+def test_what_travels_lies_on_the_grids():
+    deployed = deploy(calibrated(network()))
+    seen: list[torch.Tensor] = []
+    for grid in [module for module in deployed.modules() if isinstance(module, Grid)]:
+        grid.register_forward_hook(lambda g, _, y: seen.append((y / g.scale - (y / g.scale).round()).abs().max()))
+    deployed(images())
+    assert len(seen) == 4
+    assert max(seen) < 1e-4
+
+
+def test_a_negative_slope_of_batchnorm_turns_the_integers():
+    net = network()
+    with torch.no_grad():
+        net[1].weight[0] = -1.5
+    quantized = calibrated(net, 8)
+    torch.testing.assert_close(deploy(quantized)(images()), quantized(images()), atol=0.03, rtol=0)
+
+
+def test_a_slope_of_0_and_a_huge_bias_stay_finite():
+    net = network()
+    with torch.no_grad():
+        net[1].weight[0] = 0.0
+        net[1].weight[1] = 1e-12
+        net[1].bias[:2] = 3.0
+    quantized = calibrated(net, 8)
+    torch.testing.assert_close(deploy(quantized)(images()), quantized(images()), atol=0.05, rtol=0)
+
+
+def test_relu6_becomes_a_limit_of_the_range():
+    net = network()
+    net[2] = nn.ReLU6()
+    quantized = calibrated(net, 8)
+    with torch.no_grad():
+        quantized.get_submodule("_2_grid").scale.fill_(0.1)  # 255 steps reach 25.5
+    deployed = deploy(quantized)
+    limits = [int(module.high) for module in deployed.modules() if isinstance(module, Grid)]
+    assert limits[1] == 60
+
+
+def test_a_saved_network_is_the_same_to_the_bit():
+    deployed = deploy(calibrated(network()))
+    other = deploy(quantize(network(seed=5), SHAPE, Scheme(4, 4)))
+    other.load_state_dict(deployed.state_dict())
+    assert torch.equal(other(images()), deployed(images()))
+
+
+def test_residual_networks_and_shortcuts_deploy():
+    shape = ImageShape(1, 16, 16)
+    quantized = calibrated(timm.create_model("resnet8_digits", num_classes=4).eval(), 8, shape)
+    deployed = deploy(quantized)
+    assert sum(isinstance(module, IntegerConv2d) for module in deployed.modules()) == 7
+    torch.testing.assert_close(deployed(images(shape=shape)), quantized(images(shape=shape)), atol=0.05, rtol=0)

@@ -1,0 +1,54 @@
+import torch
+
+from nayer_cli.quant.quantizers import ActivationQuantizer, LearnedStep, WeightQuantizer
+
+
+def test_values_go_to_the_nearest_step_and_stay_in_range():
+    x = torch.tensor([-9.0, -0.6, -0.2, 0.3, 0.7, 9.0])
+    found = LearnedStep.apply(x, torch.tensor(0.5), -2, 1)
+    assert found.tolist() == [-1.0, -0.5, 0.0, 0.5, 0.5, 0.5]
+
+
+def test_gradients_are_those_of_the_paper():
+    x = torch.tensor([-9.0, 0.3, 9.0], requires_grad=True)
+    scale = torch.tensor(0.5, requires_grad=True)
+    LearnedStep.apply(x, scale, -2, 1).sum().backward()
+    assert x.grad.tolist() == [0.0, 1.0, 0.0]
+    slope = -2 + (round(0.3 / 0.5) - 0.3 / 0.5) + 1  # below: low, inside: q − x/s, above: high
+    torch.testing.assert_close(scale.grad, torch.tensor(slope / (3 * 1) ** 0.5))
+
+
+def test_each_channel_has_a_gradient_of_its_own():
+    scale = torch.full((2, 1), 0.5, requires_grad=True)
+    x = torch.tensor([[0.1, 0.2], [9.0, 9.0]])
+    LearnedStep.apply(x, scale, -3, 3).sum().backward()
+    torch.testing.assert_close(scale.grad, torch.tensor([[-0.6], [6.0]]) / (2 * 3) ** 0.5)
+
+
+def test_nothing_changes_before_calibration_and_a_reload_remembers_it():
+    quantizer, x = ActivationQuantizer(4, signed=False), torch.rand(5)
+    assert quantizer(x) is x
+    quantizer.calibrate(torch.tensor(0.25))
+    other = ActivationQuantizer(4, signed=False)
+    other.load_state_dict(quantizer.state_dict())
+    assert torch.equal(other(x), (x / 0.25).round() * 0.25)
+
+
+def test_ranges_are_symmetric_for_weights_and_unsigned_after_a_relu():
+    weights, activations = WeightQuantizer(4, torch.zeros(3, 2, 1, 1)), ActivationQuantizer(4, signed=False)
+    assert (weights.low, weights.high, weights.scale.shape) == (-7, 7, (3, 1, 1, 1))
+    assert (activations.low, activations.high) == (0, 15)
+    assert ActivationQuantizer(8, signed=True).low == -128
+
+
+def test_a_scale_that_crossed_0_still_rounds():
+    quantizer = ActivationQuantizer(8, signed=True)
+    quantizer.calibrate(torch.tensor(-0.5))
+    assert quantizer(torch.tensor([0.6])).item() == 0.5
+
+
+def test_rounding_is_in_float32_under_autocast():
+    quantizer = ActivationQuantizer(8, signed=False)
+    quantizer.calibrate(torch.tensor(1.0))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert quantizer(torch.tensor([201.0], dtype=torch.bfloat16)).dtype == torch.float32
