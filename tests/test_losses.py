@@ -72,3 +72,23 @@ def test_attention_ignores_scale_and_channel_count():
     doubled = torch.cat([maps, maps], dim=1) * 7
     assert losses.attention_transfer(maps, doubled).item() == pytest.approx(0, abs=1e-8)
     assert losses.attention_transfer(maps, maps.flip(3)).item() > 1e-4
+
+
+def test_relations_are_a_tenth_of_attention_to_like_positions_and_to_unlike_channels():
+    t, s = torch.rand(2, 3, 2, 4), torch.rand(2, 3, 2, 4)
+
+    def maps(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x = torch.nn.functional.normalize(x, dim=1).flatten(2)
+        positions = (x.mT @ x).softmax(2)
+        likeness = x @ x.mT
+        channels = (likeness.amax(2, keepdim=True) - likeness).softmax(2)
+        return 0.1 * (x @ positions.mT) + x, 0.1 * (channels @ x) + x
+
+    expected = sum((a - b).abs().mean() for a, b in zip(maps(t), maps(s), strict=True))
+    assert losses.relation_distance(t, s).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_relations_of_silent_positions_have_a_gradient():
+    s = torch.zeros(1, 2, 3, 3, requires_grad=True)
+    losses.relation_distance(torch.rand(1, 2, 3, 3), s).backward()
+    assert s.grad.isfinite().all()

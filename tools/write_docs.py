@@ -51,6 +51,10 @@ Values are TOML; text needs no quotes on the command line, and a list may be wri
 """
 
 
+EXTENDS = {"quantize": "distill"}
+"""Commands that know all settings of another one, too."""
+
+
 def pages() -> dict[Path, str]:
     """Return the text of each page."""
     return {
@@ -87,7 +91,10 @@ def _settings() -> Iterator[str]:
         if (schema := getattr(command, "SCHEMA", None)) is None:
             continue
         yield from (f"## nayer {name}", "", (schema.__doc__ or "").strip(), "")
-        settings = [(key, about) for key, about in config.describe(schema) if key != "method"]
+        inherited = set(config.keys(schema.__base__)) if name in EXTENDS else set()
+        if inherited:
+            yield from (f"All settings of `nayer {EXTENDS[name]}`, and:", "")
+        settings = [(key, about) for key, about in config.describe(schema) if key not in {"method", *inherited}]
         yield from _table(("setting", "meaning", "default", "values"), [_setting_row(*one) for one in settings])
     for name in plugins.names("methods"):
         schema = plugins.load("methods", name).Config

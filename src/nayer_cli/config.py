@@ -306,6 +306,8 @@ def preset_names() -> list[str]:
 def read_preset(name: str, method: str, command: str = "distill") -> Layer:
     """Read a preset: its general settings, overlaid with its tables for `method` and for `command`.
 
+    All of them lie over those of the preset that it names as its `base`.
+
     Raises:
         ConfigError: no such preset.
 
@@ -317,9 +319,10 @@ def read_preset(name: str, method: str, command: str = "distill") -> Layer:
         )
     with (PRESETS / f"{name}.toml").open("rb") as file:
         document = tomllib.load(file)
+    base = read_preset(document.pop("base"), method, command) if "base" in document else {}
     of_command = {key: document.pop(key, {}) for key in ("quantize",)}.get(command, {})
     layers = [document, _of(method, document), of_command, _of(method, of_command)]
-    return {key: value for layer in layers for key, value in flatten(layer)}
+    return base | {key: value for layer in layers for key, value in flatten(layer)}
 
 
 def _of(method: str, table: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The frozen teacher in its judging role: logits, and the statistics that its BatchNorm layers see."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -73,7 +73,7 @@ class Critic(nn.Module):
         Raises:
             InputError: the logits carry no gradient, so nothing could be learned from them.
         """
-        with self._tapped():
+        with self.tapping(self._see):
             logits = self.teacher(images)
         if images.requires_grad and torch.is_grad_enabled() and not logits.requires_grad:
             raise InputError(
@@ -94,17 +94,17 @@ class Critic(nn.Module):
         return Statistics(mean, square - mean.square())
 
     @contextmanager
-    def _tapped(self) -> Iterator[None]:
-        """Collect statistics within the block only: the student's steps do not pay for them."""
-        hooks = [tap.register_forward_pre_hook(self._see) for tap in self._taps]
+    def tapping(self, see: Callable[[nn.Module, Tensor], None]) -> Iterator[None]:
+        """Call `see(layer, input)` before each tapped layer, within the block only: nothing else pays for it."""
+        hooks = [tap.register_forward_pre_hook(lambda layer, inputs: see(layer, inputs[0])) for tap in self._taps]
         try:
             yield
         finally:
             for hook in hooks:
                 hook.remove()
 
-    def _see(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self._seen[module] = Statistics(*channel_statistics(inputs[0]))
+    def _see(self, layer: nn.Module, x: Tensor) -> None:
+        self._seen[layer] = Statistics(*channel_statistics(x))
 
 
 def layers_with_statistics(network: nn.Module) -> list[nn.Module]:

@@ -73,5 +73,24 @@ def attention_transfer(t: Tensor, s: Tensor) -> Tensor:
     return (_attention(t) - _attention(s)).square().mean()
 
 
+def relation_distance(t: Tensor, s: Tensor) -> Tensor:
+    """Term `crm`: L1 distance of channel relation maps, over positions plus over channels (ZAQ, Liu et al. 2021).
+
+    Each of `t` and `s`, activations `[B, C, H, W]` of one shape, is normalized over its channels and gets a tenth of
+    its self-attention added: once positions attend to what is like them, once channels to what is unlike them. Memory
+    grows with H · W, not its square, where the attention kernels of the device are fused.
+    """
+    t, s = (F.normalize(each.float().flatten(2), dim=1) for each in (t, s))  # [B, C, H·W]
+    over_positions = (_related(t.mT, 1.0) - _related(s.mT, 1.0)).abs().mean()
+    return over_positions + (_related(t, -1.0) - _related(s, -1.0)).abs().mean()
+
+
+def _related(rows: Tensor, sign: float) -> Tensor:
+    """Add to rows X `[B, N, D]` a tenth of softmax(sign · X Xᵀ) X."""
+    # With an axis of heads: the fused kernels need it.
+    rows = rows.unsqueeze(1).contiguous()
+    return 0.1 * F.scaled_dot_product_attention(sign * rows, rows, rows, scale=1.0) + rows
+
+
 def _attention(activations: Tensor) -> Tensor:
     return F.normalize(activations.float().square().mean(1).flatten(1), dim=1)

@@ -2,7 +2,7 @@ import pytest
 from typer.main import get_command
 
 from nayer_cli import cli, config
-from nayer_cli.cli import options, train
+from nayer_cli.cli import options
 
 STEERING = {"config", "set", "debug", "resume", "dry_run", "json", "quiet", "methods", "models"}
 
@@ -10,7 +10,7 @@ STEERING = {"config", "set", "debug", "resume", "dry_run", "json", "quiet", "met
 @pytest.mark.parametrize("name", sorted(set(cli.COMMANDS) - {"info"}))
 def test_every_option_stands_for_a_setting_of_its_command(name):
     schema = cli.COMMANDS[name].SCHEMA
-    setting_of = options.SETTING_OF | (train.OF_THE_MODEL if name == "train" else {})
+    setting_of = options.SETTING_OF | getattr(cli.COMMANDS[name], "OF_THE_MODEL", {})
     keys = {*config.keys(schema), "method.name"}
     for parameter in get_command(cli.app).commands[name].params:
         if parameter.name not in STEERING:

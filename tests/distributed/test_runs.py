@@ -41,7 +41,14 @@ def training(folder: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("what", "number"),
-    [("nayer", SIGTERM), ("nayer", SIGKILL), ("zskt", SIGTERM), ("deepinv", SIGKILL), ("train", SIGTERM)],
+    [
+        ("nayer", SIGTERM),
+        ("nayer", SIGKILL),
+        ("zskt", SIGTERM),
+        ("deepinv", SIGKILL),
+        ("zaq", SIGTERM),
+        ("train", SIGTERM),
+    ],
 )
 def test_a_run_that_one_process_ended_goes_on_as_if_it_had_not(what, number, tmp_path):
     name = "train" if what == "train" else "distill"

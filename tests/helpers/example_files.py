@@ -16,6 +16,7 @@ import nayer_cli.models  # noqa: F401 - registers the networks
 from nayer_cli import dataset
 from nayer_cli.runs.distill import distill
 from nayer_cli.runs.embed import embed
+from nayer_cli.runs.quantize import quantize
 from nayer_cli.runs.train import train
 from tiny_clip import fill_hub_cache
 
@@ -77,6 +78,8 @@ def _write_runs() -> None:
     train(SHORT | {"student.name": "resnet20_cifar_a", "data": "train.tar", "output.out": "runs/teacher"})
     cifar = {"teacher.name": "runs/teacher", "student.name": "resnet20_cifar_a", "eval.data": "images/val"}
     distill(BRIEF | cifar | {"preset": "cifar10", "output.out": "runs/one"})
+    few = {"schedule.epochs": 2, "schedule.batch_size": 8, "schedule.kd_steps": 1, "device": "cpu"}
+    quantize(few | {"teacher.name": "runs/one", "quantizer.bits": "w4a4", "output.out": "runs/w4a4"})
     for run in Path("runs").iterdir():
         (run / "checkpoints" / "epoch-000002.safetensors").unlink()
     for name in ("runs/two", "runs/cifar10"):

@@ -4,7 +4,7 @@ from torch import nn
 
 from nayer_cli.distributed import Group
 from nayer_cli.errors import RunFailed
-from nayer_cli.quant.calibrate import calibrate, calibrate_weights, recalibrate_statistics
+from nayer_cli.quant.calibrate import _spread, calibrate, calibrate_weights, recalibrate_statistics
 from nayer_cli.quant.graph import QuantizedLayer, is_calibrated, quantize
 from nayer_cli.quant.scheme import Scheme
 from tiny import SHAPE, network
@@ -54,6 +54,13 @@ def test_modes_and_statistics_stay_as_they_were():
     calibrate(net, [images()], Group())
     assert all(torch.equal(value, before[key]) for key, value in net.named_buffers())
     assert net.training
+
+
+def test_large_tensors_are_looked_at_all_over():
+    x = torch.zeros(16, 3, 32, 32)
+    x[..., 7] = 1.0  # one column of 32: a stride could meet none but it, or never
+    indices = _spread(x.numel(), 2**12, x.device)
+    assert float(x.flatten()[indices].mean()) == pytest.approx(1 / 32, rel=0.3)
 
 
 def test_a_dead_channel_does_no_harm():

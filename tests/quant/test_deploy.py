@@ -76,7 +76,7 @@ def test_relu6_becomes_a_limit_of_the_range():
     net[2] = nn.ReLU6()
     quantized = calibrated(net, 8)
     with torch.no_grad():
-        quantized.get_submodule("_2_grid").scale.fill_(0.1)  # 255 steps reach 25.5
+        quantized.get_submodule("grids.1").scale.fill_(0.1)  # 255 steps reach 25.5
     deployed = deploy(quantized)
     limits = [int(module.high) for module in deployed.modules() if isinstance(module, Grid)]
     assert limits[1] == 60

@@ -170,3 +170,13 @@ def test_a_timm_model_is_quantized_with_its_own_images(tmp_path):
     assert torch.isfinite(
         load_classifier(ModelConfig(name=str(tmp_path / "run"))).network(torch.rand(2, 1, 16, 16))
     ).all()
+
+
+def test_without_images_no_image_is_made(run, tmp_path):
+    changes = {"method.name": "dfq-nagel", "quantizer.bits": "w8a8", "eval.data": "digits"}
+    result = quantize(settings(run / "student", tmp_path / "q", **changes))
+    assert result["method"] == "dfq-nagel"
+    assert result["images"] == {"synthesized": 0, "seen": 0}
+    assert result["quantization"]["stages"]["deployed"]["agreement"] > 0.9
+    (again,) = evaluate_models({"models": [str(tmp_path / "q")], "data": "digits", "device": "cpu"})["results"]
+    assert again["loss"] == pytest.approx(result["student"]["loss"], rel=1e-3)

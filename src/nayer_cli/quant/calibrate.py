@@ -47,7 +47,7 @@ def calibrate_weights(network: nn.Module, *, clip: bool = True) -> None:
     for layer in network.modules():
         if isinstance(layer, QuantizedLayer):
             rows = layer.layer.weight.detach().flatten(1).float()
-            some = rows[:, :: max(1, rows.numel() * len(RATIOS) // MOST_WORK)]
+            some = rows[:, _spread(rows.shape[1], MOST_WORK // (len(rows) * len(RATIOS)), rows.device)]
             scale = _best_scale(some, rows.abs().amax(1, keepdim=True), layer.quantizer, clip)
             layer.quantizer.calibrate(scale.view_as(layer.quantizer.scale))
 
@@ -87,7 +87,7 @@ def _collect(network: nn.Module, batches: Iterable[Tensor]) -> dict[Quantizer, t
     def see(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         assert isinstance(module, Quantizer)
         values = inputs[0].detach().float().flatten()
-        seen.setdefault(module, []).append(values[:: max(1, len(values) // SAMPLE)].clone())
+        seen.setdefault(module, []).append(values[_spread(len(values), SAMPLE, values.device)])
         largest.setdefault(module, []).append(values.abs().amax())
 
     with _watched(network, see), _evaluated(network):
@@ -98,6 +98,13 @@ def _collect(network: nn.Module, batches: Iterable[Tensor]) -> dict[Quantizer, t
             "there are no images to calibrate with", hint="let some be made: --set schedule.warmup_epochs=1"
         )
     return {one: (torch.cat(seen[one]), torch.stack(largest[one]).amax()) for one in seen}
+
+
+def _spread(count: int, most: int, device: torch.device) -> Tensor:
+    """Return at most `most` of the indices below `count`, at random: a stride could meet one column alone."""
+    if count <= most:
+        return torch.arange(count, device=device)
+    return torch.randint(count, (most,), generator=torch.Generator().manual_seed(0)).to(device)
 
 
 def _scale_of(quantizer: Quantizer, values: Tensor, largest: Tensor, clip: bool) -> Tensor:

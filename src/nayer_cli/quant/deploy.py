@@ -82,14 +82,13 @@ def _integers(node: fx.Node, norm: fx.Node | None, network: fx.GraphModule) -> I
     weight_scale = weight_scale.flatten().expand(len(weight))
     slope, offset = _line(module_of(norm, network), len(weight))
     bias = offset if layer.bias is None else offset + slope * layer.bias.cpu()
-    integers = _new_layer(layer, quantizer.bits, has_bias=norm is not None or layer.bias is not None)
+    integers = _new_layer(layer, quantizer.bits)
     weight_scale, weight = _fold(weight_scale, weight, slope)
     weight_scale, weight = _with_room(weight_scale, weight, bias, grid.scale)
     integers.input_scale.copy_(grid.scale)
     integers.weight_scale.copy_(weight_scale)
     integers.weight.copy_(weight)
-    if integers.bias is not None:
-        integers.bias.copy_(torch.round(bias.double() / (grid.scale.double() * weight_scale.double())))
+    integers.bias.copy_(torch.round(bias.double() / (grid.scale.double() * weight_scale.double())))
     return integers
 
 
@@ -117,8 +116,8 @@ def _with_room(scale: Tensor, weight: Tensor, bias: Tensor, input_scale: Tensor)
     return wider, shrunk
 
 
-def _new_layer(layer: nn.Module, bits: int, has_bias: bool) -> IntegerLayer:
+def _new_layer(layer: nn.Module, bits: int) -> IntegerLayer:
     if isinstance(layer, nn.Conv2d):
-        return IntegerConv2d(layer, bits, has_bias)
+        return IntegerConv2d(layer, bits)
     assert isinstance(layer, nn.Linear)
-    return IntegerLinear(layer, bits, has_bias)
+    return IntegerLinear(layer, bits)

@@ -251,7 +251,8 @@ def _round_after(network: fx.GraphModule, node: Any, scheme: Scheme) -> None:
         return
     activated = is_kind(node, RECTIFIERS, network) or is_kind(node, CURVES, network)
     bits = scheme.activations if activated else scheme.edge_bits
-    name = f"{node.name}_grid"
+    # By number, so that it is the same whether or not BatchNorm is folded already.
+    name = f"grids.{sum(isinstance(module, ActivationQuantizer) for module in network.modules())}"
     network.add_submodule(name, ActivationQuantizer(bits, signed=not _is_nonnegative(node, network)))
     with network.graph.inserting_after(node):
         grid = network.graph.call_module(name, (node,))

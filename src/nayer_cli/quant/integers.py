@@ -47,24 +47,23 @@ class IntegerLayer(nn.Module):
     Args:
         shape: of the weight, output channels first.
         bits: of one weight.
-        bias: whether there is one.
 
     Attributes:
         weight: int8.
         weight_scale: `[O]` float32.
         input_scale: 0-dimensional float32: that of the grid which the input lies on.
-        bias: `[O]` int32, in units of input_scale · weight_scale; or None.
+        bias: `[O]` int32, in units of input_scale · weight_scale.
 
     """
 
     weight_scale: Tensor
     input_scale: Tensor
 
-    def __init__(self, shape: tuple[int, ...], bits: int, bias: bool) -> None:
+    def __init__(self, shape: tuple[int, ...], bits: int) -> None:
         super().__init__()
         self.bits = bits
         self.weight = nn.Parameter(torch.zeros(shape, dtype=torch.int8), requires_grad=False)
-        self.bias = nn.Parameter(torch.zeros(shape[0], dtype=torch.int32), requires_grad=False) if bias else None
+        self.bias = nn.Parameter(torch.zeros(shape[0], dtype=torch.int32), requires_grad=False)
         self.register_buffer("weight_scale", torch.ones(shape[0]))
         self.register_buffer("input_scale", torch.ones(()))
 
@@ -73,11 +72,10 @@ class IntegerLayer(nn.Module):
 
         Sums of products are whole numbers in float32: exact up to 2²⁴, and beyond that to seven digits.
         """
-        bias = None if self.bias is None else self.bias.float()
-        sums = self.accumulate((x / self.input_scale).round(), self.weight.float(), bias)
+        sums = self.accumulate((x / self.input_scale).round(), self.weight.float(), self.bias.float())
         return sums * self.per_channel(self.input_scale * self.weight_scale)
 
-    def accumulate(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def accumulate(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Return sums of products of whole numbers, plus `bias`."""
         raise TypeError(f"{type(self).__name__} must define accumulate")
 
@@ -92,15 +90,14 @@ class IntegerConv2d(IntegerLayer):
     Args:
         like: the convolution in whose place it stands; its padding must be zeros.
         bits: of one weight.
-        bias: whether there is one.
 
     """
 
-    def __init__(self, like: nn.Conv2d, bits: int, bias: bool) -> None:
-        super().__init__(tuple(like.weight.shape), bits, bias)
+    def __init__(self, like: nn.Conv2d, bits: int) -> None:
+        super().__init__(tuple(like.weight.shape), bits)
         self.stride, self.padding, self.dilation, self.groups = like.stride, like.padding, like.dilation, like.groups
 
-    def accumulate(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def accumulate(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Convolve."""
         return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
@@ -115,14 +112,13 @@ class IntegerLinear(IntegerLayer):
     Args:
         like: the layer in whose place it stands.
         bits: of one weight.
-        bias: whether there is one.
 
     """
 
-    def __init__(self, like: nn.Linear, bits: int, bias: bool) -> None:
-        super().__init__(tuple(like.weight.shape), bits, bias)
+    def __init__(self, like: nn.Linear, bits: int) -> None:
+        super().__init__(tuple(like.weight.shape), bits)
 
-    def accumulate(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def accumulate(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Multiply."""
         return F.linear(x, weight, bias)
 

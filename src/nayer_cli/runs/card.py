@@ -21,8 +21,8 @@ classifier = load_classifier(ModelConfig(name="PATH/TO/THIS/FOLDER"))
 logits = classifier.network(images)  # normalized with classifier.normalization
 ```
 
-`nayer eval PATH/TO/THIS/FOLDER --data IMAGES` measures it, and `nayer eval model.onnx --data IMAGES` the same network in
-ONNX Runtime.
+`nayer eval PATH/TO/THIS/FOLDER --data IMAGES` measures it, and `nayer eval model.onnx --data IMAGES` the same network
+in ONNX Runtime.
 """
 
 

@@ -13,9 +13,10 @@ from nayer_cli.distributed import join
 from nayer_cli.engine import Engine
 from nayer_cli.errors import InputError
 from nayer_cli.model import Normalized
-from nayer_cli.quant import graph
+from nayer_cli.quant import dfq_nagel, graph
 from nayer_cli.quant.calibrate import calibrate, recalibrate_statistics
 from nayer_cli.quant.deploy import deploy
+from nayer_cli.quant.moments import Gaussian
 from nayer_cli.quant.scheme import Scheme, parse_bits
 from nayer_cli.runlog import Listener
 from nayer_cli.runs import assemble, distill
@@ -23,7 +24,7 @@ from nayer_cli.runs import folder as folders
 from nayer_cli.runs.export import export
 from nayer_cli.runs.folder import RunFolder
 from nayer_cli.runs.resume import begin
-from nayer_cli.runs.reuse import complete, lend
+from nayer_cli.runs.reuse import WITHOUT_IMAGES, complete, lend
 from nayer_cli.runs.run import Job, conclude, shorten, start
 from nayer_cli.runs.sample import images_of
 
@@ -59,17 +60,25 @@ def quantize(
     if teacher.scheme is not None:
         raise InputError(f"'{teacher.name}' is quantized already", hint="name the float model that it was made from")
     config = _without_learning(shorten(config) if dry_run else config)
+    is_imageless = _is_imageless(config)
+    if is_imageless and teacher.labels is None:
+        teacher = replace(teacher, labels=tuple(f"class {k}" for k in range(teacher.num_classes)))
     old = images_of(RunFolder(Path(config.reuse))) if config.reuse and existing is None else None
     if old:
         config = _with_room(config, len(old[1]))
-    network = graph.quantize(teacher.network, teacher.shape, scheme_of(config), frozen=config.quantizer.bn != "train")
+    network, outputs = teacher.network, None
+    if config.quantizer.calibration == WITHOUT_IMAGES:
+        network, outputs = dfq_nagel.equalize(network, teacher.shape)
+    network = graph.quantize(network, teacher.shape, scheme_of(config), frozen=config.quantizer.bn != "train")
     student = replace(teacher, network=network, name=f"{teacher.name} {scheme_of(config)}")
     name = f"{folders.slug(teacher.name)}-{scheme_of(config)}"
     with folders.run_folder(config.output.out, name, group, existing=existing, temporary=dry_run) as folder:
         log = folder.log(listen, config.output)
-        given = (config.bank.capacity or 0) if config.reuse else 0
+        given = (config.bank.capacity or 0) if config.reuse else int(is_imageless)
         job = distill.prepare(config, teacher, student, folder, log, group, given=given)
-        quantization = Quantization(job, config, network)
+        if is_imageless:
+            job.method = WITHOUT_IMAGES
+        quantization = Quantization(job, config, network, outputs)
         job.engine.before_learning = quantization.begin
         start(job, resume=existing is not None)
         if old:
@@ -93,18 +102,23 @@ class Quantization:
         job: the run.
         config: its settings.
         network: the student's network, with quantizers.
+        outputs: what is known of its layers without images, where steps are chosen by that.
 
     """
 
     job: Job
     config: QuantizeConfig
     network: fx.GraphModule
+    outputs: dict[str, Gaussian] | None
 
     def begin(self, engine: Engine) -> None:
-        """Choose the steps by images of the bank, and measure what that alone gives."""
+        """Choose the steps, by images of the bank or without, and measure what that alone gives."""
         quantizer, recorder = self.config.quantizer, self.job.recorder
         with engine.meter.clock("calibration"):
-            calibrate(self.network, self._batches(engine), engine.group, clip=quantizer.calibration == "mse")
+            if self.outputs is not None:
+                dfq_nagel.calibrate(self.network, self.outputs, self.job.student.normalization)
+            else:
+                calibrate(self.network, self._batches(engine), engine.group, clip=quantizer.calibration == "mse")
             self._measure_statistics(engine)
         recorder.facts["ptq"] = recorder.measure.student(engine.student.model)
 
@@ -117,7 +131,8 @@ class Quantization:
             self.begin(engine)
         integers = deploy(self.network)
         student = replace(self.job.student, network=integers, scheme=scheme_of(self.config))
-        model = Normalized(integers, student.normalization).to(self.job.device)
+        model = Normalized(integers, student.normalization)
+        model.to(self.job.device).to(memory_format=torch.channels_last)
         stages = {
             "float": measure.of_teacher(),
             "ptq": self.job.recorder.facts["ptq"],
@@ -155,7 +170,12 @@ def _without_learning(config: QuantizeConfig) -> QuantizeConfig:
     """Leave out what comes after the steps are chosen, where that is all that is wanted."""
     if config.quantizer.mode == "qat":
         return config
-    return replace(config, schedule=replace(config.schedule, epochs=0))
+    warmup = 0 if config.quantizer.calibration == WITHOUT_IMAGES else config.schedule.warmup_epochs
+    return replace(config, schedule=replace(config.schedule, epochs=0, warmup_epochs=warmup))
+
+
+def _is_imageless(config: QuantizeConfig) -> bool:
+    return config.quantizer.mode == "ptq" and config.quantizer.calibration == WITHOUT_IMAGES
 
 
 def _with_room(config: QuantizeConfig, images: int) -> QuantizeConfig:

@@ -14,6 +14,8 @@ from nayer_cli.runs.resume import find
 
 KEPT = ("preset", "lte.", "method.", "augment.", "eval.data", "eval.split", "eval.batch_size")
 """Settings of a run that hold for one that uses its images."""
+WITHOUT_IMAGES = "dfq-nagel"
+"""The calibration, and on the command line the method, that needs none."""
 NO_SYNTHESIS = {"schedule.warmup_epochs": 0, "schedule.rounds": 0, "method.g_life": 0}
 """With images at hand none are made, unless rounds are asked for: then by the generator that is at hand, too."""
 
@@ -38,6 +40,11 @@ def complete(settings: Mapping[str, Any]) -> dict[str, Any]:
         given.setdefault("reuse", str(folder.path))
     elif "reuse" not in given and RunFolder(Path(model)).pool.is_file():
         given["reuse"] = model
+    if given.get("method.name") == WITHOUT_IMAGES:
+        given |= {"quantizer.calibration": WITHOUT_IMAGES, "quantizer.mode": "ptq", "lte.encoder": "onehot"}
+        del given["method.name"]
+    if given.get("quantizer.calibration") == WITHOUT_IMAGES and given.get("quantizer.mode") == "ptq":
+        given.pop("reuse", None)
     if "reuse" not in given:
         return given
     return _settings_of(find(given["reuse"]), given) | given
