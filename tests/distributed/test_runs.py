@@ -48,11 +48,17 @@ def training(folder: Path) -> dict[str, Any]:
         ("deepinv", SIGKILL),
         ("zaq", SIGTERM),
         ("train", SIGTERM),
+        ("quantize", SIGTERM),
     ],
 )
 def test_a_run_that_one_process_ended_goes_on_as_if_it_had_not(what, number, tmp_path):
-    name = "train" if what == "train" else "distill"
-    settings = training(tmp_path) if what == "train" else quick(tmp_path, method=what)
+    name = what if what in ("train", "quantize") else "distill"
+    if what == "train":
+        settings = training(tmp_path)
+    elif what == "quantize":
+        settings = quick(tmp_path, {"teacher.name": "builtin:digits", "quantizer.bits": "w4a4"})
+    else:
+        settings = quick(tmp_path, method=what)
     first, second = together(jobs.run, name, settings | {"output.out": str(tmp_path / "whole")})
     assert (first["student"], first["method"]) == (second["student"], second["method"])
     assert {**first["result"], "seconds": 0} == {**second["result"], "seconds": 0}

@@ -23,7 +23,7 @@ from nayer_cli.methods import nayer
 from nayer_cli.model import Normalized
 from nayer_cli.precision import Precision
 from nayer_cli.rng import Streams
-from nayer_cli.runs import distill, train
+from nayer_cli.runs import distill, quantize, train
 from nayer_cli.runs.assemble import Machine
 from nayer_cli.runs.measure import Measure
 from nayer_cli.runs.run import Job
@@ -177,15 +177,16 @@ def agree(count: int) -> dict[str, Any]:
     )
 
 
-RECIPES = {"distill": distill, "train": train}
+RECIPES = {"distill": distill, "train": train, "quantize": quantize}
 
 
 def run(recipe: str, settings: dict[str, Any], resume: str | None = None) -> dict[str, Any]:
     """Carry out a whole run: its result, and checksums of what all processes must have alike."""
     jobs: list[Job] = []
     module = RECIPES[recipe]
-    carry_out = module.carry_out
-    module.carry_out = lambda job, **options: (jobs.append(job), carry_out(job, **options))[1]
+    begin = "start" if recipe == "quantize" else "carry_out"
+    carry_out = getattr(module, begin)
+    setattr(module, begin, lambda job, **options: (jobs.append(job), carry_out(job, **options))[1])
     result = getattr(module, recipe)(settings, resume=resume)
     engine = jobs[0].engine
     rows = engine.method.rank_local

@@ -27,10 +27,11 @@ class LearnedStep(torch.autograd.Function):
         """Return the gradients to `x` and to `scale`, the latter divided by √(values a scale × high)."""
         x, scale = ctx.saved_tensors
         steps = x / scale
-        inside = (steps >= ctx.low) & (steps <= ctx.high)
+        integers = steps.clamp(ctx.low, ctx.high)
+        inside = integers == steps
         to_scale = None
         if ctx.needs_input_grad[1]:
-            slope = steps.round().clamp_(ctx.low, ctx.high).sub_(steps.mul_(inside)).mul_(gradient)
+            slope = integers.round_().sub_(steps.mul_(inside)).mul_(gradient)
             # LSQ, section 2.2: steps and weights then move at like rates.
             per_scale = x.numel() / scale.numel()
             to_scale = slope.sum_to_size(scale.shape) / (per_scale * ctx.high) ** 0.5

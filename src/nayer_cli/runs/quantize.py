@@ -170,7 +170,8 @@ def _without_learning(config: QuantizeConfig) -> QuantizeConfig:
     """Leave out what comes after the steps are chosen, where that is all that is wanted."""
     if config.quantizer.mode == "qat":
         return config
-    warmup = 0 if config.quantizer.calibration == WITHOUT_IMAGES else config.schedule.warmup_epochs
+    has_images = config.reuse or config.quantizer.calibration == WITHOUT_IMAGES
+    warmup = 0 if has_images else max(config.schedule.warmup_epochs, 1)
     return replace(config, schedule=replace(config.schedule, epochs=0, warmup_epochs=warmup))
 
 

@@ -78,7 +78,7 @@ C = TypeVar("C", bound=DistillConfig)
 
 def shorten(config: C) -> C:
     """Cut a configuration down to one round of one step, and one student step."""
-    schedule = replace(config.schedule, epochs=1, warmup_epochs=0, cycles=1, rounds=1, kd_steps=1)
+    schedule = replace(config.schedule, epochs=1, warmup_epochs=0, warmup_rounds=1, cycles=1, rounds=1, kd_steps=1)
     method = config.method | ({"g_steps": 1} if "g_steps" in config.method else {})
     return replace(config, schedule=schedule, method=method)
 
