@@ -52,8 +52,8 @@ def main() -> None:
     print("| network | float ms | quantized ms | ratio | quartiles |\n|---|---|---|---|---|")
     for row in rows:
         print(
-            f"| {row['network']} | {row['float_ms']:.0f} | {row['quantized_ms']:.0f} | {row['ratio']:.2f} (reach {REACH}) "
-            f"| {row['quartiles'][0]:.2f} to {row['quartiles'][1]:.2f} |"
+            f"| {row['network']} | {row['float_ms']:.0f} | {row['quantized_ms']:.0f} "
+            f"| {row['ratio']:.2f} (reach {REACH}) | {row['quartiles'][0]:.2f} to {row['quartiles'][1]:.2f} |"
         )
     if options.json:
         options.json.write_text(json.dumps({"options": vars(options) | {"json": None}, "rows": rows}, indent=1))

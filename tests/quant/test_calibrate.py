@@ -56,6 +56,14 @@ def test_modes_and_statistics_stay_as_they_were():
     assert net.training
 
 
+def test_evaluation_changes_nothing():
+    net = quantized(4)
+    calibrate(net, [images()], Group())
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    net.eval()(images(1) * 100)
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+
+
 def test_large_tensors_are_looked_at_all_over():
     x = torch.zeros(16, 3, 32, 32)
     x[..., 7] = 1.0  # one column of 32: a stride could meet none but it, or never

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from nayer_cli.quant.integers import IntegerLayer
 from nayer_cli.runs.distill import distill
 from nayer_cli.runs.evaluate import evaluate_models
 from nayer_cli.runs.quantize import quantize
+from nayer_cli.runs.sample import sample
 from quick import StopError, outcome, quick, same, stop_at
 
 QUICK = {"schedule.epochs": 2, "schedule.kd_steps": 3, "schedule.batch_size": 16, "device": "cpu", "amp": "off"}
@@ -180,3 +182,33 @@ def test_without_images_no_image_is_made(run, tmp_path):
     assert result["quantization"]["stages"]["deployed"]["agreement"] > 0.9
     (again,) = evaluate_models({"models": [str(tmp_path / "q")], "data": "digits", "device": "cpu"})["results"]
     assert again["loss"] == pytest.approx(result["student"]["loss"], rel=1e-3)
+
+
+def test_a_run_is_resumed_by_the_command_that_started_it(run, finished):
+    with pytest.raises(InputError, match="another command: it has no settings 'export'"):
+        quantize({}, resume=str(run))
+    with pytest.raises(InputError, match="another command: it has a setting"):
+        distill({}, resume=str(finished))
+
+
+def test_images_of_a_quantized_run_come_from_its_bank(finished, tmp_path):
+    assert sample({"run": str(finished), "count": 10, "out": str(tmp_path / "images")})["images"] == 10
+    with pytest.raises(InputError, match="run of nayer quantize"):
+        sample({"run": str(finished), "source": "generator", "out": str(tmp_path / "fresh")})
+
+
+def test_four_bits_can_be_stored_as_such(run, tmp_path):
+    plain = quantize(settings(run, tmp_path / "int8", **{"quantizer.mode": "ptq"}))["quantization"]["onnx"]
+    packed = quantize(settings(run, tmp_path / "int4", **{"quantizer.mode": "ptq", "export.storage": "int4"}))
+    onnx = packed["quantization"]["onnx"]
+    assert onnx["bytes"] < plain["bytes"]
+    assert (onnx["integer_convolutions"], onnx["agreement"]) == (7, 1.0)
+
+
+def test_rewritten_facts_are_refused_with_a_sentence(finished, tmp_path):
+    copytree(finished / "student", tmp_path / "student")
+    path = tmp_path / "student/config.json"
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps({**document, "quantization": {**document["quantization"], "weights": 99}}))
+    with pytest.raises(InputError, match="quantization must be an object of weights"):
+        load_classifier(ModelConfig(name=str(tmp_path / "student")))

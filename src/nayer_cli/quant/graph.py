@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import timm.layers
+import timm.layers.linear
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
@@ -200,7 +200,7 @@ def _layers(network: fx.GraphModule) -> Iterator[fx.Node]:
 
 def _is_plain(module: nn.Module | None) -> bool:
     # A subclass may compute anything, and ONNX's convolution pads by zeros alone.
-    if type(module) in (nn.Linear, timm.layers.Linear):
+    if type(module) in (nn.Linear, timm.layers.linear.Linear):
         return True
     return type(module) is nn.Conv2d and module.padding_mode == "zeros" and isinstance(module.padding, tuple)
 
@@ -216,9 +216,7 @@ def _sites(network: fx.GraphModule) -> Iterator[fx.Node]:
     for node in network.graph.nodes:
         if node.op == "placeholder" and shape_of(node) is None:
             continue  # an argument that is not given
-        if node.op == "placeholder":
-            yield node
-        elif is_kind(node, POOLS, network) and _is_image(node.args[0]):
+        if node.op == "placeholder" or (is_kind(node, POOLS, network) and _is_image(node.args[0])):
             yield node
         elif is_kind(node, ADDITIONS, network) and all(map(_is_image, node.args[:2])):
             yield _with_rectifier(node, network)

@@ -1,7 +1,7 @@
 """Whether a run may start or go on where it is asked to, decided before any work is done."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,15 @@ from nayer_cli.errors import InputError, RunFailed
 from nayer_cli.files import check_writable
 from nayer_cli.runs.folder import RUNS, RunFolder
 
-FREE_TO_CHANGE = ("output.", "eval.", "schedule.epochs", "schedule.max_skipped", "bank.place", "bank.budget_gb")
+FREE_TO_CHANGE = (
+    "output.",
+    "eval.",
+    "export.",
+    "schedule.epochs",
+    "schedule.max_skipped",
+    "bank.place",
+    "bank.budget_gb",
+)
 """Settings that a resumed run may change, since what was learned so far keeps its meaning."""
 
 AUTO = "auto"
@@ -122,9 +130,11 @@ def resumed_settings(folder: RunFolder, settings: Mapping[str, Any], schema: typ
     old = config.read_file(folder.config)
     known = config.keys(schema)
     foreign = [key for key in old if key not in known and not key.startswith("method.")]
-    if foreign:
+    lacking = sorted(_sections(known) - _sections(old))
+    if foreign or lacking:
+        which = f"it has a setting '{foreign[0]}'" if foreign else f"it has no settings '{lacking[0]}'"
         raise InputError(
-            f"{folder.path} is a run of another command: it has a setting '{foreign[0]}'",
+            f"{folder.path} is a run of another command: {which}",
             hint="resume it with the command that started it",
         )
     new = {key: value for key, value in settings.items() if value is not None and key != "output.out"}
@@ -137,3 +147,8 @@ def resumed_settings(folder: RunFolder, settings: Mapping[str, Any], schema: typ
             hint="leave that out to continue the run, or start a new one with another --out",
         )
     return {**old, **new}
+
+
+def _sections(keys: Iterable[str]) -> set[str]:
+    """Return the first words of dotted keys."""
+    return {key.partition(".")[0] for key in keys if "." in key}

@@ -100,6 +100,11 @@ def _fresh(folder: RunFolder, config: SampleConfig, wanted: list[int], total: in
 
 def _rebuild(folder: RunFolder, config: SampleConfig) -> Engine:
     """Put the run's engine together again with random generators of our own; its evaluation data is not needed."""
+    if "quantizer.bits" in configuration.read_file(folder.config):
+        raise InputError(
+            f"{folder.path} is a run of nayer quantize, whose generator is not kept apart from it",
+            hint="sample from its bank (--source bank), or from the run whose images it used",
+        )
     settings = configuration.read_file(folder.config) | {"device": config.device, "seed": config.seed}
     resolved, teacher = assemble.resolve(
         {k: v for k, v in settings.items() if not k.startswith("eval.")}, DistillConfig, "distill"
