@@ -44,3 +44,16 @@ def test_frozen_is_undone_afterwards():
     with learner.frozen() as model:
         assert not model.training and not any(p.requires_grad for p in model.parameters())
     assert learner.model.training and all(p.requires_grad for p in learner.model.parameters())
+
+
+def test_some_parameters_do_not_decay():
+    model = normalized(seed=1).train()
+    free = next(model.parameters())
+    learner = Student(
+        model, optimizer="sgd", lr=0.2, lr_min=0.2, momentum=0.0, weight_decay=0.5, epochs=1, undecayed=[free]
+    )
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    learner.step(lambda model, _: sum(0 * parameter.sum() for parameter in model.parameters()), None)
+    moved = [not torch.equal(parameter, old) for parameter, old in zip(model.parameters(), before, strict=True)]
+    assert moved[0] is False
+    assert moved[2] is True

@@ -4,15 +4,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from nayer_cli.quant.graph import QuantizedLayer, grid_of, is_kind, norm_after
+from nayer_cli.quant.graph import RECTIFIERS, Kinds, QuantizedLayer, grid_of, is_kind, norm_after
 from nayer_cli.quant.integers import Grid, IntegerConv2d, IntegerLayer, IntegerLinear
 from nayer_cli.quant.quantizers import ActivationQuantizer
 from nayer_cli.quant.trace import erase, module_of
 
 LARGEST_BIAS = 2.0**30
 """Of an int32, with room for the sum that is added to it."""
-RECTIFIED = ((nn.ReLU, nn.ReLU6), (F.relu, F.relu6, torch.relu), ("relu", "relu_"))
-SIX = ((nn.ReLU6,), (F.relu6,), ())
+SIX: Kinds = ((nn.ReLU6,), (F.relu6,), ())
 
 
 @torch.no_grad()
@@ -37,7 +36,7 @@ def deploy(quantized: fx.GraphModule) -> fx.GraphModule:
             if norm is not None:
                 norm.replace_all_uses_with(node)
                 network.graph.erase_node(norm)
-    erase(network, lambda node: is_kind(node, RECTIFIED, network) and _is_absorbed(node, network))
+    erase(network, lambda node: is_kind(node, RECTIFIERS, network) and _is_absorbed(node, network))
     return network.eval().requires_grad_(False)
 
 

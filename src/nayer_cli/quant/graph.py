@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from nayer_cli.errors import InputError
+from nayer_cli.quant.integers import Grid, IntegerLayer
 from nayer_cli.quant.quantizers import ActivationQuantizer, Quantizer, WeightQuantizer
 from nayer_cli.quant.scheme import Scheme
 from nayer_cli.quant.trace import module_of, note_shapes, shape_of, trace
@@ -49,6 +50,7 @@ PASSAGES: Kinds = (
     ("flatten", "view", "reshape", "permute", "transpose", "contiguous", "squeeze", "unsqueeze", "expand"),
 )
 """What returns nothing but values that it was given, and zeros."""
+GRIDS = (ActivationQuantizer, Grid)
 NOT_ROUNDED = "what it returns is not rounded"
 CURVED = "a curve, not a line: integers would need a table"
 OTHER_LAYERS: Kinds = ((nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear), (F.conv2d, F.linear), ())
@@ -152,12 +154,12 @@ def is_calibrated(network: nn.Module) -> bool:
     return all(quantizer.is_calibrated for _, quantizer in quantizers(network))
 
 
-def grid_of(node: Any, network: fx.GraphModule) -> nn.Module | None:
+def grid_of(node: Any, network: fx.GraphModule) -> ActivationQuantizer | Grid | None:
     """Return the module on whose grid the values of a node lie, or None if they are float."""
     while is_kind(node, PASSAGES, network):
         node = node.args[0]
     module = module_of(node, network)
-    return module if hasattr(module, "signed") else None
+    return module if isinstance(module, GRIDS) else None
 
 
 def is_kind(node: Any, kinds: Kinds, network: fx.GraphModule) -> bool:
@@ -289,7 +291,7 @@ def _why_float(node: fx.Node, network: fx.GraphModule) -> str:
     module = module_of(node, network)
     if node.op in ("placeholder", "output", "get_attr") or is_kind(node, PASSAGES, network):
         return ""
-    if isinstance(module, QuantizedLayer) or any(hasattr(module, mark) for mark in ("signed", "input_scale")):
+    if isinstance(module, (QuantizedLayer, IntegerLayer, *GRIDS)):
         return ""
     if isinstance(module, nn.BatchNorm2d):
         return "" if _is_folded(node, network) else "no convolution before it to fold it into"
@@ -309,7 +311,7 @@ def _is_rounded(node: fx.Node, network: fx.GraphModule) -> bool:
     user = _only_user(node)
     if user is not None and is_kind(user, RECTIFIERS, network):
         node = user
-    return any(hasattr(module_of(reader, network), "signed") for reader in node.users)
+    return any(isinstance(module_of(reader, network), GRIDS) for reader in node.users)
 
 
 def _type(node: fx.Node, network: fx.GraphModule) -> str:

@@ -12,7 +12,7 @@ from nayer_cli.config import QuantizeConfig
 from nayer_cli.distributed import join
 from nayer_cli.engine import Engine
 from nayer_cli.errors import InputError
-from nayer_cli.model import Normalized
+from nayer_cli.model import Classifier, Normalized
 from nayer_cli.quant import dfq_nagel, graph
 from nayer_cli.quant.calibrate import calibrate, recalibrate_statistics
 from nayer_cli.quant.deploy import deploy
@@ -66,10 +66,7 @@ def quantize(
     old = images_of(RunFolder(Path(config.reuse))) if config.reuse and existing is None else None
     if old:
         config = _with_room(config, len(old[1]))
-    network, outputs = teacher.network, None
-    if config.quantizer.calibration == WITHOUT_IMAGES:
-        network, outputs = dfq_nagel.equalize(network, teacher.shape)
-    network = graph.quantize(network, teacher.shape, scheme_of(config), frozen=config.quantizer.bn != "train")
+    network, outputs = _with_quantizers(teacher, config)
     student = replace(teacher, network=network, name=f"{teacher.name} {scheme_of(config)}")
     name = f"{folders.slug(teacher.name)}-{scheme_of(config)}"
     with folders.run_folder(config.output.out, name, group, existing=existing, temporary=dry_run) as folder:
@@ -92,6 +89,15 @@ def scheme_of(config: QuantizeConfig) -> Scheme:
     """Return the bits that the settings ask for."""
     quantizer = config.quantizer
     return Scheme(*parse_bits(quantizer.bits), quantizer.first_last_bits, quantizer.edge_bits)
+
+
+def _with_quantizers(teacher: Classifier, config: QuantizeConfig) -> tuple[fx.GraphModule, dict[str, Gaussian] | None]:
+    """Return a copy of the network that can round, and what is known of its layers where no images tell."""
+    network, outputs = teacher.network, None
+    if config.quantizer.calibration == WITHOUT_IMAGES:
+        network, outputs = dfq_nagel.equalize(network, teacher.shape)
+    frozen = config.quantizer.bn != "train"
+    return graph.quantize(network, teacher.shape, scheme_of(config), frozen=frozen), outputs
 
 
 @dataclass
