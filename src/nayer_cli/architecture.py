@@ -187,6 +187,11 @@ def _renamed(name: str) -> str:
 def _unknown(name: str) -> InputError:
     if not name:
         return InputError("no model is named", hint="for example: resnet50, local-dir:DIR, or hf-hub:ORG/REPO")
+    if Path(name).suffix == ".onnx":
+        return InputError(
+            f"'{name}' is an ONNX file, which can be measured but not learned from",
+            hint=f"nayer eval {name} measures it; name the model that it was made from",
+        )
     if Path(name).suffix in WEIGHT_FILES or Path(name).expanduser().is_file():
         return InputError(
             f"'{name}' is a weight file, which does not tell its architecture",

@@ -410,8 +410,8 @@ def _check(key: str, value: Any, hint: Any, limits: Mapping[str, Any]) -> Any:
     low, high, choices = limits.get("low"), limits.get("high"), limits.get("choices")
     if choices and value not in choices:
         raise ConfigError(
-            f"{key} = {value!r} is not possible{did_you_mean(str(value), choices)}",
-            hint=f"choose one of: {', '.join(choices)}",
+            f"{key} = {value!r} is not possible{did_you_mean(str(value), map(str, choices))}",
+            hint=f"choose one of: {', '.join(map(str, choices))}",
         )
     if (low is not None and not value >= low) or (high is not None and not value <= high):
         bounds = f"at least {low}" if high is None else f"between {low} and {high}"

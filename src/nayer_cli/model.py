@@ -265,7 +265,7 @@ def _require_pretrained(architecture: Architecture, num_classes: int | None) -> 
     if not architecture.source:
         raise InputError(
             f"there are no pretrained weights for '{architecture.name}'",
-            hint=f"give a weight file: --teacher {architecture.name} --teacher-weights FILE",
+            hint="give a weight file beside it: --teacher-weights FILE, or --weights FILE of quantize and eval",
         )
     own = architecture.facts.get("num_classes")
     if own == 0:

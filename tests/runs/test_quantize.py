@@ -212,3 +212,19 @@ def test_rewritten_facts_are_refused_with_a_sentence(finished, tmp_path):
     path.write_text(json.dumps({**document, "quantization": {**document["quantization"], "weights": 99}}))
     with pytest.raises(InputError, match="quantization must be an object of weights"):
         load_classifier(ModelConfig(name=str(tmp_path / "student")))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message", "hint"),
+    [
+        ({"quantizer.first_last_bits": 1}, "first_last_bits = 1 is not possible", "0, 2, 3, 4, 5, 6, 7, 8"),
+        ({"method.name": "dfq"}, "no method is called 'dfq'", "dfq-nagel"),
+        ({"teacher.name": "some/model.onnx", "reuse": None}, "is an ONNX file", "nayer eval"),
+        ({"reuse": "nowhere"}, "nowhere is not a run directory", "runs/"),
+    ],
+)
+def test_wrong_input_is_told(run, tmp_path, changes, message, hint):
+    with pytest.raises(InputError, match=message) as caught:
+        quantize(settings(run, tmp_path / "q", **changes))
+    assert hint in str(caught.value.hint)
+    assert not (tmp_path / "q").exists()

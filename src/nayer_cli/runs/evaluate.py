@@ -131,7 +131,7 @@ class Bench:
             "ci95": list(evaluation.scores.ci95),
             "agreement": evaluation.agreement,
             "drop": evaluation.drop,
-            "parameters": parameters(classifier.network),
+            "parameters": parameters(classifier.network) or None,  # those of an ONNX file are not counted
             "images_per_s": evaluation.scores.n / evaluation.seconds,
             "device": str(self.device),
         }

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from nayer_cli import config
+from nayer_cli import config, plugins
 from nayer_cli.engine import Engine
-from nayer_cli.errors import InputError
+from nayer_cli.errors import InputError, did_you_mean
 from nayer_cli.runs.folder import RUNS, RunFolder
 from nayer_cli.runs.resume import find
 
@@ -40,7 +40,12 @@ def complete(settings: Mapping[str, Any]) -> dict[str, Any]:
         given.setdefault("reuse", str(folder.path))
     elif "reuse" not in given and RunFolder(Path(model)).pool.is_file():
         given["reuse"] = model
-    if given.get("method.name") == WITHOUT_IMAGES:
+    method = str(given.get("method.name", "nayer"))
+    if method not in (known := [*plugins.names("methods"), WITHOUT_IMAGES]) and "." not in method:
+        raise InputError(
+            f"no method is called '{method}'{did_you_mean(method, known)}", hint=f"choose one of: {', '.join(known)}"
+        )
+    if method == WITHOUT_IMAGES:
         given |= {"quantizer.calibration": WITHOUT_IMAGES, "quantizer.mode": "ptq", "lte.encoder": "onehot"}
         del given["method.name"]
     if given.get("quantizer.calibration") == WITHOUT_IMAGES and given.get("quantizer.mode") == "ptq":
