@@ -8,6 +8,8 @@ from nayer_cli.quant.calibrate import calibrate
 from nayer_cli.quant.deploy import deploy
 from nayer_cli.quant.graph import kept_float, quantize
 from nayer_cli.quant.integers import Grid, IntegerConv2d, IntegerLayer
+from nayer_cli.quant.onnx_runner import OnnxNetwork
+from nayer_cli.quant.onnx_writer import write_onnx
 from nayer_cli.quant.scheme import Scheme
 from nayer_cli.types import ImageShape
 from tiny import SHAPE, network
@@ -51,6 +53,17 @@ def test_what_travels_lies_on_the_grids():
     deployed(images())
     assert len(seen) == 4
     assert max(seen) < 1e-4
+
+
+def test_one_factor_takes_sums_to_steps_as_in_onnx_runtime(tmp_path):
+    deployed = deploy(calibrated(network(width=90)))
+    layer = next(module for module in deployed.modules() if isinstance(module, IntegerConv2d))
+    grid = deployed.get_submodule("integers.grids_1")
+    # Where a product of two roundings lies on the other side of a half, a whole channel would differ by a step.
+    steps = layer.bias * (layer.input_scale * layer.weight_scale / grid.scale)
+    assert torch.equal(layer(torch.zeros(1, *SHAPE))[0, :, 4, 4], steps)
+    write_onnx(deployed, SHAPE, tmp_path / "x.onnx", facts={})
+    assert torch.equal(OnnxNetwork(tmp_path / "x.onnx")(images()), deployed(images()))
 
 
 def test_a_negative_slope_of_batchnorm_turns_the_integers():

@@ -37,7 +37,18 @@ def deploy(quantized: fx.GraphModule) -> fx.GraphModule:
                 norm.replace_all_uses_with(node)
                 network.graph.erase_node(norm)
     erase(network, lambda node: is_kind(node, RECTIFIERS, network) and _is_absorbed(node, network))
+    for node in network.graph.nodes:
+        _count_in_steps(node, network)
     return network.eval().requires_grad_(False)
+
+
+def _count_in_steps(node: fx.Node, network: fx.GraphModule) -> None:
+    """Let a layer return steps of the grid that alone reads it."""
+    layer, readers = module_of(node, network), list(node.users)
+    grid = module_of(readers[0], network) if len(readers) == 1 else None
+    if isinstance(layer, IntegerLayer) and isinstance(grid, Grid):
+        layer.output_scale.copy_(grid.scale)
+        grid.in_steps = True
 
 
 def _copy(graph: fx.Graph) -> fx.Graph:

@@ -1,7 +1,9 @@
 """The layers of a deployed network: integers and scales, in the arithmetic that ONNX defines for QDQ graphs.
 
-Between layers travel float tensors whose values are multiples of a scale, so each layer stands for itself: a `Grid` is
-QuantizeLinear, Clip and DequantizeLinear in a row, an integer layer is a convolution of what DequantizeLinear returns.
+Between layers travel float tensors whose values are multiples of a scale: a `Grid` is QuantizeLinear, Clip and
+DequantizeLinear in a row, an integer layer is a convolution of what DequantizeLinear returns. Where a grid alone reads
+a layer, one factor takes its sums to the grid's steps, as in ONNX Runtime's kernels: a constant that lies between two
+steps is then rounded alike.
 Weights and biases are parameters of an integer type, so they count as parameters and never learn.
 """
 
@@ -20,6 +22,7 @@ class Grid(nn.Module):
         signed: whether the integers are signed: ONNX then stores them plus 128.
 
     Attributes:
+        in_steps: whether what comes in is counted in steps already.
         scale: 0-dimensional float32.
         low, high: 0-dimensional int32. A ReLU before the grid is `low` = 0, a ReLU6 also limits `high`.
 
@@ -32,13 +35,15 @@ class Grid(nn.Module):
     def __init__(self, signed: bool) -> None:
         super().__init__()
         self.signed = signed
+        self.in_steps = False
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("low", torch.zeros((), dtype=torch.int32))
         self.register_buffer("high", torch.zeros((), dtype=torch.int32))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the nearest values to `x` on the grid, of the same shape."""
-        return torch.clamp((x / self.scale).round(), self.low, self.high) * self.scale
+        steps = x if self.in_steps else x / self.scale
+        return torch.clamp(steps.round(), self.low, self.high) * self.scale
 
 
 class IntegerLayer(nn.Module):
@@ -53,11 +58,13 @@ class IntegerLayer(nn.Module):
         weight_scale: `[O]` float32.
         input_scale: 0-dimensional float32: that of the grid which the input lies on.
         bias: `[O]` int32, in units of input_scale · weight_scale.
+        output_scale: 0-dimensional float32: what the output is counted in; that of the grid that alone reads it, or 1.
 
     """
 
     weight_scale: Tensor
     input_scale: Tensor
+    output_scale: Tensor
 
     def __init__(self, shape: tuple[int, ...], bits: int) -> None:
         super().__init__()
@@ -66,14 +73,15 @@ class IntegerLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(shape[0], dtype=torch.int32), requires_grad=False)
         self.register_buffer("weight_scale", torch.ones(shape[0]))
         self.register_buffer("input_scale", torch.ones(()))
+        self.register_buffer("output_scale", torch.ones(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map multiples of `input_scale` to multiples of `input_scale · weight_scale` of each channel.
+        """Map multiples of `input_scale` to multiples of `input_scale · weight_scale / output_scale` of each channel.
 
         Sums of products are whole numbers in float32: exact up to 2²⁴, and beyond that to seven digits.
         """
         sums = self.accumulate((x / self.input_scale).round(), self.weight.float(), self.bias.float())
-        return sums * self.per_channel(self.input_scale * self.weight_scale)
+        return sums * self.per_channel(self.input_scale * self.weight_scale / self.output_scale)
 
     def accumulate(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Return sums of products of whole numbers, plus `bias`."""

@@ -56,9 +56,7 @@ def _weight(call: Call, layer: IntegerLayer) -> str:
     return call.add("DequantizeLinear", integers, layer.weight_scale, zeros, axis=0)
 
 
-def _bias(call: Call, layer: IntegerLayer) -> str | None:
-    if layer.bias is None:
-        return None
+def _bias(call: Call, layer: IntegerLayer) -> str:
     return call.add("DequantizeLinear", layer.bias, layer.input_scale * layer.weight_scale, axis=0)
 
 
