@@ -48,6 +48,7 @@ def write_example_files(folder: Path) -> None:
                 archive.add("images/val", arcname=".")
         _write_weights(Path("teacher.pth"), "wrn_40_2")
         _write_weights(Path("resnet56.pth"), "resnet56_cifar_a")
+        _write_weights(Path("resnet20.pth"), "resnet20_cifar_a")
         embed({"labels": "classes.txt", "encoder": "onehot", "out": "pool.safetensors"})
         _write_runs()
 
