@@ -101,3 +101,21 @@ def test_a_missing_extra_comes_with_the_command_that_adds_it():
     assert rows["extra doc2vec"] == "missing: pip install 'nayer-cli[doc2vec]'"
     assert (rows["extra report"], rows["methods"]) == ("matplotlib 3.8", "a, b")
     assert rows["problem"] == "broken; mend: mend it"
+
+
+def test_a_quantized_model_is_shown_stage_by_stage():
+    onnx = {"bytes": 56888, "storage": "int8", "agreement": 1.0}
+    onnx |= {"integer_convolutions": 6, "convolutions": 7, "integer_products": 1, "products": 1}
+    kept = [{"name": name, "what": "SiLU", "reason": "a curve"} for name in ("act1", "act2")]
+    stages = {"float": {"top1": 0.9, "n": 10}, "onnxruntime": {"top1": 0.8, "n": 10, "agreement": 0.85}}
+    result = {
+        "quantization": {"stages": stages, "kept_float": kept, "onnx": onnx},
+        "student": {"name": "net w4a4", "parameters": 1000},
+        "seconds": {"total": 61.0},
+        "run": "runs/q",
+    }
+    rows = {name: values for name, *values in results.quantization_rows(result)}
+    assert rows["float"][0] == "90.00 %"
+    assert rows["ONNX Runtime"] == ["80.00 %", "–", "10", "85.00 %"]
+    assert rows["kept float"][0] == "2 × SiLU: a curve"
+    assert rows["run as integers"][0] == "6 of 7 convolutions, 1 of 1 matrix products"

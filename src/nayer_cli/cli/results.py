@@ -79,7 +79,7 @@ def quantization_rows(result: Document) -> Rows:
         "; ".join(f"{n} × {what}: {why}" for (what, why), n in floats_by_reason(about).items()) or "nothing"
     )
     if onnx:
-        facts["ONNX file"] = f"{onnx['path']}, {onnx['bytes']:,} bytes, weights stored as {onnx['storage']}"
+        facts["ONNX file"] = f"{onnx['bytes']:,} bytes, {onnx['storage']} weights"
         facts["run as integers"] = (
             f"{onnx['integer_convolutions']} of {onnx['convolutions']} convolutions, "
             f"{onnx['integer_products']} of {onnx['products']} matrix products"
