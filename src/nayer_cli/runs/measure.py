@@ -1,12 +1,13 @@
 """What a student is measured by: labelled images where the user has some, otherwise agreement on held-back ones."""
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
 from nayer_cli.bank import MemoryBank
-from nayer_cli.evaluate import Outcomes, Scores, agreement, evaluate, measure, scores
+from nayer_cli.evaluate import Outcomes, Scores, agreement, measure, scores
 from nayer_cli.interruption import Interruption
 from nayer_cli.labelled import LabelledImages
 from nayer_cli.runs.assemble import Machine
@@ -37,7 +38,7 @@ class Measure:
         self.teacher, self.data, self.holdout = teacher, data, holdout
         self.device, self.group, self.batch_size = computer.device, computer.group, batch_size
         self.interruption = interruption
-        self._of_teacher: Outcomes | None = None
+        self._said: WeakKeyDictionary[nn.Module, Outcomes] = WeakKeyDictionary()
 
     def student(self, model: nn.Module) -> dict[str, Any]:
         """Scores of the student as they go into records and results.
@@ -62,13 +63,12 @@ class Measure:
         return round(agreement(model, teacher, images) * len(images)), len(images)
 
     def compare(self, model: nn.Module, reference: nn.Module) -> float | None:
-        """Return on which part of the data, or else of the held-back images, both have the same top-1 class."""
+        """Return on which part of the data, or else of the held-back images, both have the same top-1 class.
+
+        On data both must have been measured, and not have changed since.
+        """
         if self.data is not None:
-            outcomes = [
-                measure(one, self.data, device=self.device, batch_size=self.batch_size, group=self.group)
-                for one in (model, reference)
-            ]
-            return float((outcomes[0].prediction == outcomes[1].prediction).double().mean())
+            return _same(self._said[model], self._said[reference])
         if self.holdout is None:
             return None
         shares = self.group.collect(self._agreed(model, reference, self.holdout))
@@ -81,33 +81,33 @@ class Measure:
         return _plain(scores(outcomes)) if outcomes else {}
 
     def _on_data(self, model: nn.Module, data: LabelledImages) -> dict[str, Any]:
-        reference = self._teacher_outcomes()
-        found = evaluate(
-            model,
-            data,
-            device=self.device,
-            batch_size=self.batch_size,
-            reference=reference,
-            group=self.group,
-            interruption=self.interruption,
-        )
-        result = {**_plain(found.scores), "skipped": found.skipped}
-        if found.agreement is not None:
-            result |= {"agreement": found.agreement, "agreement_on": "evaluation data"}
+        reference, said = self._teacher_outcomes(), self._ask(model, data)
+        result = {**_plain(scores(said)), "skipped": sum(self.group.collect(data.skipped))}
+        if reference is not None:
+            result |= {"agreement": _same(said, reference), "agreement_on": "evaluation data"}
         return result
 
     def _teacher_outcomes(self) -> Outcomes | None:
         """Return what the teacher says of the data; it is asked once, since it does not change."""
-        if self._of_teacher is None and self.teacher is not None and self.data is not None:
-            self._of_teacher = measure(
-                self.teacher,
-                self.data,
-                device=self.device,
-                batch_size=self.batch_size,
-                group=self.group,
-                interruption=self.interruption,
-            )
-        return self._of_teacher
+        if self.teacher is None or self.data is None:
+            return None
+        return self._said.get(self.teacher) or self._ask(self.teacher, self.data)
+
+    def _ask(self, model: nn.Module, data: LabelledImages) -> Outcomes:
+        """Measure a network on the data, and remember what it said."""
+        self._said[model] = measure(
+            model,
+            data,
+            device=self.device,
+            batch_size=self.batch_size,
+            group=self.group,
+            interruption=self.interruption,
+        )
+        return self._said[model]
+
+
+def _same(one: Outcomes, other: Outcomes) -> float:
+    return float((one.prediction == other.prediction).double().mean())
 
 
 def _plain(found: Scores) -> dict[str, Any]:

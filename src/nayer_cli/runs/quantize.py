@@ -155,7 +155,8 @@ class Quantization:
             "reused": self.config.reuse,
             "onnx": onnx,
         }
-        return conclude(self.job, student, dry_run=dry_run, model=model, more={"quantization": about})
+        more = {"quantization": about}
+        return conclude(self.job, student, dry_run=dry_run, scores=stages["deployed"], more=more)
 
     def _measure_statistics(self, engine: Engine) -> None:
         if self.config.quantizer.bn == "recalibrate":

@@ -145,7 +145,7 @@ class Recorder:
         teacher: dict[str, Any],
         student: dict[str, Any],
         *,
-        model: nn.Module | None = None,
+        scores: Mapping[str, Any] | None = None,
         more: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Measure teacher and student a last time, write `result.json` and the curves, and return the result.
@@ -155,12 +155,12 @@ class Recorder:
             method: its name.
             teacher: what is known of it besides.
             student: likewise.
-            model: what is kept as the student, if not the network that learned.
+            scores: of what is kept as the student, if that is not the network that learned.
             more: what the command reports besides.
 
         """
         check_finite(engine.student.model)
-        student |= self.measure.student(model or engine.student.model)
+        student |= scores or self.measure.student(engine.student.model)
         teacher |= self.measure.of_teacher()
         gates = self._gates(teacher, student)
         result = {

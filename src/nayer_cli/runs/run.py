@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
 
 from nayer_cli.config import DistillConfig, RunConfig, to_layer
 from nayer_cli.critic import layers_with_statistics
@@ -52,13 +51,13 @@ def conclude(
     student: Classifier,
     *,
     dry_run: bool,
-    model: nn.Module | None = None,
+    scores: Mapping[str, Any] | None = None,
     more: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Save the student, write and return the result; `model` and `more` as `Recorder.finish` takes them."""
+    """Save the student, write and return the result; `scores` and `more` as `Recorder.finish` takes them."""
     engine, recorder = job.engine, job.recorder
     teacher = _about_teacher(job.teacher) if job.teacher else {}
-    result = recorder.finish(engine, job.method, teacher, _about(student), model=model, more=more)
+    result = recorder.finish(engine, job.method, teacher, _about(student), scores=scores, more=more)
     if dry_run:
         result |= {"dry_run": True, "config": to_layer(job.config)}
     extra = {
