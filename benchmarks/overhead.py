@@ -20,7 +20,7 @@ import torch
 from speed.common import Figure, use_threads
 
 from nayer_cli import __version__
-from nayer_cli.device import resolve_device
+from nayer_cli.machine.device import resolve_device
 
 SECTIONS = {
     "steps": "time of a student and a generator step over the bare networks",

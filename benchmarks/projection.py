@@ -21,7 +21,7 @@ from speed.floor import best, operations
 from speed.networks import EMBEDDING, Bare
 from torch import nn
 
-import nayer_cli.models  # noqa: F401 - registers our networks with timm
+import nayer_cli.classifiers.models  # noqa: F401 - registers our networks with timm
 from nayer_cli import config as configuration
 from nayer_cli.config import DistillConfig
 from nayer_cli.generator import new_generator

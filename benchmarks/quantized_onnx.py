@@ -21,15 +21,15 @@ import torch
 from speed.common import compare, make_clock
 from torch import Tensor, fx, nn
 
-import nayer_cli.models  # noqa: F401 - registers the networks
+import nayer_cli.classifiers.models  # noqa: F401 - registers the networks
 from nayer_cli import __version__
-from nayer_cli.distributed import Group
 from nayer_cli.errors import NayerError
+from nayer_cli.machine.distributed import Group
+from nayer_cli.onnx.runner import OnnxNetwork, integer_share
+from nayer_cli.onnx.writer import write_onnx
 from nayer_cli.quant.calibrate import calibrate
 from nayer_cli.quant.deploy import deploy
 from nayer_cli.quant.graph import quantize
-from nayer_cli.quant.onnx_runner import OnnxNetwork, integer_share
-from nayer_cli.quant.onnx_writer import write_onnx
 from nayer_cli.quant.scheme import Scheme, parse_bits
 from nayer_cli.quant.trace import trace
 from nayer_cli.types import ImageShape

@@ -16,10 +16,10 @@ from speed.common import Step, compare, make_clock, times, use_threads
 from speed.networks import settle
 from torch import nn
 
+from nayer_cli.classifiers.model import Classifier, new_network
 from nayer_cli.config import DistillConfig, ModelConfig
-from nayer_cli.distributed import Group
 from nayer_cli.losses import distillation_kl
-from nayer_cli.model import Classifier, new_network
+from nayer_cli.machine.distributed import Group
 from nayer_cli.quant.calibrate import calibrate
 from nayer_cli.quant.graph import quantize
 from nayer_cli.quant.scheme import Scheme, parse_bits

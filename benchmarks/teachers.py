@@ -17,8 +17,8 @@ import timm
 import torch
 
 from nayer_cli.errors import NayerError
-from nayer_cli.runlog import read_metrics
 from nayer_cli.runs.distill import distill
+from nayer_cli.storage.runlog import read_metrics
 
 FAMILIES = (
     "resnet18",

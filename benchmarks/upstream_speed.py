@@ -44,7 +44,7 @@ from torch import nn
 from upstream import add_checkout, import_upstream, read_commit
 
 from nayer_cli import __version__
-from nayer_cli.model import Classifier
+from nayer_cli.classifiers.model import Classifier
 from nayer_cli.types import ImageShape
 
 CODE, WIDTH = 1000, 64

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from nayer_cli.errors import InputError
-from nayer_cli.runlog import read_metrics
 from nayer_cli.runs.distill import distill
+from nayer_cli.storage.runlog import read_metrics
 from quick import quick
 
 WITH_STATISTICS = (

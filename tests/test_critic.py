@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
+from nayer_cli.classifiers.model import Normalized
 from nayer_cli.critic import Critic, channel_statistics, layers_with_statistics
 from nayer_cli.errors import InputError
-from nayer_cli.model import Normalized
 from nayer_cli.types import Normalization
 from odd_networks import NETWORKS, NORMS, OTHER_NORMS
 from tiny import network, normalized

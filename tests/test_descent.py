@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from nayer_cli.descent import Descent
-from nayer_cli.distributed import Group
-from nayer_cli.precision import Precision
+from nayer_cli.machine.distributed import Group
+from nayer_cli.machine.precision import Precision
 
 NAN, INF = float("nan"), float("inf")
 OPTIMIZERS: dict[str, Callable[[nn.Parameter], torch.optim.Optimizer]] = {

@@ -3,14 +3,16 @@
 import os
 import shlex
 import shutil
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 import documents
-from nayer_cli import config, layers, plugins
+from nayer_cli import config, plugins
 from nayer_cli.__main__ import main
+from nayer_cli.storage import toml
 
 LINES = list({line.text: line for page in documents.PAGES for line in documents.commands(page)}.values())
 SNIPPETS = [snippet for page in documents.PAGES for snippet in documents.snippets(page)]
@@ -102,7 +104,23 @@ def test_the_table_of_presets_says_what_the_files_say():
     shown = {key.strip("`"): values for key, *values, _ in rows}
     for key, values in shown.items():
         for name, value in zip(names, values, strict=True):
-            assert layers.parse_assignment(f"x={value}")[1] == presets[name][key], f"{key} of {name}"
+            assert toml.parse_assignment(f"x={value}")[1] == presets[name][key], f"{key} of {name}"
     hyper_parameters = ("schedule.", "optimizer.", "augment.", "method.")
     given = {key for name in names for key in config.read_preset(name, "nayer")}
     assert {key for key in given if key.startswith(hyper_parameters)} <= shown.keys()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nayer_cli.model:load_classifier",
+        "nayer_cli.models",
+        "nayer_cli.models._network:Network",
+        "nayer_cli.encoder:Encoder",
+        "nayer_cli.dataset:DatasetFacts",
+        "nayer_cli.source:Source",
+    ],
+)
+def test_documented_names_outlive_a_move(name: str) -> None:
+    module, _, attribute = name.partition(":")
+    assert hasattr(import_module(module), attribute or "__name__")

@@ -14,9 +14,9 @@ from nayer_cli.evaluate import (
     measure,
     wilson_interval,
 )
-from nayer_cli.labelled import LabelledImages
-from nayer_cli.precision import Precision
-from nayer_cli.source import ArraySource
+from nayer_cli.images.labelled import LabelledImages
+from nayer_cli.images.source import ArraySource
+from nayer_cli.machine.precision import Precision
 from nayer_cli.types import ImageShape
 from tiny import normalized
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from nayer_cli import losses
+from nayer_cli.classifiers.model import load_classifier
 from nayer_cli.config import DistillConfig, ModelConfig
 from nayer_cli.critic import Critic, Judgement
-from nayer_cli.model import load_classifier
 from nayer_cli.runs import assemble
 
 REFERENCE = {"device": "cpu", "amp": "off", "channels_last": "off", "compile": "off"}

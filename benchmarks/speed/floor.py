@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from nayer_cli.precision import Precision
+from nayer_cli.machine.precision import Precision
 from nayer_cli.runs import assemble
 
 from .common import Clock, Figure, Step, compare, make_clock

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from nayer_cli.device import resolve_device
+from nayer_cli.machine.device import resolve_device
 
 from .common import Figure, Step, in_fresh_process, times
 from .networks import Bare, epoch, running

@@ -13,19 +13,19 @@ from torch import Tensor, nn
 
 from nayer_cli import config as configuration
 from nayer_cli.bank import MemoryBank
+from nayer_cli.classifiers.model import Classifier, new_classifier, new_network
 from nayer_cli.config import DistillConfig, ModelConfig
-from nayer_cli.distributed import Group
 from nayer_cli.engine import Engine
 from nayer_cli.generator import new_generator
+from nayer_cli.machine.distributed import Group
+from nayer_cli.machine.rng import Streams
 from nayer_cli.methods.nayer import Config as Nayer
-from nayer_cli.model import Classifier, new_classifier, new_network
 from nayer_cli.noisy import NoisyLayer
-from nayer_cli.rng import Streams
-from nayer_cli.runlog import Listener
 from nayer_cli.runs import assemble
 from nayer_cli.runs.distill import prepare
 from nayer_cli.runs.folder import RunFolder
 from nayer_cli.runs.run import Job
+from nayer_cli.storage.runlog import Listener
 from nayer_cli.types import ImageShape, Normalization
 
 from .common import Step, times

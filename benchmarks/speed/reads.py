@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nayer_cli.device import resolve_device
+from nayer_cli.machine.device import resolve_device
 
 from .common import Figure, Step
 from .networks import epoch, running

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nayer_cli.files import reserve
+from nayer_cli.storage.files import reserve
 from nayer_cli.types import ImageShape
 
 

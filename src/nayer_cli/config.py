@@ -13,10 +13,10 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from nayer_cli import plugins
 from nayer_cli.errors import ConfigError, did_you_mean
-from nayer_cli.layers import Layer as Layer
-from nayer_cli.layers import coerce, flatten, unflatten
-from nayer_cli.layers import read_file as read_file
-from nayer_cli.layers import to_toml as to_toml
+from nayer_cli.storage.toml import Layer as Layer
+from nayer_cli.storage.toml import coerce, flatten, unflatten
+from nayer_cli.storage.toml import read_file as read_file
+from nayer_cli.storage.toml import to_toml as to_toml
 
 C = TypeVar("C")
 

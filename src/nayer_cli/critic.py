@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nayer_cli.distributed import Group
+from nayer_cli.classifiers.model import Normalized
 from nayer_cli.errors import InputError
-from nayer_cli.model import Normalized
+from nayer_cli.machine.distributed import Group
 
 
 class Statistics(NamedTuple):

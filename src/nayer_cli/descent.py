@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nayer_cli.distributed import Group
-from nayer_cli.precision import Precision
+from nayer_cli.machine.distributed import Group
+from nayer_cli.machine.precision import Precision
 
 
 class Descent:

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from nayer_cli.bank import MemoryBank
-from nayer_cli.distributed import Group
 from nayer_cli.errors import Interrupted, RunFailed
-from nayer_cli.interruption import Interruption, Stopped
+from nayer_cli.machine.distributed import Group
+from nayer_cli.machine.interruption import Interruption, Stopped
+from nayer_cli.machine.rng import Streams
 from nayer_cli.method import LoopState, Method, SynthBatch
-from nayer_cli.rng import Streams
 from nayer_cli.student import Student
 
 Listener = Callable[[dict[str, Any]], None]

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nayer_cli.distributed import Group
+from nayer_cli.classifiers.model import Normalized
 from nayer_cli.errors import InputError, RunFailed
-from nayer_cli.interruption import Interruption
-from nayer_cli.labelled import LabelledImages
-from nayer_cli.model import Normalized
-from nayer_cli.precision import Precision
+from nayer_cli.images.labelled import LabelledImages
+from nayer_cli.machine.distributed import Group
+from nayer_cli.machine.interruption import Interruption
+from nayer_cli.machine.precision import Precision
 
 CALIBRATION_BINS = 15
 

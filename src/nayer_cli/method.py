@@ -11,11 +11,11 @@ from nayer_cli.augment import Augment
 from nayer_cli.bank import MemoryBank
 from nayer_cli.critic import Critic
 from nayer_cli.descent import Descent
-from nayer_cli.distributed import Group
-from nayer_cli.interruption import Interruption
 from nayer_cli.losses import distillation_kl
-from nayer_cli.precision import Precision
-from nayer_cli.rng import Streams
+from nayer_cli.machine.distributed import Group
+from nayer_cli.machine.interruption import Interruption
+from nayer_cli.machine.precision import Precision
+from nayer_cli.machine.rng import Streams
 from nayer_cli.types import ImageShape
 
 

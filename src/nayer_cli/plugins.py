@@ -6,28 +6,43 @@ from types import ModuleType
 
 from nayer_cli.errors import InputError, did_you_mean
 
+PACKAGE = Path(__file__).parent
+ROOMS = {
+    "datasets": "images/datasets",
+    "encoders": "lte/encoders",
+    "generators": "generators",
+    "methods": "methods",
+    "models": "classifiers/models",
+    "sources": "images/sources",
+}
+"""The folder of each kind of plug-in."""
 
-def names(folder: str) -> list[str]:
-    """Names of the plug-ins in `folder` (such as `methods`), with `-` for `_`, sorted, without importing any."""
-    files = (Path(__file__).parent / folder).glob("[!_]*.py")
-    return sorted(file.stem.replace("_", "-") for file in files)
+
+def folder(kind: str) -> Path:
+    """Return the folder that holds the plug-ins of a kind, such as `methods`."""
+    return PACKAGE / ROOMS[kind]
 
 
-def load(folder: str, name: str) -> ModuleType:
-    """Import plug-in `name` of `folder`; a dotted path such as `mylab.methods.best` loads code from outside.
+def names(kind: str) -> list[str]:
+    """Names of the plug-ins of a kind, with `-` for `_`, sorted, without importing any."""
+    return sorted(file.stem.replace("_", "-") for file in folder(kind).glob("[!_]*.py"))
+
+
+def load(kind: str, name: str) -> ModuleType:
+    """Import plug-in `name` of a kind; a dotted path such as `mylab.methods.best` loads code from outside.
 
     Raises:
         InputError: there is no such plug-in.
 
     """
-    if name in names(folder):
-        return import_module(f"nayer_cli.{folder}.{name.replace('-', '_')}")
+    if name in names(kind):
+        return import_module(f"nayer_cli.{ROOMS[kind].replace('/', '.')}.{name.replace('-', '_')}")
     if "." in name:
         try:
             return import_module(name)
         except ModuleNotFoundError as error:
             raise InputError(f"cannot import '{name}': {error}", hint="check the dotted path and PYTHONPATH") from error
     raise InputError(
-        f"no {folder.rstrip('s')} is called '{name}'{did_you_mean(name, names(folder))}",
-        hint=f"choose one of: {', '.join(names(folder))}",
+        f"no {kind.rstrip('s')} is called '{name}'{did_you_mean(name, names(kind))}",
+        hint=f"choose one of: {', '.join(names(kind))}",
     )

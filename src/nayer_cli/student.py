@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from nayer_cli.descent import Descent
-from nayer_cli.distributed import Group
+from nayer_cli.machine.distributed import Group
+from nayer_cli.machine.precision import Precision
 from nayer_cli.method import Batch
-from nayer_cli.precision import Precision
 
 Loss = Callable[[nn.Module, Batch], Tensor]
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import jobs
-from nayer_cli.distributed import Group
 from nayer_cli.errors import ConfigError
+from nayer_cli.machine.distributed import Group
 from peers import together
 
 

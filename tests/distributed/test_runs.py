@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import jobs
-from nayer_cli.datasets import digits
+from nayer_cli.images.datasets import digits
 from nayer_cli.runs.folder import RunFolder
 from nayer_cli.runs.sample import sample
 from peers import Ended, Fault, command, job, together

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from nayer_cli.__main__ import main
+from nayer_cli.classifiers.model import load_classifier, save_classifier
 from nayer_cli.config import ModelConfig
 from nayer_cli.errors import InputError
-from nayer_cli.model import load_classifier, save_classifier
 from nayer_cli.runs.distill import distill
 from nayer_cli.runs.train import train
 from quick import few_images, quick

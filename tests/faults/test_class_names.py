@@ -15,8 +15,8 @@ from PIL import Image
 import nayer_cli
 from nayer_cli.__main__ import main
 from nayer_cli.errors import InputError
-from nayer_cli.labelled import open_images
-from nayer_cli.labels import read_labels
+from nayer_cli.images.labelled import open_images
+from nayer_cli.lte.labels import read_labels
 from nayer_cli.types import ImageShape
 from quick import quick
 

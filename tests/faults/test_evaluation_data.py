@@ -19,9 +19,9 @@ from PIL import EpsImagePlugin, Image
 from nayer_cli.__main__ import main
 from nayer_cli.errors import InputError
 from nayer_cli.evaluate import measure
-from nayer_cli.labelled import UNREADABLE, LabelledImages, open_images
-from nayer_cli.pictures import MOST_PIXELS, decode, fit
-from nayer_cli.sources.timm import TimmSource
+from nayer_cli.images.labelled import UNREADABLE, LabelledImages, open_images
+from nayer_cli.images.pictures import MOST_PIXELS, decode, fit
+from nayer_cli.images.sources.timm import TimmSource
 from nayer_cli.types import ImageShape
 from odd_networks import Brightness
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from nayer_cli.bank import MemoryBank
-from nayer_cli.bankstore import open_bank
-from nayer_cli.checkpoint import FORMAT, load_state, read_manifest, save_state, seal, verify, write_manifest
 from nayer_cli.errors import RunFailed
+from nayer_cli.runs.bankstore import open_bank
+from nayer_cli.storage.checkpoint import FORMAT, load_state, read_manifest, save_state, seal, verify, write_manifest
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 JSON_SCALARS = st.none() | st.booleans() | st.integers() | FLOATS | st.text(max_size=8)

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 
 import hostile
 from fuzzing import edited, refused_or_read
+from nayer_cli.classifiers.weights import read_weights
 from nayer_cli.errors import NayerError
-from nayer_cli.labels import canonical, read_labels
-from nayer_cli.lte import Pool, load_pool, save_pool
+from nayer_cli.images.sources.npz import read_npz
+from nayer_cli.images.sources.tar import TarSource
+from nayer_cli.lte.labels import canonical, read_labels
+from nayer_cli.lte.pool import Pool, load_pool, save_pool
 from nayer_cli.runs.folder import slug
-from nayer_cli.sources.npz import read_npz
-from nayer_cli.sources.tar import TarSource
-from nayer_cli.text import unfit
-from nayer_cli.weights import read_weights
+from nayer_cli.storage.text import unfit
 
 NAMES = ("cat", "dog", "tree frog")
 LABELS = "# animals\ncat\n\n  dog\t\r\ntree frog\nKröte 🐸".encode()

@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 
 import nayer_cli
 from fuzzing import edited, refused_or_read
-from nayer_cli import architecture, config, layers, model_facts
+from nayer_cli import config
+from nayer_cli.classifiers import architecture, model_facts
+from nayer_cli.classifiers.config_json import FACTS
 from nayer_cli.config import DistillConfig, EmbedConfig, EvaluateConfig, ModelConfig, TrainConfig
 from nayer_cli.errors import NayerError
-from nayer_cli.model_json import FACTS
 from nayer_cli.runs.assemble import method_config
+from nayer_cli.storage import toml
 
 SCHEMAS = (DistillConfig, TrainConfig, EmbedConfig, EvaluateConfig)
 
@@ -74,7 +76,7 @@ VALUES = st.sampled_from(
 )
 
 
-def build_all(layer: layers.Layer) -> None:
+def build_all(layer: toml.Layer) -> None:
     """Make every command's configuration of `layer`; what is accepted must survive being written down."""
     for schema in SCHEMAS:
         try:
@@ -118,7 +120,7 @@ def test_any_bytes_as_a_configuration(content: bytes) -> None:
 @example("output.out=\udcff")
 def test_any_text_as_an_assignment(text: str) -> None:
     try:
-        layer = dict(layers.flatten(dict([layers.parse_assignment(text)])))
+        layer = dict(toml.flatten(dict([toml.parse_assignment(text)])))
         build_all(layer)
     except NayerError as fault:
         assert str(fault)

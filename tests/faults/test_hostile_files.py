@@ -17,10 +17,10 @@ import torch
 import hostile
 from hostile import TERA, Payload
 from nayer_cli.__main__ import main
+from nayer_cli.classifiers.weights import NO_CODE, read_weights, refusing_code
 from nayer_cli.errors import InputError
-from nayer_cli.labelled import open_images
+from nayer_cli.images.labelled import open_images
 from nayer_cli.types import ImageShape
-from nayer_cli.weights import NO_CODE, read_weights, refusing_code
 from tiny_clip import fill_hub_cache
 
 WEIGHTS = {"weight": torch.ones(2, 3)}
@@ -241,8 +241,8 @@ LIES: dict[str, tuple[str, Callable[[Path], None], str]] = {
     ),
 }  # fmt: skip
 READERS = {
-    "weights": "nayer_cli.weights:read_weights",
-    "npz": "nayer_cli.sources.npz:read_npz",
+    "weights": "nayer_cli.classifiers.weights:read_weights",
+    "npz": "nayer_cli.images.sources.npz:read_npz",
     "tar": "hostile:read_tar",
 }
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import hostile
-from nayer_cli import encoder
 from nayer_cli.__main__ import main
 from nayer_cli.errors import InputError
-from nayer_cli.lte import build_pool, load_pool, save_pool
+from nayer_cli.lte import encoder
+from nayer_cli.lte.pool import build_pool, load_pool, save_pool
 from quick import quick
 
 MANY = 21_000

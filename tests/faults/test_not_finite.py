@@ -11,10 +11,10 @@ from torch import Tensor
 
 from nayer_cli import losses
 from nayer_cli.__main__ import main
-from nayer_cli.checkpoint import load_state
 from nayer_cli.errors import RunFailed
 from nayer_cli.runs.distill import distill
 from nayer_cli.runs.folder import RunFolder
+from nayer_cli.storage.checkpoint import load_state
 from quick import command, few_images, metrics, quick
 
 AT = {"a generator's loss": "cross_entropy", "a student's loss": "distillation_kl"}

@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import save_file
 
 from nayer_cli.__main__ import main
+from nayer_cli.classifiers.model import Normalized, load_classifier, new_classifier, save_classifier
 from nayer_cli.config import ModelConfig
 from nayer_cli.errors import InputError
-from nayer_cli.model import Normalized, load_classifier, new_classifier, save_classifier
-from nayer_cli.runlog import read_metrics
 from nayer_cli.runs.distill import distill
+from nayer_cli.storage.runlog import read_metrics
 from nayer_cli.types import ImageShape
 from odd_networks import HEADS, NORMS, OTHER_NORMS, WRONG_HEADS
 from quick import quick

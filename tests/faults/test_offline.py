@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from nayer_cli import hub
 from nayer_cli.__main__ import main
+from nayer_cli.classifiers.model import load_classifier, new_network, save_classifier
+from nayer_cli.classifiers.pretrained import fetch_url
 from nayer_cli.config import ModelConfig
 from nayer_cli.errors import EnvironmentFault, InputError
-from nayer_cli.model import load_classifier, new_network, save_classifier
-from nayer_cli.pretrained import fetch_url
+from nayer_cli.storage import hub
 from tiny_clip import REPO, fill_hub_cache
 from tiny_hub import Answer, answering, cut, hang, hub_of, refuse, serve, silent, slow
 
@@ -137,9 +137,9 @@ def snapshot(faults: Mapping[str, Answer], folder: Path, cache: Path, **env: str
     """Ask for a text encoder in a process of its own; return exit code, output, and seconds after the imports."""
     code = (
         "import sys, time, huggingface_hub\n"
-        "from nayer_cli import hub\nfrom nayer_cli.errors import NayerError\n"
+        "from nayer_cli.lte import download\nfrom nayer_cli.errors import NayerError\n"
         "start, code = time.monotonic(), 0\n"
-        "try: print(hub.snapshot(sys.argv[1], 'clip'))\n"
+        "try: print(download.snapshot(sys.argv[1], 'clip'))\n"
         "except NayerError as error: print(error, error.hint); code = error.exit_code\n"
         "print(time.monotonic() - start); sys.exit(code)"
     )

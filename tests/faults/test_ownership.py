@@ -10,8 +10,8 @@ import pytest
 
 from children import KILL, AtWrite, Child, run
 from disks import mounted
-from nayer_cli.distributed import Group
 from nayer_cli.errors import InputError
+from nayer_cli.machine.distributed import Group
 from nayer_cli.runs.distill import distill
 from nayer_cli.runs.folder import RunFolder, run_folder
 from quick import command, differences, few_images, outcome, quick

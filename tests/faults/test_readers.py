@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 import hostile
 from hostile import TERA, entry, safetensors
 from nayer_cli.__main__ import main
+from nayer_cli.classifiers.weights import load_weights, read_weights
 from nayer_cli.errors import InputError
-from nayer_cli.lte import Pool, load_pool, save_pool
+from nayer_cli.lte.pool import Pool, load_pool, save_pool
 from nayer_cli.runs.distill import distill
-from nayer_cli.weights import load_weights, read_weights
 from quick import quick
 
 FLOATS = {"a": entry([2], 0, 8), "b": entry([3], 8, 20)}
@@ -48,7 +48,7 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     "a-numpy-array": (hostile.npy((2, 3)), "it is a NumPy array"),
     "a-pickle": (b"\x80\x04\x95\x0b\x00\x00\x00\x00\x00\x00\x00]", "it is a pickle"),
 }
-READERS = {"weights": "nayer_cli.weights:read_weights", "pool": "nayer_cli.lte:load_pool"}
+READERS = {"weights": "nayer_cli.classifiers.weights:read_weights", "pool": "nayer_cli.lte.pool:load_pool"}
 
 
 @pytest.fixture(scope="module")

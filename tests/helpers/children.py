@@ -27,7 +27,7 @@ _context.set_forkserver_preload(
         "nayer_cli.cli.output",
         "nayer_cli.runs.distill",
         "nayer_cli.runs.train",
-        "nayer_cli.models",
+        "nayer_cli.classifiers.models",
         "rich.live",
         "matplotlib.figure",
         "matplotlib.backends.backend_agg",

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-import nayer_cli.models  # noqa: F401 - registers the networks
-from nayer_cli import dataset
+import nayer_cli.classifiers.models  # noqa: F401 - registers the networks
+from nayer_cli.images import dataset
 from nayer_cli.runs.distill import distill
 from nayer_cli.runs.embed import embed
 from nayer_cli.runs.quantize import quantize

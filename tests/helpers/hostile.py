@@ -34,7 +34,7 @@ class Refusal(NamedTuple):
 
 
 def read_all(files: Mapping[str, str]) -> dict[str, Refusal]:
-    """Read each of `files` (path → reader, such as `nayer_cli.weights:read_weights`) in one process.
+    """Read each of `files` (path → reader, such as `nayer_cli.classifiers.weights:read_weights`) in one process.
 
     The process gets little memory beyond what it has when torch is loaded.
     """
@@ -214,7 +214,7 @@ def _crc(data: bytes) -> bytes:
 
 def read_tar(path: Path) -> object:
     """List an archive, and take its images."""
-    from nayer_cli.sources.tar import TarSource
+    from nayer_cli.images.sources.tar import TarSource
 
     source = TarSource(path, "validation")
     return [sample.load() for sample in source.samples(range(len(source)))]

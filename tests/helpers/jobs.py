@@ -10,24 +10,24 @@ from torch import Tensor, nn
 
 from nayer_cli.augment import Augment
 from nayer_cli.bank import MemoryBank
-from nayer_cli.checkpoint import fingerprint
+from nayer_cli.classifiers.model import Normalized
 from nayer_cli.critic import Critic
 from nayer_cli.descent import Descent
-from nayer_cli.distributed import Group, join, running_statistics
 from nayer_cli.engine import Engine, Plan
 from nayer_cli.evaluate import evaluate
-from nayer_cli.interruption import Interruption
-from nayer_cli.labelled import LabelledImages
+from nayer_cli.images.labelled import LabelledImages
+from nayer_cli.images.source import ArraySource
+from nayer_cli.machine.distributed import Group, join, running_statistics
+from nayer_cli.machine.interruption import Interruption
+from nayer_cli.machine.precision import Precision
+from nayer_cli.machine.rng import Streams
 from nayer_cli.method import Batch, LoopState, Parts
 from nayer_cli.methods import nayer
-from nayer_cli.model import Normalized
-from nayer_cli.precision import Precision
-from nayer_cli.rng import Streams
 from nayer_cli.runs import distill, quantize, train
 from nayer_cli.runs.assemble import Machine
 from nayer_cli.runs.measure import Measure
 from nayer_cli.runs.run import Job
-from nayer_cli.source import ArraySource
+from nayer_cli.storage.checkpoint import fingerprint
 from nayer_cli.student import Student
 from nayer_cli.types import Normalization
 from tiny import CLASSES, SHAPE, normalized, parts

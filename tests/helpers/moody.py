@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from nayer_cli.classifiers.model import load_classifier
 from nayer_cli.config import ModelConfig
-from nayer_cli.model import load_classifier
 
 
 class Moody(nn.Module):

@@ -4,17 +4,17 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-import onnx
 import onnxruntime
 import torch
 from torch import Tensor, fx, nn
 
-from nayer_cli.distributed import Group
+import onnx
+from nayer_cli.machine.distributed import Group
+from nayer_cli.onnx.runner import OnnxNetwork
+from nayer_cli.onnx.writer import write_onnx
 from nayer_cli.quant.calibrate import calibrate
 from nayer_cli.quant.deploy import deploy
 from nayer_cli.quant.graph import quantize
-from nayer_cli.quant.onnx_runner import OnnxNetwork
-from nayer_cli.quant.onnx_writer import write_onnx
 from nayer_cli.quant.scheme import Scheme
 from nayer_cli.types import ImageShape
 

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from nayer_cli import config
-from nayer_cli.bankstore import open_bank
-from nayer_cli.files import TEMPORARY
-from nayer_cli.layers import read_file
-from nayer_cli.runlog import read_metrics
+from nayer_cli.runs.bankstore import open_bank
 from nayer_cli.runs.folder import RunFolder
+from nayer_cli.storage.files import TEMPORARY
+from nayer_cli.storage.runlog import read_metrics
+from nayer_cli.storage.toml import read_file
 
 QUICK: dict[str, Any] = {
     "preset": "digits",

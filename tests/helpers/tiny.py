@@ -4,13 +4,13 @@ import torch
 from torch import nn
 
 from nayer_cli.augment import Augment
+from nayer_cli.classifiers.model import Normalized
 from nayer_cli.critic import Critic
-from nayer_cli.distributed import Group
-from nayer_cli.interruption import Interruption
+from nayer_cli.machine.distributed import Group
+from nayer_cli.machine.interruption import Interruption
+from nayer_cli.machine.precision import Precision
+from nayer_cli.machine.rng import Streams
 from nayer_cli.method import Parts
-from nayer_cli.model import Normalized
-from nayer_cli.precision import Precision
-from nayer_cli.rng import Streams
 from nayer_cli.types import ImageShape, Normalization
 
 CLASSES = 4

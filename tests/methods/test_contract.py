@@ -7,8 +7,8 @@ import torch
 
 from nayer_cli import plugins
 from nayer_cli.bank import MemoryBank
-from nayer_cli.checkpoint import load_state, save_state
 from nayer_cli.method import LoopState, Method, SynthBatch
+from nayer_cli.storage.checkpoint import load_state, save_state
 from nayer_cli.types import ImageShape
 from tiny import CLASSES, SHAPE, normalized, parts
 

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from golden_parts import CHECKS, NORMALIZATION, FixedAugment, computing_in, golden_case, run_check, run_student
-from nayer_cli.model import Normalized
+from nayer_cli.classifiers.model import Normalized
 
 GOLDEN = load_file(Path(__file__).with_name("nayer_golden.safetensors"))
 

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from nayer_cli.bank import MemoryBank
+from nayer_cli.classifiers.model import Normalized
 from nayer_cli.method import LoopState
 from nayer_cli.methods.zaq import Config, Method, Stages
-from nayer_cli.model import Normalized
 from nayer_cli.quant.trace import trace
 from nayer_cli.types import Normalization
 from tiny import SHAPE, network, normalized, parts

@@ -3,11 +3,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from nayer_cli.classifiers.model import Normalized
 from nayer_cli.critic import Critic
 from nayer_cli.errors import InputError
 from nayer_cli.method import LoopState
 from nayer_cli.methods.zeroq import Config, Method, PlateauRate, sample_distance
-from nayer_cli.model import Normalized
 from nayer_cli.types import Normalization
 from tiny import SHAPE, parts
 

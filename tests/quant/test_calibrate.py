@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from nayer_cli.distributed import Group
 from nayer_cli.errors import RunFailed
+from nayer_cli.machine.distributed import Group
 from nayer_cli.quant.calibrate import _spread, calibrate, calibrate_weights, recalibrate_statistics
 from nayer_cli.quant.graph import QuantizedLayer, is_calibrated, quantize
 from nayer_cli.quant.scheme import Scheme

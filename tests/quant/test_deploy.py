@@ -2,14 +2,14 @@ import timm
 import torch
 from torch import nn
 
-import nayer_cli.models  # noqa: F401 - registers the CIFAR networks
-from nayer_cli.distributed import Group
+import nayer_cli.classifiers.models  # noqa: F401 - registers the CIFAR networks
+from nayer_cli.machine.distributed import Group
+from nayer_cli.onnx.runner import OnnxNetwork
+from nayer_cli.onnx.writer import write_onnx
 from nayer_cli.quant.calibrate import calibrate
 from nayer_cli.quant.deploy import deploy
 from nayer_cli.quant.graph import kept_float, quantize
 from nayer_cli.quant.integers import Grid, IntegerConv2d, IntegerLayer
-from nayer_cli.quant.onnx_runner import OnnxNetwork
-from nayer_cli.quant.onnx_writer import write_onnx
 from nayer_cli.quant.scheme import Scheme
 from nayer_cli.types import ImageShape
 from tiny import SHAPE, network

@@ -3,7 +3,7 @@ import timm
 import torch
 from torch import nn
 
-import nayer_cli.models  # noqa: F401 - registers the CIFAR networks
+import nayer_cli.classifiers.models  # noqa: F401 - registers the CIFAR networks
 from nayer_cli import plugins
 from nayer_cli.errors import InputError
 from nayer_cli.quant.graph import (

@@ -6,13 +6,13 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-import nayer_cli.models  # noqa: F401 - registers the CIFAR networks
+import nayer_cli.classifiers.models  # noqa: F401 - registers the CIFAR networks
+from nayer_cli.classifiers.model import load_classifier
 from nayer_cli.config import BankConfig, DistillConfig, EvalConfig, LteConfig
-from nayer_cli.distributed import Group
 from nayer_cli.errors import ConfigError, InputError
-from nayer_cli.model import load_classifier
-from nayer_cli.precision import Precision
-from nayer_cli.rng import Streams
+from nayer_cli.machine.distributed import Group
+from nayer_cli.machine.precision import Precision
+from nayer_cli.machine.rng import Streams
 from nayer_cli.runs import assemble
 from nayer_cli.types import ImageShape
 

@@ -6,13 +6,13 @@ import timm
 import torch
 from PIL import Image
 
-import nayer_cli.models  # noqa: F401 - registers the networks of the digits preset
+import nayer_cli.classifiers.models  # noqa: F401 - registers the networks of the digits preset
 from nayer_cli import config
-from nayer_cli.bankstore import open_bank
+from nayer_cli.classifiers.model import load_classifier
 from nayer_cli.config import ModelConfig
 from nayer_cli.errors import ConfigError, InputError, Interrupted
-from nayer_cli.lte import load_pool
-from nayer_cli.model import load_classifier
+from nayer_cli.lte.pool import load_pool
+from nayer_cli.runs.bankstore import open_bank
 from nayer_cli.runs.distill import distill
 from quick import StopError, checkpoint, metrics, quick, same, stop_at
 

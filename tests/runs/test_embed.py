@@ -9,7 +9,7 @@ import torch
 
 from nayer_cli.config import LteConfig
 from nayer_cli.errors import ConfigError, EnvironmentFault, InputError
-from nayer_cli.lte import load_pool, save_pool
+from nayer_cli.lte.pool import load_pool, save_pool
 from nayer_cli.runs.embed import embed, find_or_build_pool
 from tiny_clip import COMMIT, REPO, WIDTH, fill_hub_cache
 

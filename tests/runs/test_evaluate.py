@@ -4,9 +4,9 @@ import pytest
 import torch
 from PIL import Image
 
+from nayer_cli.classifiers.model import new_network, save_classifier
 from nayer_cli.config import ModelConfig
 from nayer_cli.errors import ConfigError, EnvironmentFault, InputError
-from nayer_cli.model import new_network, save_classifier
 from nayer_cli.runs.evaluate import evaluate_models
 from nayer_cli.types import ImageShape, Normalization
 

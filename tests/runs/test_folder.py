@@ -7,8 +7,8 @@ import torch
 
 from nayer_cli import config
 from nayer_cli.config import DistillConfig, OutputConfig
-from nayer_cli.distributed import Group
 from nayer_cli.errors import InputError, RunFailed
+from nayer_cli.machine.distributed import Group
 from nayer_cli.runs import folder as folders
 from nayer_cli.runs import resume
 from nayer_cli.runs.folder import RunFolder, run_folder

@@ -6,15 +6,15 @@ from typing import Any
 import pytest
 import torch
 
+from nayer_cli.classifiers.model import load_classifier
 from nayer_cli.config import ModelConfig
 from nayer_cli.errors import ConfigError, InputError
-from nayer_cli.layers import read_file
-from nayer_cli.model import load_classifier
 from nayer_cli.quant.integers import IntegerLayer
 from nayer_cli.runs.distill import distill
 from nayer_cli.runs.evaluate import evaluate_models
 from nayer_cli.runs.quantize import quantize
 from nayer_cli.runs.sample import sample
+from nayer_cli.storage.toml import read_file
 from quick import StopError, outcome, quick, same, stop_at
 
 QUICK = {"schedule.epochs": 2, "schedule.kd_steps": 3, "schedule.batch_size": 16, "device": "cpu", "amp": "off"}

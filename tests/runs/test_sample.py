@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nayer_cli.datasets import digits
 from nayer_cli.errors import InputError
+from nayer_cli.images.datasets import digits
 from nayer_cli.runs.distill import distill
 from nayer_cli.runs.sample import sample
 from quick import quick

@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from nayer_cli.datasets import digits
 from nayer_cli.errors import ConfigError, InputError
+from nayer_cli.images.datasets import digits
 from nayer_cli.runs.distill import distill
 from nayer_cli.runs.train import train
 from quick import StopError, checkpoint, metrics, quick, same, stop_at

@@ -50,7 +50,7 @@ def _is_first() -> bool:
     """Say whether no other process of this job has reported a fault, of which this one would be a consequence."""
     if "RANK" not in os.environ:
         return True
-    from nayer_cli.distributed import is_first_fault
+    from nayer_cli.machine.distributed import is_first_fault
 
     return is_first_fault()
 

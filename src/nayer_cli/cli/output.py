@@ -20,7 +20,7 @@ from rich.text import Text
 
 from nayer_cli.cli.results import Document, Rows, clock, percent, speaks
 from nayer_cli.errors import NayerError
-from nayer_cli.runlog import Listener
+from nayer_cli.storage.runlog import Listener
 
 Record = Mapping[str, Any]
 

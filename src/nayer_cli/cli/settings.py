@@ -8,10 +8,11 @@ from typing import Any
 
 import typer
 
-from nayer_cli import config, layers
+from nayer_cli import config
 from nayer_cli.cli.options import SETTING_OF, VARIABLES, setting_in
 from nayer_cli.errors import ConfigError, did_you_mean
-from nayer_cli.layers import Layer
+from nayer_cli.storage import toml
+from nayer_cli.storage.toml import Layer
 
 ALTERNATIVES = (("lte.file", "lte.encoder"), ("lte.file", "lte.prompt"), ("per_class", "count"))
 """Pairs of settings that replace each other."""
@@ -50,7 +51,7 @@ def _layers(ctx: typer.Context, schema: type[Any], setting_of: Mapping[str, str]
     if resume and _source(ctx, "config") == COMMAND_LINE:
         raise ConfigError("--resume and --config exclude each other", hint=f"{resume} has its own config.toml")
     if path and not resume:
-        yield str(path), layers.read_file(Path(path))
+        yield str(path), toml.read_file(Path(path))
     if not resume:
         yield "the environment", _given(ctx, ENVIRONMENT, key_of, _words(os.environ.get("NAYER_SET", "")))
     yield "the command line", _given(ctx, COMMAND_LINE, key_of, ctx.params.get("set") or [])
@@ -63,7 +64,7 @@ def _given(ctx: typer.Context, source: str, key_of: Mapping[str, str], assignmen
         for name, value in ctx.params.items()
         if name in key_of and _source(ctx, name) == source
     }
-    assigned = dict(layers.flatten(dict(map(layers.parse_assignment, assignments))))
+    assigned = dict(toml.flatten(dict(map(toml.parse_assignment, assignments))))
     for key in options.keys() & assigned.keys():
         raise ConfigError(f"'{key}' is given twice: as an option and with --set", hint="leave out one of them")
     layer = options | assigned

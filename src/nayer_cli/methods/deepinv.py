@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nayer_cli import losses, method
 from nayer_cli.config import setting
 from nayer_cli.descent import Descent
-from nayer_cli.distributed import Group
+from nayer_cli.machine.distributed import Group
 from nayer_cli.method import LoopState, Parts, SynthBatch
 from nayer_cli.synthesis import Best, draw_labels
 

@@ -9,9 +9,9 @@ from nayer_cli import losses, method
 from nayer_cli.config import setting
 from nayer_cli.critic import Judgement, Statistics
 from nayer_cli.generator import Generator, new_generator
+from nayer_cli.machine.rng import seeded
 from nayer_cli.method import LoopState, Parts, SynthBatch
 from nayer_cli.noisy import NoisyLayer
-from nayer_cli.rng import seeded
 from nayer_cli.synthesis import Best, draw_labels
 
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from nayer_cli import method
 from nayer_cli.config import setting
 from nayer_cli.descent import Descent
-from nayer_cli.distributed import Group
 from nayer_cli.errors import InputError
+from nayer_cli.machine.distributed import Group
 from nayer_cli.method import LoopState, Parts, SynthBatch
 
 EPSILON = 1e-6

@@ -11,8 +11,8 @@ from nayer_cli.bank import MemoryBank
 from nayer_cli.config import setting
 from nayer_cli.errors import ConfigError
 from nayer_cli.generator import new_generator
+from nayer_cli.machine.rng import seeded
 from nayer_cli.method import Batch, LoopState, Parts, SynthBatch
-from nayer_cli.rng import seeded
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,3 @@
-"""Our classifier families. Importing this package registers each of them in timm's own registry."""
+"""Our networks, by the name that model cards print: importing it registers them with timm."""
 
-from nayer_cli import plugins
-
-for _family in plugins.names("models"):
-    plugins.load("models", _family)
+from nayer_cli.classifiers import models as models

@@ -7,8 +7,8 @@ from itertools import chain
 import torch
 from torch import Tensor, fx, nn
 
-from nayer_cli.distributed import Group
 from nayer_cli.errors import RunFailed
+from nayer_cli.machine.distributed import Group
 from nayer_cli.quant.graph import QuantizedLayer
 from nayer_cli.quant.quantizers import SMALLEST_SCALE, ActivationQuantizer, Quantizer
 

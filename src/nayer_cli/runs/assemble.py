@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from nayer_cli import config as configuration
-from nayer_cli import plugins, precision
+from nayer_cli import plugins
 from nayer_cli.augment import Augment
 from nayer_cli.bank import MemoryBank
+from nayer_cli.classifiers.model import Classifier, Normalized, load_classifier
 from nayer_cli.config import (
     AugmentConfig,
     BankConfig,
@@ -21,16 +22,16 @@ from nayer_cli.config import (
     RunConfig,
     ScheduleConfig,
 )
-from nayer_cli.device import resolve_device
-from nayer_cli.distributed import Group
 from nayer_cli.engine import Plan
 from nayer_cli.errors import ConfigError, InputError
-from nayer_cli.labelled import LabelledImages, open_images
-from nayer_cli.labels import check_names, read_labels
-from nayer_cli.model import Classifier, Normalized, load_classifier
-from nayer_cli.precision import Precision
+from nayer_cli.images.labelled import LabelledImages, open_images
+from nayer_cli.lte.labels import check_names, read_labels
+from nayer_cli.machine import precision
+from nayer_cli.machine.device import resolve_device
+from nayer_cli.machine.distributed import Group
+from nayer_cli.machine.precision import Precision
+from nayer_cli.machine.rng import Streams
 from nayer_cli.quant.graph import quantizers
-from nayer_cli.rng import Streams
 from nayer_cli.student import Student
 from nayer_cli.types import ImageShape
 

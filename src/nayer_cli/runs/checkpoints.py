@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nayer_cli.checkpoint import Seal, load_state, read_manifest, save_state, seal, verify, write_manifest
 from nayer_cli.errors import RunFailed
-from nayer_cli.files import delete
+from nayer_cli.storage.checkpoint import Seal, load_state, read_manifest, save_state, seal, verify, write_manifest
+from nayer_cli.storage.files import delete
 
 OURS = re.compile(r"(epoch-\d{6,}(-\d{6,}-\d{9,})?\.(json|safetensors)|shard-\d{4,}-of-\d{4,}-\d{12,}\.safetensors)")
 """Names of our files; whatever else lies beside them is the user's."""

@@ -7,27 +7,27 @@ from typing import Any
 
 from nayer_cli import plugins
 from nayer_cli.bank import MemoryBank
-from nayer_cli.bankstore import BankStore
-from nayer_cli.checkpoint import fingerprint
+from nayer_cli.classifiers.model import Classifier, new_classifier
 from nayer_cli.config import DistillConfig
 from nayer_cli.critic import Critic
-from nayer_cli.distributed import Group, join
 from nayer_cli.engine import Engine
 from nayer_cli.errors import InputError
-from nayer_cli.interruption import Interruption
-from nayer_cli.lte import Pool, load_pool, save_pool
+from nayer_cli.lte.pool import Pool, load_pool, save_pool
+from nayer_cli.machine.distributed import Group, join
+from nayer_cli.machine.interruption import Interruption
+from nayer_cli.machine.rng import Streams, seeded
 from nayer_cli.method import LoopState, Method, Parts
-from nayer_cli.model import Classifier, new_classifier
-from nayer_cli.rng import Streams, seeded
-from nayer_cli.runlog import Listener, RunLog
 from nayer_cli.runs import assemble
 from nayer_cli.runs import folder as folders
+from nayer_cli.runs.bankstore import BankStore
 from nayer_cli.runs.embed import find_or_build_pool
 from nayer_cli.runs.folder import RunFolder
 from nayer_cli.runs.measure import Measure
 from nayer_cli.runs.recorder import Recorder
 from nayer_cli.runs.resume import begin
 from nayer_cli.runs.run import Job, carry_out, shorten
+from nayer_cli.storage.checkpoint import fingerprint
+from nayer_cli.storage.runlog import Listener, RunLog
 
 
 def distill(

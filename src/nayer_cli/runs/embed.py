@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from nayer_cli import encoder as encoders
 from nayer_cli.config import EmbedConfig, LteConfig, build
-from nayer_cli.device import resolve_device
 from nayer_cli.errors import ConfigError, EnvironmentFault, InputError
-from nayer_cli.labels import distinct_names, read_labels
-from nayer_cli.lte import Pool, build_pool, cache_folder, cache_key, load_pool, save_pool
-from nayer_cli.prompts import template
+from nayer_cli.lte import encoder as encoders
+from nayer_cli.lte.labels import distinct_names, read_labels
+from nayer_cli.lte.pool import Pool, build_pool, cache_folder, cache_key, load_pool, save_pool
+from nayer_cli.lte.prompts import template
+from nayer_cli.machine.device import resolve_device
 
 
 @dataclass(frozen=True)

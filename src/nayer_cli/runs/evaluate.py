@@ -8,14 +8,14 @@ from typing import Any
 import torch
 
 from nayer_cli import config as configuration
-from nayer_cli.class_order import match_classes
+from nayer_cli.classifiers.model import Classifier, Normalized, load_classifier, parameters
 from nayer_cli.config import EvaluateConfig, ModelConfig
-from nayer_cli.device import resolve_device
 from nayer_cli.errors import ConfigError, InputError
 from nayer_cli.evaluate import Evaluation, Outcomes, evaluate, measure, scores
-from nayer_cli.files import write_json
-from nayer_cli.labelled import LabelledImages, open_images
-from nayer_cli.model import Classifier, Normalized, load_classifier, parameters
+from nayer_cli.images.class_order import match_classes
+from nayer_cli.images.labelled import LabelledImages, open_images
+from nayer_cli.machine.device import resolve_device
+from nayer_cli.storage.files import write_json
 
 SCHEMA = "nayer.eval/1"
 
@@ -156,7 +156,7 @@ def _load(wanted: ModelConfig) -> Classifier:
     path = Path(wanted.name).expanduser()
     if path.suffix != ".onnx":
         return load_classifier(wanted)
-    from nayer_cli.onnx_classifier import load_onnx  # what runs it need not be installed
+    from nayer_cli.classifiers.onnx_file import load_onnx  # what runs it need not be installed
 
     return load_onnx(path)
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import fx, nn
 
+from nayer_cli.classifiers.model import Classifier, Normalized
 from nayer_cli.config import ExportConfig
 from nayer_cli.errors import EnvironmentFault
-from nayer_cli.model import Classifier, Normalized
 from nayer_cli.runs.run import Job
 
 PACKAGES = ("onnx", "onnxruntime")
@@ -39,7 +39,7 @@ def export(job: Job, student: Classifier, model: nn.Module, settings: ExportConf
 
 
 def _written(job: Job, student: Classifier, model: nn.Module, settings: ExportConfig) -> dict[str, Any] | None:
-    from nayer_cli.quant.onnx_runner import OnnxNetwork, integer_share
+    from nayer_cli.onnx.runner import OnnxNetwork, integer_share
 
     path, measure, group = job.recorder.folder.onnx, job.recorder.measure, job.engine.group
     problem = group.from_main(_write(student, path, settings.storage) if group.is_main else None)
@@ -64,9 +64,9 @@ def _written(job: Job, student: Classifier, model: nn.Module, settings: ExportCo
 
 def _write(student: Classifier, path: Path, storage: str) -> str:
     """Write the file; return why that is impossible, or an empty text."""
-    from nayer_cli.onnx_classifier import facts_of
-    from nayer_cli.quant.onnx_graph import Unwritable
-    from nayer_cli.quant.onnx_writer import write_onnx
+    from nayer_cli.classifiers.onnx_file import facts_of
+    from nayer_cli.onnx.graph import Unwritable
+    from nayer_cli.onnx.writer import write_onnx
 
     assert isinstance(student.network, fx.GraphModule)
     try:

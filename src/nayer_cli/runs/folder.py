@@ -19,11 +19,11 @@ from filelock import FileLock, Timeout
 
 from nayer_cli import __version__, config
 from nayer_cli.config import OutputConfig
-from nayer_cli.distributed import Group
 from nayer_cli.errors import EnvironmentFault, InputError, Interrupted, is_out_of_memory
-from nayer_cli.files import check_writable, delete, leftovers, write_json, write_text
-from nayer_cli.runlog import Listener, RunLog
+from nayer_cli.machine.distributed import Group
 from nayer_cli.runs.checkpoints import Checkpoints
+from nayer_cli.storage.files import check_writable, delete, leftovers, write_json, write_text
+from nayer_cli.storage.runlog import Listener, RunLog
 
 RUNS = Path("runs")
 """Where runs go that are not told where to go."""

@@ -52,7 +52,7 @@ def describe_installation() -> dict[str, Any]:
 
 def describe_plugins(folder: str) -> dict[str, str]:
     """Return the plug-ins of `folder` with the first line of each file, without importing any."""
-    files = Path(__file__).parents[1] / folder
+    files = plugins.folder(folder)
     return {name: _first_line(files / f"{name.replace('-', '_')}.py") for name in plugins.names(folder)}
 
 
@@ -65,7 +65,7 @@ def find_models(pattern: str) -> list[str]:
     """
     import timm
 
-    import nayer_cli.models  # noqa: F401 - adds our networks to the registry
+    import nayer_cli.classifiers.models  # noqa: F401 - adds our networks to the registry
 
     names: list[str] = timm.list_models(pattern)
     if not names:
@@ -123,7 +123,7 @@ def _caches() -> dict[str, str]:
     import torch
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    from nayer_cli.lte import cache_folder
+    from nayer_cli.lte.pool import cache_folder
 
     return {
         "label-text embeddings": str(cache_folder(None)),

@@ -8,8 +8,8 @@ from torch import nn
 
 from nayer_cli.bank import MemoryBank
 from nayer_cli.evaluate import Outcomes, Scores, agreement, measure, scores
-from nayer_cli.interruption import Interruption
-from nayer_cli.labelled import LabelledImages
+from nayer_cli.images.labelled import LabelledImages
+from nayer_cli.machine.interruption import Interruption
 from nayer_cli.runs.assemble import Machine
 
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from nayer_cli.files import write_bytes
+from nayer_cli.storage.files import write_bytes
 
 CAPTION = 14
 

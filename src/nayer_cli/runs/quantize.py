@@ -8,17 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from nayer_cli.classifiers.model import Classifier, Normalized
 from nayer_cli.config import QuantizeConfig
-from nayer_cli.distributed import join
 from nayer_cli.engine import Engine
 from nayer_cli.errors import InputError
-from nayer_cli.model import Classifier, Normalized
+from nayer_cli.machine.distributed import join
 from nayer_cli.quant import dfq_nagel, graph
 from nayer_cli.quant.calibrate import calibrate, recalibrate_statistics
 from nayer_cli.quant.deploy import deploy
 from nayer_cli.quant.moments import Gaussian
 from nayer_cli.quant.scheme import Scheme, parse_bits
-from nayer_cli.runlog import Listener
 from nayer_cli.runs import assemble, distill
 from nayer_cli.runs import folder as folders
 from nayer_cli.runs.export import export
@@ -27,6 +26,7 @@ from nayer_cli.runs.resume import begin
 from nayer_cli.runs.reuse import WITHOUT_IMAGES, complete, lend
 from nayer_cli.runs.run import Job, conclude, shorten, start
 from nayer_cli.runs.sample import images_of
+from nayer_cli.storage.runlog import Listener
 
 BATCH = 128
 """Images that pass at once where steps are chosen."""

@@ -6,16 +6,16 @@ from typing import Any
 
 from torch import nn
 
-from nayer_cli.bankstore import BankStore
 from nayer_cli.config import EvalConfig, OutputConfig
 from nayer_cli.engine import Engine
 from nayer_cli.errors import InputError, RunFailed, is_out_of_memory
-from nayer_cli.files import write_json
-from nayer_cli.runlog import RunLog, read_metrics
 from nayer_cli.runs import snapshot
+from nayer_cli.runs.bankstore import BankStore
 from nayer_cli.runs.folder import RunFolder
 from nayer_cli.runs.measure import Measure
 from nayer_cli.runs.pictures import draw_curves, draw_grid, newest_of_each, save_png
+from nayer_cli.storage.files import write_json
+from nayer_cli.storage.runlog import RunLog, read_metrics
 
 RESULT_FORMAT = "nayer.result/1"
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from nayer_cli import config
-from nayer_cli.distributed import Group
 from nayer_cli.errors import InputError, RunFailed
-from nayer_cli.files import check_writable
+from nayer_cli.machine.distributed import Group
 from nayer_cli.runs.folder import RUNS, RunFolder
+from nayer_cli.storage.files import check_writable
 
 FREE_TO_CHANGE = (
     "output.",

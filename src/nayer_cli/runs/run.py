@@ -6,10 +6,10 @@ from typing import Any, TypeVar
 
 import torch
 
+from nayer_cli.classifiers.model import Classifier, parameters, save_classifier
 from nayer_cli.config import DistillConfig, RunConfig, to_layer
 from nayer_cli.critic import layers_with_statistics
 from nayer_cli.engine import Engine
-from nayer_cli.model import Classifier, parameters, save_classifier
 from nayer_cli.runs.assemble import preset_for
 from nayer_cli.runs.card import model_card
 from nayer_cli.runs.recorder import Recorder

@@ -9,17 +9,17 @@ from PIL import Image
 from torch import Tensor
 
 from nayer_cli import config as configuration
-from nayer_cli.bankstore import open_bank
 from nayer_cli.config import DistillConfig, SampleConfig
 from nayer_cli.engine import Engine
 from nayer_cli.errors import InputError, did_you_mean
-from nayer_cli.files import write_json
-from nayer_cli.lte import load_pool
+from nayer_cli.lte.pool import load_pool
 from nayer_cli.runs import assemble, distill
 from nayer_cli.runs import folder as folders
+from nayer_cli.runs.bankstore import open_bank
 from nayer_cli.runs.folder import RunFolder
 from nayer_cli.runs.pictures import draw_grid, save_png, to_pillow
 from nayer_cli.runs.resume import find
+from nayer_cli.storage.files import write_json
 
 PATIENCE = 20
 

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from nayer_cli.bank import MemoryBank
-from nayer_cli.bankstore import BankStore, refill
-from nayer_cli.distributed import running_statistics
 from nayer_cli.engine import Engine
+from nayer_cli.machine.distributed import running_statistics
 from nayer_cli.method import LoopState
+from nayer_cli.runs.bankstore import BankStore, refill
 from nayer_cli.types import ImageShape
 
 Tree = dict[str, Any]

@@ -7,21 +7,20 @@ import torch
 from torch import Tensor, nn
 
 from nayer_cli import config as configuration
-from nayer_cli import dataset, losses, plugins
+from nayer_cli import losses, plugins
 from nayer_cli.augment import Augment
 from nayer_cli.bank import MemoryBank
-from nayer_cli.checkpoint import fingerprint
+from nayer_cli.classifiers.model import Classifier, load_classifier, new_classifier, new_network
 from nayer_cli.config import BankConfig, TrainConfig
 from nayer_cli.critic import Critic
-from nayer_cli.distributed import Group, join
 from nayer_cli.engine import Engine, Plan
 from nayer_cli.errors import ConfigError, InputError
-from nayer_cli.interruption import Interruption
-from nayer_cli.labelled import LabelledImages, open_images
+from nayer_cli.images import dataset
+from nayer_cli.images.labelled import LabelledImages, open_images
+from nayer_cli.machine.distributed import Group, join
+from nayer_cli.machine.interruption import Interruption
+from nayer_cli.machine.rng import Streams
 from nayer_cli.method import Batch, LoopState, Method
-from nayer_cli.model import Classifier, load_classifier, new_classifier, new_network
-from nayer_cli.rng import Streams
-from nayer_cli.runlog import Listener, RunLog
 from nayer_cli.runs import assemble
 from nayer_cli.runs import folder as folders
 from nayer_cli.runs.folder import RunFolder
@@ -29,6 +28,8 @@ from nayer_cli.runs.measure import Measure
 from nayer_cli.runs.recorder import Recorder
 from nayer_cli.runs.resume import begin
 from nayer_cli.runs.run import Job, carry_out
+from nayer_cli.storage.checkpoint import fingerprint
+from nayer_cli.storage.runlog import Listener, RunLog
 from nayer_cli.types import ImageShape
 
 

@@ -1,0 +1,248 @@
+"""From a model's name to its network: timm names, hub repositories, folders, and factories in Python."""
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import timm
+from torch import nn
+
+from nayer_cli import plugins
+from nayer_cli.classifiers.config_json import read_model_json
+from nayer_cli.classifiers.pretrained import fetch, fetch_url, from_cache
+from nayer_cli.classifiers.weights import FILE_NAMES
+from nayer_cli.errors import InputError, did_you_mean
+from nayer_cli.types import ImageShape
+
+ASSETS = Path(__file__).parents[1] / "assets"
+CONFIG = "config.json"
+FACTORY = "py:"
+HUB = "hf-hub:"
+WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".th", ".bin", ".ckpt")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """How to build a network, and what its checkpoint says about it."""
+
+    name: str
+    """For display."""
+    key: str
+    """What rebuilds it: timm's name without a tag, or `py:package.module:factory`."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """timm's `pretrained_cfg`: input_size, mean, std, num_classes, label_names, first_conv, classifier …"""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """timm's keyword arguments, besides number of classes, channels and image size."""
+    quantization: Mapping[str, int] = field(default_factory=dict)
+    """The `Scheme` of a network of integers; empty for a float one."""
+    folder: Path | None = None
+    """Where its weights lie, if it was named by a folder."""
+    source: str = ""
+    """By what name timm finds pretrained weights; empty if there are none."""
+
+    @property
+    def is_factory(self) -> bool:
+        """Whether a Python function makes the network, and timm cannot."""
+        return self.key.startswith(FACTORY)
+
+
+def find(name: str) -> Architecture:
+    """Look up what `name` means.
+
+    Args:
+        name: a timm name (ours included), `hf-hub:ORG/REPO[@REVISION]`, `local-dir:DIR`, a folder with
+            config.json, a run directory, `builtin:NAME`, or `py:package.module:factory`.
+
+    Raises:
+        InputError: nothing is called so.
+        EnvironmentFault: it is on a hub that cannot be reached.
+    """
+    for family in plugins.names("models"):
+        plugins.load("models", family)  # registers it with timm
+    if name.startswith(FACTORY):
+        _factory(name)  # a wrong path is to be told first
+        return Architecture(name.rpartition(":")[2], name)
+    if name.startswith(HUB):
+        return _on_hub(name)
+    folder = _folder(name)
+    return _described(folder / CONFIG, folder=folder) if folder else _in_timm(name)
+
+
+def build(
+    architecture: Architecture, num_classes: int | None, shape: ImageShape, *, pretrained: bool = False
+) -> nn.Module:
+    """Make the network, with fresh or pretrained weights; `num_classes` and `shape` do not reach a factory.
+
+    Raises:
+        InputError: it cannot be made for this many classes or images of this shape.
+        EnvironmentFault: pretrained weights cannot be fetched.
+    """
+    if architecture.is_factory:
+        return _call_factory(architecture.key)
+    network: nn.Module
+    arguments = timm_arguments(architecture, num_classes, shape)
+    if pretrained:
+        weights = _fetch_weights(architecture)
+        with from_cache(architecture.name, weights.parent):
+            network = timm.create_model(architecture.source, pretrained=True, **arguments)
+        return network
+    try:
+        network = timm.create_model(architecture.key, **arguments)
+    except Exception as error:  # a thousand constructors
+        size = "×".join(map(str, shape))
+        raise InputError(f"'{architecture.name}' cannot be built for {size} images: {error}") from error
+    return network
+
+
+def timm_arguments(architecture: Architecture, num_classes: int | None, shape: ImageShape) -> dict[str, Any]:
+    """Return the keyword arguments with which timm builds the network; none for a factory."""
+    if architecture.is_factory:
+        return {}
+    arguments = {**architecture.arguments, "num_classes": num_classes, "in_chans": shape.channels}
+    if architecture.facts.get("fixed_input_size"):
+        square = shape.height == shape.width
+        arguments["img_size"] = shape.height if square else [shape.height, shape.width]
+    return arguments
+
+
+def _fetch_weights(architecture: Architecture) -> Path:
+    """Bring pretrained weights to where timm looks for them first."""
+    facts, source = architecture.facts, architecture.source
+    repo = source.removeprefix(HUB) if source.startswith(HUB) else facts.get("hf_hub_id")
+    if not repo:
+        return fetch_url(architecture.name, facts["url"])
+    named = facts.get("hf_hub_filename")
+    return fetch(architecture.name, repo, [named] if named else FILE_NAMES)
+
+
+def _folder(name: str) -> Path | None:
+    """Return the folder with config.json that `name` means, or None if it does not mean a folder."""
+    scheme, _, rest = name.partition(":")
+    if scheme == "builtin":
+        folder = ASSETS / rest
+    elif scheme == "local-dir":
+        folder = Path(rest).expanduser()
+    elif name and not timm.is_model(name) and Path(name).expanduser().is_dir():
+        folder = Path(name).expanduser()
+    else:
+        return None
+    for candidate in (folder, folder / "student"):  # the second is where a run directory has it
+        if (candidate / CONFIG).is_file():
+            return candidate
+    if scheme == "builtin":
+        known = sorted(path.parent.name for path in ASSETS.glob(f"*/{CONFIG}"))
+        raise InputError(f"no built-in model is called '{rest}'{did_you_mean(rest, known)}")
+    raise InputError(
+        f"{folder} is no model: it has neither {CONFIG} nor student/{CONFIG}",
+        hint="name a folder that timm or nayer saved, or an architecture together with its weight file",
+    )
+
+
+def _on_hub(name: str) -> Architecture:
+    return _described(fetch(name, name.removeprefix(HUB), [CONFIG]), source=name)
+
+
+def _described(path: Path, *, folder: Path | None = None, source: str = "") -> Architecture:
+    """Read config.json as timm and `save_classifier` write it."""
+    document = read_model_json(path)
+    facts = dict(document.get("pretrained_cfg", document))
+    key = document.get("architecture") or facts.get("architecture")
+    if not key:
+        raise InputError(f"{path} does not describe a timm model: it names no architecture")
+    for fact in ("num_classes", "label_names", "label_descriptions"):
+        facts[fact] = document.get(fact, facts.get(fact))
+    known = {fact: value for fact, value in facts.items() if value is not None}
+    quantization = document.get("quantization", {})
+    if key.startswith(FACTORY):
+        return Architecture(key.rpartition(":")[2], key, known, folder=folder, quantization=quantization)
+    timms = _in_timm(key)
+    arguments = document.get("model_args", {})
+    return Architecture(timms.name, timms.key, {**timms.facts, **known}, arguments, quantization, folder, source)
+
+
+def _in_timm(name: str) -> Architecture:
+    key = name.partition(".")[0]
+    if not timm.is_model(key):
+        raise _unknown(name)
+    try:
+        facts = timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        known = timm.list_pretrained(f"{key}.*")
+        hint = f"choose one of: {', '.join(known)}" if known else "it has no pretrained weights at all"
+        raise InputError(f"timm has no weights '{name}'{did_you_mean(name, known)}", hint=hint) from error
+    if facts is None:
+        return _in_timm(_renamed(name))
+    return Architecture(name, key, vars(facts), source=name if facts.has_weights else "")
+
+
+def _renamed(name: str) -> str:
+    """Return today's name of a model that timm has renamed; only a network that it builds tells it."""
+    facts: Any = timm.create_model(name).pretrained_cfg
+    return f"{facts['architecture']}.{facts['tag']}"
+
+
+def _unknown(name: str) -> InputError:
+    if not name:
+        return InputError("no model is named", hint="for example: resnet50, local-dir:DIR, or hf-hub:ORG/REPO")
+    if Path(name).suffix == ".onnx":
+        return InputError(
+            f"'{name}' is an ONNX file, which can be measured but not learned from",
+            hint=f"nayer eval {name} measures it; name the model that it was made from",
+        )
+    if Path(name).suffix in WEIGHT_FILES or Path(name).expanduser().is_file():
+        return InputError(
+            f"'{name}' is a weight file, which does not tell its architecture",
+            hint=f"name the architecture beside it, such as --teacher resnet18 --teacher-weights {name}",
+        )
+    if ":" in name:
+        return InputError(
+            f"'{name}' has an unknown prefix",
+            hint="there are hf-hub:, local-dir:, builtin: and py:; timm has none",
+        )
+    if "/" in name or "\\" in name:
+        return InputError(
+            f"there is no folder '{name}'", hint=f"for a repository on the Hugging Face hub write {HUB}{name}"
+        )
+    return InputError(
+        f"timm has no model '{name}'{did_you_mean(name, timm.list_models())}",
+        hint="timm.list_models() lists all names; a folder must have config.json",
+    )
+
+
+def _call_factory(key: str) -> nn.Module:
+    """Make the network of `py:package.module:factory`.
+
+    Raises:
+        InputError: the factory cannot be imported, fails, or does not return a network.
+    """
+    factory = _factory(key)
+    try:
+        network = factory()
+    except Exception as error:  # code of the user
+        raise InputError(f"{key} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(network, nn.Module):
+        raise InputError(f"{key} returned a {type(network).__name__}, not a torch.nn.Module")
+    return network
+
+
+def _factory(key: str) -> Callable[[], Any]:
+    """Import a function; the current folder is looked at last, so it cannot hide an installed package."""
+    module_name, _, attribute = key.removeprefix(FACTORY).partition(":")
+    if not module_name or not attribute:
+        raise InputError(f"'{key}' is not of the form py:package.module:factory")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    try:
+        module = import_module(module_name)
+    except Exception as error:  # code of the user
+        raise InputError(
+            f"cannot import {module_name}: {type(error).__name__}: {error}",
+            hint="check the dotted path; it is looked for on PYTHONPATH and in the current folder",
+        ) from error
+    factory: Callable[[], Any] | None = getattr(module, attribute, None)
+    if not callable(factory):
+        raise InputError(f"{module_name} has no function '{attribute}'{did_you_mean(attribute, dir(module))}")
+    return factory

@@ -1,0 +1,100 @@
+"""What the config.json of a model says, in timm's layout, looked at before anything is built of it."""
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from nayer_cli.errors import InputError
+from nayer_cli.storage.text import printable, read_json
+
+LARGEST_IMAGE = 2**26
+"""Numbers of an image: 4096 × 4096 pixels in colour, and some."""
+MOST_CLASSES = 1_000_000
+ALLOWED_BITS = (0, 2, 3, 4, 5, 6, 7, 8)
+
+
+def read_model_json(path: Path) -> dict[str, Any]:
+    """Read a config.json, and make sure that what it tells is of the kind that timm writes.
+
+    Raises:
+        InputError: the file cannot be read, is not JSON, or tells something else than it should.
+
+    """
+    document = read_json(path)
+    if not isinstance(document, dict) or not isinstance(document.get("pretrained_cfg", {}), dict):
+        raise InputError(f"{path} does not describe a timm model: it is no object of settings")
+    for facts in (document, document.get("pretrained_cfg", {})):
+        for fact, (fits, what) in FACTS.items():
+            value = facts.get(fact)
+            if value is not None and not fits(value):
+                raise InputError(f"{path}: {fact} must be {what}, not {printable(repr(value))}")
+    return document
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e9 < value < 1e9
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= MOST_CLASSES
+
+
+def _is_shape(value: Any) -> bool:
+    is_size = _is_list_of(value, lambda n: type(n) is int and 0 < n <= LARGEST_IMAGE)
+    return is_size and len(value) == 3 and math.prod(value) <= LARGEST_IMAGE
+
+
+def _are_numbers(value: Any) -> bool:
+    return _is_list_of(value, _is_number)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _are_names(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(index.isdecimal() for index in value) and _are_names(list(value.values()))
+    return _is_list_of(value, _is_text)
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _are_texts_by_name(value: Any) -> bool:
+    return _is_object(value) and all(_is_text(text) for text in value.values())
+
+
+def _are_layers(value: Any) -> bool:
+    return _is_text(value) or _is_list_of(value, _is_text)
+
+
+def _is_list_of(value: Any, fits: Callable[[Any], bool]) -> bool:
+    return isinstance(value, list) and all(fits(item) for item in value)
+
+
+def _is_scheme(value: Any) -> bool:
+    names = ("weights", "activations", "first_last", "edges")
+    return _is_object(value) and set(value) == set(names) and all(bits in ALLOWED_BITS for bits in value.values())
+
+
+FACTS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "architecture": (_is_text, "a text"),
+    "model_args": (_is_object, "an object"),
+    "num_classes": (_is_count, f"a whole number up to {MOST_CLASSES:,}"),
+    "input_size": (_is_shape, "[channels, height, width] of an image"),
+    "mean": (_are_numbers, "a list of numbers"),
+    "std": (_are_numbers, "a list of numbers"),
+    "label_names": (_are_names, "a list of texts, or an object of index and text"),
+    "label_descriptions": (_are_texts_by_name, "an object of texts"),
+    "first_conv": (_are_layers, "the name of a layer"),
+    "classifier": (_are_layers, "the name of a layer"),
+    "fixed_input_size": (lambda value: isinstance(value, bool), "true or false"),
+    "quantization": (_is_scheme, "an object of weights, activations, first_last and edges, with 2 to 8 bits each"),
+    "hf_hub_id": (_is_text, "a text"),
+    "hf_hub_filename": (_is_text, "a text"),
+    "url": (_is_text, "a text"),
+}
+"""What is used of it, with the kind that it must be of."""

@@ -1,0 +1,106 @@
+"""What must be known to use a network: options go before its weights, these before timm's `pretrained_cfg`."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
+from torch import Tensor
+
+from nayer_cli.classifiers.weights import Weights
+from nayer_cli.config import ModelConfig
+from nayer_cli.errors import InputError
+from nayer_cli.types import ImageShape, Normalization
+
+Facts = Mapping[str, Any]
+
+MOST_STEM_CHANNELS = 4
+"""A first convolution with more inputs may be fed folded pixels, so it does not tell the image's channels."""
+
+
+def class_count(spec: ModelConfig, facts: Facts, weights: Weights) -> int | None:
+    """Return the number of classes K, or None if only the network's output can tell."""
+    classifier = _layer(weights, facts.get("classifier"))
+    if spec.num_classes is None and classifier is not None:
+        return classifier.shape[0]
+    return spec.num_classes or facts.get("num_classes")
+
+
+def image_shape(spec: ModelConfig, facts: Facts, weights: Weights) -> ImageShape:
+    """Return channels, height and width of the images.
+
+    Raises:
+        InputError: nothing tells the size.
+    """
+    size: Sequence[Any] = facts.get("input_size") or (len(spec.mean or ()) or 3, *[spec.input_size] * 2)
+    channels, height, width = size
+    if not height:
+        raise InputError(
+            f"'{spec.name}' does not tell the size of its images",
+            hint="say input_size, mean and std, for example: --set teacher.input_size=32",
+        )
+    stem = _layer(weights, facts.get("first_conv"))
+    if stem is not None and stem.ndim == 4 and stem.shape[1] <= MOST_STEM_CHANNELS:
+        channels = stem.shape[1]
+    return ImageShape(spec.channels or channels, spec.input_size or height, spec.input_size or width)
+
+
+def normalization(spec: ModelConfig, facts: Facts, channels: int) -> Normalization:
+    """Return mean and standard deviation, one value for each channel.
+
+    Raises:
+        InputError: nothing tells them, their number is not that of the channels, or one is not positive.
+    """
+    mean = _per_channel("mean", spec.mean, facts.get("mean"), channels, spec.name)
+    std = _per_channel("std", spec.std, facts.get("std"), channels, spec.name)
+    if not min(std) > 0:
+        raise InputError(f"std must be positive, not {min(std)}")
+    return Normalization(mean, std)
+
+
+def class_labels(facts: Facts, num_classes: int | None) -> tuple[str, ...] | None:
+    """Return the class names that a checkpoint carries, those of ImageNet for timm's ImageNet networks, or None.
+
+    No two are equal, because their embeddings would be: a name that occurs twice is followed by its gloss.
+    """
+    names = facts.get("label_names")
+    if names:
+        described = facts.get("label_descriptions") or {}
+        ordered = [names[index] for index in sorted(names, key=int)] if isinstance(names, Mapping) else names
+        texts = [str(described.get(name, name)) for name in ordered]
+        return _distinct(texts, [f"{text} ({name})" for text, name in zip(texts, ordered, strict=True)])
+    subset = infer_imagenet_subset({"num_classes": num_classes})
+    if subset is None or num_classes != facts.get("num_classes"):
+        return None
+    info = ImageNetInfo(subset)
+    return _distinct(list(info.label_descriptions()), list(info.label_descriptions(detailed=True)))
+
+
+def _layer(weights: Weights, names: str | Sequence[str] | None) -> Tensor | None:
+    """Return the weight of the first of the layers that timm names, if the file has it."""
+    first = names if isinstance(names, str) or not names else names[0]
+    return weights.get(f"{first}.weight")
+
+
+def _per_channel(
+    what: str, given: Sequence[float] | None, known: Sequence[float] | None, channels: int, name: str
+) -> tuple[float, ...]:
+    """Return one value for each channel. What a checkpoint knows of colours is averaged for grey images."""
+    values = tuple(given or known or ())
+    if not values:
+        raise InputError(
+            f"'{name}' does not tell the {what} that its images are normalized with",
+            hint=f"for example: --set 'teacher.{what}=[0.5, 0.5, 0.5]'",
+        )
+    if len(values) == channels:
+        return values
+    if len(values) == 1:
+        return values * channels
+    if channels == 1 and not given:
+        return (sum(values) / len(values),)
+    raise InputError(f"{what} has {len(values)} values, but the images of '{name}' have {channels} channels")
+
+
+def _distinct(labels: Sequence[str], details: Sequence[str]) -> tuple[str, ...]:
+    count = Counter(labels)
+    return tuple(label if count[label] == 1 else detail for label, detail in zip(labels, details, strict=True))

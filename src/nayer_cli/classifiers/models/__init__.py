@@ -1,0 +1,6 @@
+"""Our classifier families. Importing this package registers each of them in timm's own registry."""
+
+from nayer_cli import plugins
+
+for _family in plugins.names("models"):
+    plugins.load("models", _family)

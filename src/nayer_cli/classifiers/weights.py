@@ -1,0 +1,237 @@
+"""Weight files: safetensors, or torch checkpoints that hold no code. Pickled code is never executed.
+
+What a file declares is compared with its length before room is made for it.
+"""
+
+import argparse
+import os
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from nayer_cli.errors import InputError
+from nayer_cli.storage.safetensors_header import check_header
+from nayer_cli.storage.text import printable, user_path
+
+Weights = dict[str, Tensor]
+
+FILE_NAMES = ("model.safetensors", "pytorch_model.bin")
+"""What timm calls the weights in a folder, best first."""
+WRAPPERS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model", "net", "module")
+"""Keys under which training scripts keep the weights, best first: averaged weights are what they report."""
+DEEPEST = 10
+"""Wrappers around wrappers; a hostile checkpoint may hold itself."""
+PREFIXES = ("module.", "_orig_mod.")
+"""What DistributedDataParallel and torch.compile put before every name."""
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Types that mean what they say; smaller ones are quantized, and need a scale."""
+MENTIONED = 3
+NO_CODE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+"""The variable that makes torch.load refuse pickled code whatever its caller asks for."""
+
+
+def find_weights(folder: Path) -> Path:
+    """Return the weight file of a model folder in timm's layout.
+
+    Raises:
+        InputError: there is none.
+
+    """
+    for name in FILE_NAMES:
+        if (folder / name).is_file():
+            return folder / name
+    raise InputError(f"{folder} holds no weights: there is no {' or '.join(FILE_NAMES)}")
+
+
+def read_weights(path: Path) -> Weights:
+    """Return the tensors of a weight file by name, without wrappers and prefixes.
+
+    Of a checkpoint with both plain and averaged (EMA) weights the averaged ones are taken, as timm does.
+
+    Raises:
+        InputError: the file is missing or damaged, would have to run code, holds no weights, or tensors that
+            are larger than the file.
+
+    """
+    if not user_path(path).is_file():
+        raise InputError(f"there is no weight file {path}")
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_checkpoint(path)
+    if not isinstance(content, Mapping):
+        raise InputError(f"{path} holds a {type(content).__name__}, not weights by name", hint=_resave(path))
+    found = _unwrap(content)
+    weights = {_strip(name): value for name, value in _named(found).items() if isinstance(value, Tensor)}
+    weights.pop("n_averaged", None)  # the counter of torch.optim.swa_utils
+    if not weights:
+        raise InputError(f"{path} holds no weights, only: {_some(list(_named(content)))}", hint=_resave(path))
+    for name, value in weights.items():
+        _check_tensor(name, value, path)
+    return weights
+
+
+@contextmanager
+def refusing_code() -> Iterator[None]:
+    """Let other libraries read no pickled code within the block: some releases of timm allow it by default."""
+    before = os.environ.get(NO_CODE)
+    os.environ[NO_CODE] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[NO_CODE]
+        else:
+            os.environ[NO_CODE] = before
+
+
+def load_weights(network: nn.Module, weights: Weights, *, name: str, path: Path) -> None:
+    """Copy `weights` into `network`, all of them.
+
+    Raises:
+        InputError: weights are missing, unexpected, or of another shape or type; the first of each are listed.
+
+    """
+    wanted = network.state_dict()
+    missing = [key for key in wanted if key not in weights and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in weights if key not in wanted]
+    common = {
+        key: (weights[key], value) for key, value in wanted.items() if key in weights and isinstance(value, Tensor)
+    }
+    misshaped = [
+        f"{key} is {list(given.shape)} instead of {list(value.shape)}"
+        for key, (given, value) in common.items()
+        if given.shape != value.shape
+    ]
+    mistyped = [
+        f"{key} is {_type(given)} instead of {_type(value)}"
+        for key, (given, value) in common.items()
+        if _is_mistyped(key, given, value)
+    ]
+    faults = (
+        ("missing", missing),
+        ("unexpected", unexpected),
+        ("of another shape", misshaped),
+        ("of another type", mistyped),
+    )
+    text = "; ".join(f"{len(keys)} {fault} ({_some(keys)})" for fault, keys in faults if keys)
+    if text:
+        raise InputError(
+            f"the weights in {path} do not fit '{name}': {text}",
+            hint="check the name of the architecture, the number of classes and the image size",
+        )
+    network.load_state_dict(weights, strict=False)
+
+
+def require_finite(network: nn.Module, where: str) -> None:
+    """Make sure that `network` holds no NaN and no infinity.
+
+    Raises:
+        InputError: it does.
+
+    """
+    for name, value in network.state_dict().items():
+        if isinstance(value, Tensor) and value.is_floating_point() and not value.isfinite().all():
+            raise InputError(f"weight {name} of {where} is not finite (NaN or infinity)")
+
+
+def _read_safetensors(path: Path) -> Weights:
+    try:
+        check_header(path)
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} is not a valid safetensors file: {error}") from error
+
+
+def _read_checkpoint(path: Path) -> Any:
+    is_archive = zipfile.is_zipfile(path)
+    try:
+        if is_archive:
+            _check_archive(path)
+        # timm's training script pickles its options beside the weights; a Namespace is mere data.
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings(action="ignore"):
+            # Mapped, a tensor can be no larger than the file, whatever it declares.
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
+    except pickle.UnpicklingError as error:
+        code = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if code:
+            message = f"{path} holds pickled code ({code[1]}), which nayer never executes"
+            raise InputError(message, hint=_resave(path)) from error
+        message = f"{path} is neither a safetensors file nor a torch checkpoint"
+        raise InputError(message, hint=_resave(path)) from error
+    except InputError:
+        raise
+    except Exception as error:  # damaged pickles bring about whatever their instructions run into
+        reason = printable(str(error).partition("\n")[0]) or type(error).__name__
+        raise InputError(f"{path} cannot be read as a torch checkpoint: {reason}", hint=_resave(path)) from error
+
+
+def _check_archive(path: Path) -> None:
+    """Make sure that a zip archive declares no more bytes than it has, as those of `torch.save` never do."""
+    with zipfile.ZipFile(path) as archive:
+        records = archive.infolist()
+    packed = next((record for record in records if record.compress_type != zipfile.ZIP_STORED), None)
+    declared, size = sum(record.file_size for record in records), path.stat().st_size
+    if packed or declared > size:
+        what = f"'{printable(packed.filename)}' is compressed" if packed else f"its {size:,} bytes declare {declared:,}"
+        raise InputError(f"{path} is not an archive that torch.save made: {what}", hint=_resave(path))
+
+
+def _check_tensor(name: str, value: Tensor, path: Path) -> None:
+    """Make sure that a tensor is a plain one, and has its data in the file."""
+    who = f"{path}: tensor '{printable(name)}'"
+    if value.layout is not torch.strided or value.is_quantized or value.is_meta:
+        kind = "without data" if value.is_meta else "quantized" if value.is_quantized else "sparse"
+        raise InputError(f"{who} is {kind}, and a weight is a plain tensor", hint=_resave(path))
+    declared, size = value.numel() * value.element_size(), path.stat().st_size
+    if declared > size:  # such as one element that is repeated
+        raise InputError(f"{who} declares {declared:,} bytes, but the file has {size:,}", hint=_resave(path))
+
+
+def _named(content: Mapping[Any, Any]) -> dict[str, Any]:
+    """Leave out what a hostile file may use as keys: writing out nested tuples can take for ever."""
+    return {name: value for name, value in content.items() if isinstance(name, str)}
+
+
+def _is_mistyped(key: str, given: Tensor, wanted: Tensor) -> bool:
+    if wanted.is_floating_point():
+        return given.dtype not in FLOATS
+    return given.is_floating_point() and not key.endswith("num_batches_tracked")
+
+
+def _type(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _unwrap(content: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    for _ in range(DEEPEST):
+        candidates = (content.get(key) for key in WRAPPERS)
+        inner = next((inner for inner in candidates if isinstance(inner, Mapping) and inner), None)
+        if inner is None:
+            break
+        content = inner
+    return content
+
+
+def _strip(name: str) -> str:
+    while name.startswith(PREFIXES):
+        name = name.partition(".")[2]
+    return name
+
+
+def _some(words: list[str]) -> str:
+    return ", ".join(map(printable, words[:MENTIONED])) + (", …" if len(words) > MENTIONED else "")
+
+
+def _resave(path: Path) -> str:
+    return (
+        "where you trust the file, save its weights alone: "
+        f"safetensors.torch.save_file(model.state_dict(), '{path.stem}.safetensors')"
+    )

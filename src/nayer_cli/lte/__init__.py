@@ -1,0 +1,1 @@
+"""Class names become embeddings: names, prompts, text encoders, and the LTE pool."""

@@ -1,0 +1,57 @@
+"""The contract of a text encoder, and how one is named."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from torch import Tensor
+
+from nayer_cli import plugins
+from nayer_cli.errors import InputError
+
+
+class Encoder(Protocol):
+    """Turns texts into vectors. A plug-in in `encoders/` makes one with `open_encoder(argument, device)`.
+
+    Opening is cheap, because a pool in the cache is found by `name` and `revision` alone; the first `encode`
+    loads the weights.
+    """
+
+    @property
+    def name(self) -> str:
+        """What the user called it."""
+
+    @property
+    def revision(self) -> str:
+        """What identifies the weights: a commit, a release, or the SHA-256 of the files."""
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """Return vectors `[K, E]` float32 on the CPU of K texts, not scaled to length 1."""
+
+
+def find(spec: str, device: str = "cpu") -> Encoder:
+    """Open the encoder that `spec` means.
+
+    `spec` is the name of a plug-in (`clip`, `sbert`, `onehot`), which may take an argument (`doc2vec:FILE`);
+    or `py:package.module`, a plug-in from outside; or a sentence-transformers name or folder.
+
+    Raises:
+        InputError: there is no such encoder.
+        EnvironmentFault: it cannot be had on this machine.
+
+    """
+    name, _, argument = spec.partition(":")
+    if name == "py":
+        name, argument = argument, ""
+    elif name not in plugins.names("encoders"):
+        name, argument = "sentence-transformers", spec
+    plugin = plugins.load("encoders", name)
+    if not hasattr(plugin, "open_encoder"):
+        raise InputError(f"'{name}' is no encoder: it does not define open_encoder(argument, device)")
+    encoder: Encoder = plugin.open_encoder(argument or None, device)
+    return encoder
+
+
+def refuse_argument(name: str, argument: str | None) -> None:
+    """Raise InputError if something follows the name of an encoder that takes nothing."""
+    if argument is not None:
+        raise InputError(f"encoder '{name}' takes no argument, but '{argument}' follows it", hint=f"--encoder {name}")

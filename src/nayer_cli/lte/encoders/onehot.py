@@ -1,0 +1,40 @@
+"""Control: a one-hot vector for each class. Nothing of the names is left; all are equally far apart."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from nayer_cli.errors import InputError
+from nayer_cli.lte.encoder import Encoder, refuse_argument
+
+MOST = 2**14
+"""Classes: their table takes 1 GiB, and four times that while it is written."""
+
+
+class OneHot:
+    """The rows of the identity matrix."""
+
+    name = "onehot"
+    revision = "1"
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """Return the identity `[K, K]`, whatever the K texts are.
+
+        Raises:
+            InputError: there are more than `MOST` texts.
+
+        """
+        count = len(texts)
+        if count > MOST:
+            raise InputError(
+                f"the one-hot table of {count:,} classes would take {4 * count**2 / 1e9:.1f} GB",
+                hint="--encoder random and --encoder index are controls of 512 numbers a class",
+            )
+        return torch.eye(count)
+
+
+def open_encoder(argument: str | None, device: str) -> Encoder:
+    """Make the encoder; `device` does not matter."""
+    refuse_argument("onehot", argument)
+    return OneHot()

@@ -1,0 +1,28 @@
+"""Control: a random vector for each class. Nothing of the names is left; dense, and as wide as CLIP's."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from nayer_cli.lte.encoder import Encoder, refuse_argument
+
+WIDTH = 512
+SEED = 0
+
+
+class Random:
+    """Rows drawn once from N(0, 1)."""
+
+    name = "random"
+    revision = "1"
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """Return `[K, 512]` from N(0, 1); seed and width are fixed, so the pool depends on K alone."""
+        return torch.randn(len(texts), WIDTH, generator=torch.Generator().manual_seed(SEED))
+
+
+def open_encoder(argument: str | None, device: str) -> Encoder:
+    """Make the encoder; `device` does not matter."""
+    refuse_argument("random", argument)
+    return Random()

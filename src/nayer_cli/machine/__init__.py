@@ -1,0 +1,1 @@
+"""The machine: devices, precision, random generators, the processes of a job, and signals."""

@@ -1,0 +1,56 @@
+"""The device that a word of the user means."""
+
+import re
+
+import torch
+
+from nayer_cli.errors import ConfigError, EnvironmentFault, did_you_mean
+from nayer_cli.machine.distributed import local_rank, local_size
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device called `name`: `auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:N`.
+
+    Of several processes on one machine, each gets the CUDA device of its own number.
+
+    Raises:
+        ConfigError: `name` is none of these, or one device for several processes.
+        EnvironmentFault: this machine has no such device.
+
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cpu":
+        return torch.device(name)
+    if not re.fullmatch(r"cuda(:\d+)?", name):
+        raise ConfigError(
+            f"device '{name}' is not known{did_you_mean(name, ('auto', 'cpu', 'cuda'))}",
+            hint="choose one of: auto, cpu, cuda, cuda:N",
+        )
+    device = torch.device(name)
+    if local_size() > 1:
+        device = _of_this_process(device)
+    if (device.index or 0) >= torch.cuda.device_count():
+        hint = "try --device auto" if local_size() == 1 else "with torchrun --nproc-per-node gpu there are enough"
+        raise EnvironmentFault(f"there is no device {device}: {_cuda_devices()}", hint=hint)
+    return device
+
+
+def _of_this_process(device: torch.device) -> torch.device:
+    """Return the device that this process has for itself, of all the processes on this machine."""
+    if device.index is not None:
+        raise ConfigError(
+            f"device {device} is one, and there are {local_size()} processes on this machine",
+            hint="leave the number out: each process takes the device of its own number",
+        )
+    return torch.device("cuda", local_rank())
+
+
+def _cuda_devices() -> str:
+    """Say what CUDA devices there are, or why there are none."""
+    if torch.version.cuda is None:
+        return "this torch is built without CUDA"
+    if not torch.cuda.device_count():
+        return "torch finds no CUDA device here"
+    found = (f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count()))
+    return f"this machine has {', '.join(found)}"

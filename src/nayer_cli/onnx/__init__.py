@@ -1,0 +1,1 @@
+"""ONNX files: a quantized network written as integers, and run again."""

@@ -1,0 +1,64 @@
+"""How the layers of a deployed network are written, so that ONNX Runtime fuses them into integer kernels.
+
+Activations are uint8 always, signed ones plus 128: kernels want one type for what they read and what they return.
+Ranges narrower than the container are a Clip of integers, which fuses; a Clip of floats before would not.
+"""
+
+import numpy as np
+import torch
+from torch import nn
+
+from nayer_cli.onnx.graph import INT8, Call, Integers, Operand, Rule, Value
+from nayer_cli.onnx.ops import conv2d, linear
+from nayer_cli.quant.integers import CONTAINER, Grid, IntegerConv2d, IntegerLayer, IntegerLinear
+
+MIDDLE, MOST = 2 ** (CONTAINER - 1), 2**CONTAINER - 1
+PACKED_BITS = 4
+
+
+def grid(call: Call, layer: Grid, x: Operand) -> Value:
+    """Round, limit, and return floats."""
+    zero = MIDDLE if layer.signed else 0
+    low, high = (int(limit) + zero for limit in (layer.low, layer.high))
+    scale, zero_point = call.keep("scale", layer.scale), call.keep("zero_point", np.array(zero, np.uint8))
+    integers = call.add("QuantizeLinear", x, scale, zero_point)
+    if (low, high) != (0, MOST):
+        integers = call.add("Clip", integers, np.array(low, np.uint8), np.array(high, np.uint8))
+    return call.dequantize(Integers(integers, scale, zero_point))
+
+
+def convolution(call: Call, layer: IntegerConv2d, x: Operand) -> str:
+    """Convolve."""
+    return conv2d(
+        call,
+        x,
+        _weight(call, layer),
+        _bias(call, layer),
+        layer.stride,
+        layer.padding,
+        layer.dilation,
+        layer.groups,
+        kernel_size=layer.weight.shape[2:],
+    )
+
+
+def product(call: Call, layer: IntegerLinear, x: Value) -> str:
+    """Multiply matrices."""
+    return linear(call, x, _weight(call, layer), _bias(call, layer))
+
+
+def _weight(call: Call, layer: IntegerLayer) -> str:
+    packed = call.graph.storage == "int4" and layer.bits <= PACKED_BITS
+    integers = call.graph.constant(f"{call.name}/weight", layer.weight, packed=packed)
+    if packed:  # folded when the file is loaded: the kernels that take int8 are the fast ones
+        integers = call.add("Cast", integers, to=INT8)
+    zeros = torch.zeros(len(layer.weight), dtype=torch.int8)  # without them linear layers would stay float
+    return call.add("DequantizeLinear", integers, layer.weight_scale, zeros, axis=0)
+
+
+def _bias(call: Call, layer: IntegerLayer) -> str:
+    return call.add("DequantizeLinear", layer.bias, layer.input_scale * layer.weight_scale, axis=0)
+
+
+LAYERS: dict[type[nn.Module], Rule] = {Grid: grid, IntegerConv2d: convolution, IntegerLinear: product}
+"""Rules that take the layer first."""

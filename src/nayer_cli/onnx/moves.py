@@ -1,0 +1,119 @@
+"""Rules of what only moves values, and so is written with integers wherever there are some."""
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from nayer_cli.onnx.graph import BATCH, INPUT, Call, Operand, Rule, Value
+
+FOREVER = 2**63 - 1
+"""The end of a slice without end."""
+
+
+def _cat(call: Call, tensors: Sequence[Operand], dim: int = 0) -> str:
+    return call.add("Concat", *tensors, axis=dim)
+
+
+def _split(call: Call, x: Value, split_size_or_sections: object, dim: int = 0) -> list[str]:
+    sizes = [dims[dim] for dims in call.dims]
+    if BATCH in sizes:
+        raise call.reject("splits the batch")
+    return call.add_many("Split", len(sizes), x, call.integers(sizes), axis=dim)
+
+
+def _unbind(call: Call, x: Value, dim: int = 0) -> list[str]:
+    count = len(call.dims)
+    parts = call.add_many("Split", count, x, call.integers([1] * count), axis=dim)
+    return [call.add("Squeeze", part, call.integers([dim])) for part in parts]
+
+
+def _reshape(call: Call, x: Operand, *_: object, **__: object) -> Value:
+    return call.move("Reshape", x, call.integers(call.dims))
+
+
+def _expand(call: Call, x: Operand, *_: object) -> str:
+    if BATCH not in call.dims:
+        return call.add("Expand", x, call.integers(call.dims))
+    batch = call.add("Shape", INPUT, start=0, end=1)
+    axis = call.dims.index(BATCH)
+    before, after = call.integers(call.dims[:axis]), call.integers(call.dims[axis + 1 :])
+    return call.add("Expand", x, call.add("Concat", before, batch, after, axis=0))
+
+
+def transpose(call: Call, x: Value, dim0: int, dim1: int) -> Value:
+    """Exchange two axes."""
+    order = list(range(len(x.dims)))
+    order[dim0], order[dim1] = order[dim1], order[dim0]
+    return call.move("Transpose", x, perm=order)
+
+
+def _permute(call: Call, x: Value, *dims: Any) -> Value:
+    given = dims[0] if isinstance(dims[0], Sequence) else dims
+    return call.move("Transpose", x, perm=[dim % len(x.dims) for dim in given])
+
+
+def _pad(call: Call, x: Value, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Value | str:
+    modes = {"constant": "constant", "reflect": "reflect", "replicate": "edge"}
+    if mode not in modes:
+        raise call.reject(f"pads by '{mode}'")
+    rank = len(x.dims)
+    begins, ends = [0] * rank, [0] * rank
+    for index in range(len(pad) // 2):
+        begins[-1 - index], ends[-1 - index] = pad[2 * index], pad[2 * index + 1]
+    if value:
+        return call.add("Pad", x, call.integers(begins + ends), float(value))
+    zero = x.integers.zero if x.integers else None
+    return call.move("Pad", x, call.integers(begins + ends), zero, mode=modes[mode])
+
+
+def _getitem(call: Call, x: Any, index: Any) -> Value:
+    if not isinstance(x, Value):
+        chosen: Value = x[index]
+        return chosen
+    slices = {axis: part for axis, part in enumerate(_indices(call, x, index)) if part != slice(None)}
+    if not slices:
+        return _reshape(call, x)
+    starts = [part.start or 0 for part in slices.values()]
+    ends = [FOREVER if part.stop is None else part.stop for part in slices.values()]
+    steps = [part.step or 1 for part in slices.values()]
+    sliced = call.move("Slice", x, *map(call.integers, (starts, ends, list(slices), steps)))
+    is_plain = len(call.dims) == len(x.dims)
+    return sliced if is_plain else _reshape(call, sliced)
+
+
+def _indices(call: Call, x: Value, index: Any) -> list[slice]:
+    """Return a slice for each axis; an integer is one of length 1."""
+    parts = [part for part in (index if isinstance(index, tuple) else (index,)) if part is not None]
+    if Ellipsis in parts:
+        where = parts.index(Ellipsis)
+        parts[where : where + 1] = [slice(None)] * (len(x.dims) - len(parts) + 1)
+    found = [slice(part, part + 1 or None) if isinstance(part, int) else part for part in parts]
+    if not all(isinstance(part, slice) for part in found):
+        raise call.reject("takes elements by a tensor of indices")
+    return found
+
+
+def _zero_pad(call: Call, x: Value, padding: Sequence[int]) -> Value | str:
+    return _pad(call, x, padding)
+
+
+MOVES: dict[Rule, tuple[Any, ...]] = {
+    _cat: (torch.cat, torch.concat),
+    _split: (torch.split, torch.chunk, "split", "chunk"),
+    _unbind: (torch.unbind, "unbind"),
+    _reshape: (
+        *(torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze, nn.Flatten, nn.Unflatten),
+        *("flatten", "reshape", "reshape_as", "view", "squeeze", "unsqueeze", "unflatten"),
+    ),
+    _expand: ("expand",),
+    transpose: (torch.transpose, "transpose"),
+    _permute: (torch.permute, "permute"),
+    _pad: (F.pad,),
+    _zero_pad: (nn.ZeroPad2d,),
+    _getitem: (operator.getitem,),
+}
+"""Each rule with what it stands for: modules, functions, names of methods."""

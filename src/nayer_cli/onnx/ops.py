@@ -1,0 +1,251 @@
+"""Rules of float operations, one each, with the parameters of the function in torch that it stands for."""
+
+import operator
+from collections.abc import Sequence
+from math import sqrt
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.layers.linear import Linear as TimmLinear
+from torch import Tensor, nn
+
+from nayer_cli.onnx.graph import Call, Operand, Pair, Rule, Value, pair
+from nayer_cli.onnx.moves import MOVES, transpose
+from nayer_cli.onnx.pools import POOLS
+
+
+def _named(op: str, **attributes: float) -> Rule:
+    """Return the rule of an elementwise function that ONNX has under this name."""
+    return lambda call, x, inplace=False: call.add(op, x, **attributes)
+
+
+def _binary(op: str) -> Rule:
+    def rule(call: Call, x: Operand, y: Operand, *, alpha: float = 1) -> str:
+        return call.add(op, x, y if alpha == 1 else call.add("Mul", y, alpha))
+
+    return rule
+
+
+def _same(call: Call, x: Value, *_: object, **__: object) -> Value:
+    """Write nothing: what has no effect in evaluation mode, or none on values."""
+    return x
+
+
+def _relu6(call: Call, x: Operand, inplace: bool = False) -> str:
+    return call.add("Clip", x, 0.0, 6.0)
+
+
+def _clamp(call: Call, x: Operand, min: float | None = None, max: float | None = None) -> str:
+    return call.add("Clip", x, min, max)
+
+
+def _hardtanh(call: Call, x: Operand, min_val: float = -1, max_val: float = 1, inplace: bool = False) -> str:
+    return call.add("Clip", x, min_val, max_val)
+
+
+def _silu(call: Call, x: Operand, inplace: bool = False) -> str:
+    return call.add("Mul", x, call.add("Sigmoid", x))
+
+
+def _mish(call: Call, x: Operand, inplace: bool = False) -> str:
+    return call.add("Mul", x, call.add("Tanh", call.add("Softplus", x)))
+
+
+def _gelu(call: Call, x: Operand, approximate: str = "none") -> str:
+    return call.add("Gelu", x, approximate=approximate)
+
+
+def _leaky_relu(call: Call, x: Operand, negative_slope: float = 0.01, inplace: bool = False) -> str:
+    return call.add("LeakyRelu", x, alpha=negative_slope)
+
+
+def _elu(call: Call, x: Operand, alpha: float = 1.0, inplace: bool = False) -> str:
+    return call.add("Elu", x, alpha=alpha)
+
+
+def _softmax(call: Call, x: Operand, dim: int = -1, **_: object) -> str:
+    return call.add("Softmax", x, axis=dim)
+
+
+def conv2d(
+    call: Call,
+    x: Operand,
+    weight: Operand,
+    bias: Operand = None,
+    stride: Pair = 1,
+    padding: Pair | str = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+    *,
+    padding_mode: str = "zeros",
+    kernel_size: Sequence[int] | None = None,
+) -> str:
+    """Convolve; `kernel_size` is needed if the weight has no shape."""
+    if padding_mode != "zeros":
+        raise call.reject(f"pads by '{padding_mode}'")
+    kernel = list(kernel_size or _dims(weight)[2:])
+    optional = () if bias is None else (bias,)
+    return call.add(
+        "Conv",
+        x,
+        weight,
+        *optional,
+        kernel_shape=kernel,
+        strides=pair(stride),
+        dilations=pair(dilation),
+        pads=_pads(kernel, padding, pair(dilation)),
+        group=groups,
+    )
+
+
+def linear(call: Call, x: Value, weight: Operand, bias: Operand = None) -> str:
+    """Multiply with the transposed weight."""
+    optional = () if bias is None else (bias,)
+    if len(x.dims) == 2:
+        return call.add("Gemm", x, weight, *optional, transB=1)
+    product = call.add("MatMul", x, call.add("Transpose", weight, perm=[1, 0]))
+    return call.add("Add", product, *optional) if optional else product
+
+
+def _batch_norm(
+    call: Call,
+    x: Operand,
+    running_mean: Tensor,
+    running_var: Tensor,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> str:
+    if running_mean is None or training:
+        raise call.reject("normalizes with the statistics of the batch")
+    scale = torch.ones_like(running_mean) if weight is None else weight
+    shift = torch.zeros_like(running_mean) if bias is None else bias
+    return call.add("BatchNormalization", x, scale, shift, running_mean, running_var, epsilon=eps)
+
+
+def _layer_norm(
+    call: Call,
+    x: Operand,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> str:
+    scale = torch.ones(tuple(normalized_shape)) if weight is None else weight
+    return call.add("LayerNormalization", x, scale, bias, axis=-len(normalized_shape), epsilon=eps)
+
+
+def _group_norm(
+    call: Call,
+    x: Value,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> str:
+    # GroupNormalization, which ONNX has, is a dozen nodes in the runtime.
+    grouped = call.add("Reshape", x, call.integers([0, num_groups, -1]))
+    ones, zeros = torch.ones(num_groups), torch.zeros(num_groups)
+    y = call.add("InstanceNormalization", grouped, ones, zeros, epsilon=eps)
+    y = call.add("Reshape", y, call.integers(x.dims))
+    per_channel = (-1, *[1] * (len(x.dims) - 2))
+    y = y if weight is None else call.add("Mul", y, weight.reshape(per_channel))
+    return y if bias is None else call.add("Add", y, bias.reshape(per_channel))
+
+
+def _attention(
+    call: Call,
+    query: Value,
+    key: Value,
+    value: Operand,
+    attn_mask: Operand = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    **_: object,
+) -> str:
+    if is_causal:
+        raise call.reject("is causal attention")
+    turned = transpose(call, key, -2, -1)
+    scores = call.add("Mul", call.add("MatMul", query, turned), scale or 1 / sqrt(query.dims[-1]))
+    scores = scores if attn_mask is None else call.add("Add", scores, attn_mask)
+    return call.add("MatMul", call.add("Softmax", scores, axis=-1), value)
+
+
+def _pads(kernel: Sequence[int], padding: Pair | str, dilation: Sequence[int]) -> list[int]:
+    """Return the pads before and after; torch's `same` puts the odd one behind."""
+    if padding == "same":
+        sums = [dilated * (taps - 1) for taps, dilated in zip(kernel, dilation, strict=True)]
+        return [both // 2 for both in sums] + [both - both // 2 for both in sums]
+    return [0] * 4 if isinstance(padding, str) else pair(padding) * 2
+
+
+def _dims(x: Any) -> tuple[int, ...]:
+    return tuple(x.dims if isinstance(x, Value) else x.shape)
+
+
+SPELLINGS: dict[Rule, tuple[Any, ...]] = {
+    _same: (nn.Identity, nn.Dropout, nn.Dropout2d, F.dropout, F.dropout2d, "contiguous", "clone", "detach", "float"),
+    _named("Relu"): (nn.ReLU, F.relu, F.relu_, torch.relu, "relu"),
+    _named("Sigmoid"): (nn.Sigmoid, F.sigmoid, torch.sigmoid, "sigmoid"),
+    _named("Tanh"): (nn.Tanh, F.tanh, torch.tanh, "tanh"),
+    _named("HardSigmoid", alpha=1 / 6, beta=0.5): (nn.Hardsigmoid, F.hardsigmoid),
+    _named("HardSwish"): (nn.Hardswish, F.hardswish),
+    _named("Sqrt"): (torch.sqrt, "sqrt"),
+    _named("Exp"): (torch.exp, "exp"),
+    _named("Neg"): (operator.neg, torch.neg, "neg"),
+    _relu6: (nn.ReLU6, F.relu6),
+    _clamp: (torch.clamp, "clamp"),
+    _hardtanh: (nn.Hardtanh, F.hardtanh),
+    _silu: (nn.SiLU, F.silu),
+    _mish: (nn.Mish, F.mish),
+    _gelu: (
+        nn.GELU,
+        F.gelu,
+    ),
+    _leaky_relu: (
+        nn.LeakyReLU,
+        F.leaky_relu,
+    ),
+    _elu: (
+        nn.ELU,
+        F.elu,
+    ),
+    _softmax: (nn.Softmax, F.softmax, torch.softmax, "softmax"),
+    _binary("Add"): (operator.add, operator.iadd, torch.add, "add"),
+    _binary("Sub"): (operator.sub, operator.isub, torch.sub, "sub"),
+    _binary("Mul"): (operator.mul, operator.imul, torch.mul, "mul"),
+    _binary("Div"): (operator.truediv, operator.itruediv, torch.div, "div"),
+    _binary("MatMul"): (operator.matmul, torch.matmul, torch.bmm, "matmul"),
+    conv2d: (
+        nn.Conv2d,
+        F.conv2d,
+    ),
+    linear: (
+        nn.Linear,
+        TimmLinear,
+        F.linear,
+    ),
+    _batch_norm: (
+        nn.BatchNorm2d,
+        nn.BatchNorm1d,
+        F.batch_norm,
+    ),
+    _layer_norm: (
+        nn.LayerNorm,
+        F.layer_norm,
+    ),
+    _group_norm: (
+        nn.GroupNorm,
+        F.group_norm,
+    ),
+    _attention: (F.scaled_dot_product_attention,),
+}
+"""Each rule with what it stands for: modules, functions, names of methods."""
+
+RULES: dict[Any, Rule] = {
+    spelling: rule for rule, spellings in (SPELLINGS | POOLS | MOVES).items() for spelling in spellings
+}

@@ -1,0 +1,124 @@
+"""Rules of what pools, averages and resizes."""
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from nayer_cli.onnx.graph import Call, Pair, Rule, Value, pair
+
+
+def _max_pool2d(
+    call: Call,
+    x: Value,
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Value:
+    if return_indices:
+        raise call.reject("returns the indices of maxima")
+    window = _window(call, x, kernel_size, stride, padding, dilation)
+    return call.move("MaxPool", x, dilations=pair(dilation), **window)
+
+
+def _avg_pool2d(
+    call: Call,
+    x: Value,
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> str:
+    if divisor_override:
+        raise call.reject("divides by a number of its own")
+    return call.add(
+        "AveragePool", x, count_include_pad=int(count_include_pad), **_window(call, x, kernel_size, stride, padding)
+    )
+
+
+def _adaptive_avg_pool2d(call: Call, x: Value, output_size: object = None) -> Value | str:
+    found, wanted = x.dims[2:], call.dims[2:]
+    if wanted == (1, 1):
+        return call.add("GlobalAveragePool", x)
+    if found == wanted:
+        return x
+    if all(size % part == 0 for size, part in zip(found, wanted, strict=True)):
+        return _avg_pool2d(call, x, [size // part for size, part in zip(found, wanted, strict=True)])
+    # Windows differ in size, but averages are linear: with what they make of unit vectors, two products do the same.
+    height, width = (F.adaptive_avg_pool1d(torch.eye(size), part) for size, part in zip(found, wanted, strict=True))
+    return call.add("MatMul", call.add("MatMul", height.t(), x), width)
+
+
+def _adaptive_max_pool2d(call: Call, x: Value, output_size: object = None, return_indices: bool = False) -> str:
+    if call.dims[2:] != (1, 1):
+        raise call.reject("pools to more than one pixel")
+    return call.add("GlobalMaxPool", x)
+
+
+def _interpolate(
+    call: Call,
+    x: Value,
+    size: object = None,
+    scale_factor: object = None,
+    mode: str = "nearest",
+    align_corners: bool | None = None,
+    **_: object,
+) -> str:
+    if mode not in ("nearest", "bilinear"):
+        raise call.reject(f"interpolates by '{mode}'")
+    factors = [float(new) / old for new, old in zip(call.dims[2:], x.dims[2:], strict=True)]
+    scales = np.array([1, 1, *factors], dtype=np.float32)
+    if mode == "nearest":
+        how = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    else:
+        how = {"mode": "linear", "coordinate_transformation_mode": "align_corners" if align_corners else "half_pixel"}
+    return call.add("Resize", x, None, scales, **how)
+
+
+def _mean(call: Call, x: Value, dim: Pair | None = None, keepdim: bool = False) -> str:
+    axes = _axes(x, dim)
+    if len(x.dims) == 4 and axes == [2, 3]:  # the operation that integers have
+        pooled = call.add("GlobalAveragePool", x)
+        return pooled if keepdim else call.add("Reshape", pooled, call.integers(call.dims))
+    return call.add("ReduceMean", x, call.integers(axes), keepdims=int(keepdim))
+
+
+def _total(call: Call, x: Value, dim: Pair | None = None, keepdim: bool = False) -> str:
+    return call.add("ReduceSum", x, call.integers(_axes(x, dim)), keepdims=int(keepdim))
+
+
+def _window(
+    call: Call, x: Value, kernel_size: Pair, stride: Pair | None, padding: Pair, dilation: Pair = 1
+) -> dict[str, Any]:
+    """Return kernel, strides and pads; `ceil_mode` only where it makes a difference."""
+    kernel = pair(kernel_size)
+    strides = pair(kernel_size if stride in (None, [], ()) else stride)
+    axes = zip(x.dims[2:], kernel, strides, pair(padding), pair(dilation), strict=True)
+    floors = [(size + 2 * pads - dilated * (taps - 1) - 1) // step + 1 for size, taps, step, pads, dilated in axes]
+    more = {} if tuple(floors) == call.dims[2:] else {"ceil_mode": 1}
+    return {"kernel_shape": kernel, "strides": strides, "pads": pair(padding) * 2, **more}
+
+
+def _axes(x: Value, dim: Pair | None) -> list[int]:
+    rank = len(x.dims)
+    given = range(rank) if dim is None else [dim] if isinstance(dim, int) else dim
+    return sorted(axis % rank for axis in given)
+
+
+POOLS: dict[Rule, tuple[Any, ...]] = {
+    _max_pool2d: (nn.MaxPool2d, F.max_pool2d, torch.max_pool2d),
+    _avg_pool2d: (nn.AvgPool2d, F.avg_pool2d),
+    _adaptive_avg_pool2d: (nn.AdaptiveAvgPool2d, F.adaptive_avg_pool2d),
+    _adaptive_max_pool2d: (nn.AdaptiveMaxPool2d, F.adaptive_max_pool2d),
+    _interpolate: (nn.Upsample, F.interpolate),
+    _mean: (torch.mean, "mean"),
+    _total: (torch.sum, "sum"),
+}
+"""Each rule with what it stands for: modules, functions, names of methods."""

@@ -1,0 +1,86 @@
+"""What a run reports while it runs: one JSON object a line in `metrics.jsonl`, and records for whoever listens."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from nayer_cli.errors import EnvironmentFault
+from nayer_cli.storage.files import append_line, write_text
+
+Listener = Callable[[dict[str, Any]], None]
+
+
+class RunLog:
+    """Appends epoch records to a file and passes every record on.
+
+    Args:
+        path: `metrics.jsonl`; None writes nothing.
+        listen: receives every record.
+        tensorboard: a folder for TensorBoard events, which then hold the numbers of every epoch, too.
+
+    Raises:
+        EnvironmentFault: TensorBoard is asked for and not installed.
+    """
+
+    def __init__(self, path: Path | None, listen: Listener | None = None, *, tensorboard: Path | None = None) -> None:
+        self.path = path
+        self._listen = listen
+        self._writer = _open_writer(tensorboard) if tensorboard else None
+
+    def __call__(self, record: dict[str, Any]) -> None:
+        """Pass a record on; nothing is written."""
+        if self._listen is not None:
+            self._listen(record)
+
+    def note(self, message: str, level: str = "info") -> None:
+        """Tell the user something once."""
+        self({"event": "note", "level": level, "message": message})
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        """Append an epoch's record to the file, and pass it on."""
+        if self.path is not None:
+            append_line(self.path, json.dumps(record, allow_nan=False))
+        if self._writer is not None:
+            for name, value in _numbers(record):
+                self._writer.add_scalar(name, value, record["epoch"])
+            self._writer.flush()
+        self(record)
+
+    def rewind(self, epoch: int) -> None:
+        """Drop records after `epoch`, left by a run that was interrupted after its last checkpoint."""
+        if self.path is None or not self.path.exists():
+            return
+        kept = [line for line in read_metrics(self.path) if line["epoch"] <= epoch]
+        write_text(self.path, "".join(json.dumps(line, allow_nan=False) + "\n" for line in kept))
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Epoch records of a run, in order; none before the first epoch, and a last line that was cut off is left out."""
+    records: list[dict[str, Any]] = []
+    if not path.exists():
+        return records
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+def _numbers(record: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    """Yield losses and scores of an epoch's record, as `losses/ce` and `student/top1`."""
+    for group in ("losses", "student"):
+        for name, value in record.get(group, {}).items():
+            if isinstance(value, (int, float)):
+                yield f"{group}/{name}", value
+
+
+def _open_writer(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise EnvironmentFault(
+            "TensorBoard is not installed", hint="pip install 'nayer-cli[tensorboard]', or leave output.tensorboard off"
+        ) from error
+    return SummaryWriter(str(folder))

@@ -1,0 +1,182 @@
+"""Layers of settings: flat mappings of dotted keys, such as `{"schedule.epochs": 100}`, from and to TOML."""
+
+import json
+import math
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from datetime import date, time
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from nayer_cli.errors import ConfigError, InputError
+from nayer_cli.storage.text import printable, read_text
+
+Layer = dict[str, Any]
+
+LONGEST_FILE = 2**20
+"""Bytes of a configuration file."""
+DEEPEST = 20
+"""Levels of tables and arrays; no setting needs more than four."""
+MOST_DOTS = 4000
+"""In a configuration; tomllib takes memory that grows with their square."""
+INTEGERS = range(-(2**63), 2**63)
+"""What TOML promises to hold; tomllib holds any number, and Python then refuses to write it down."""
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """Read `key=value` with a TOML value; a value that is not TOML, or is a date, is taken as a string.
+
+    Raises:
+        ConfigError: there is no `=`.
+
+    """
+    key, found, value = text.partition("=")
+    if not found or not key.strip():
+        raise ConfigError(f"cannot read '{printable(text)}' as KEY=VALUE", hint="for example: --set method.adv=1.33")
+    try:
+        document = _parse(f"x = {value}")
+    except ValueError:
+        return key.strip(), value.strip()
+    is_text = len(document) > 1 or isinstance(document["x"], (date, time))
+    return key.strip(), value.strip() if is_text else document["x"]
+
+
+def read_file(path: Path) -> Layer:
+    """Read a TOML file into a layer.
+
+    Raises:
+        ConfigError: the file is missing or not TOML.
+
+    """
+    try:
+        return dict(flatten(_parse(read_text(path, "configuration", LONGEST_FILE))))
+    except InputError as error:
+        raise ConfigError(str(error), hint=error.hint) from error
+    except ValueError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+
+
+def _parse(text: str) -> dict[str, Any]:
+    """Parse TOML of settings.
+
+    Raises:
+        ValueError: it is not TOML, or holds what no setting does.
+
+    """
+    if text.count(".") > MOST_DOTS:
+        raise ValueError(f"it has more than {MOST_DOTS:,} dots")
+    try:
+        document = tomllib.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    _check_values(document, DEEPEST)
+    return document
+
+
+def _check_values(node: Any, levels: int) -> None:
+    if levels == 0:
+        raise ValueError("it is nested too deeply")
+    if isinstance(node, int) and node not in INTEGERS:
+        raise ValueError("it has a number that takes more than 64 bits")
+    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    for child in children:
+        _check_values(child, levels - 1)
+
+
+def coerce(key: str, value: Any, wanted: Any) -> Any:
+    """Return `value` as a `wanted`, where that loses nothing.
+
+    Raises:
+        ConfigError: it is of another type, not finite, or a text that cannot be a path or be written down.
+
+    """
+    if get_origin(wanted) is tuple:
+        value = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+        items = value if isinstance(value, (list, tuple)) else [value]
+        return tuple(coerce(key, item, get_args(wanted)[0]) for item in items)
+    if isinstance(value, str) and wanted in (int, float, bool):
+        value = _read_number(value, wanted)
+    elif not isinstance(value, bool) and isinstance(value, (int, float)):
+        value = _convert_number(value, wanted)
+    if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
+        shown = printable(repr(value))
+        raise ConfigError(f"{key} = {shown} is not a value of type {getattr(wanted, '__name__', wanted)}")
+    if isinstance(value, str) and re.search(r"[\0\ud800-\udfff]", value):
+        raise ConfigError(f"{key} = {printable(value)!r} has a NUL, or bytes that are not UTF-8")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{key} = {value!r} is not a finite number")
+    return value
+
+
+def _read_number(text: str, wanted: Any) -> Any:
+    """Read the text of a number or truth value; other text stays text."""
+    _, value = parse_assignment(f"x={text.lower()}")
+    return value if isinstance(value, (str, bool)) else _convert_number(value, wanted)
+
+
+def _convert_number(value: Any, wanted: Any) -> Any:
+    """Turn 1 into 1.0 where a float is wanted, 1e5 into 100000 where an int is, and any number into text."""
+    exact = wanted in (float, str) or (wanted is int and isinstance(value, float) and value.is_integer())
+    return wanted(value) if exact and isinstance(value, (int, float)) else value
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield dotted keys and values of nested tables."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def unflatten(layer: Layer) -> dict[str, Any]:
+    """Turn dotted keys into nested tables.
+
+    Raises:
+        ConfigError: a key goes through a value, or too deep.
+
+    """
+    tree: dict[str, Any] = {}
+    for key, value in layer.items():
+        *tables, last = key.split(".")
+        if len(tables) > DEEPEST:
+            raise ConfigError(f"setting '{printable(key)}' is nested too deeply")
+        node = tree
+        for table in tables:
+            node = node.setdefault(table, {})
+            if not isinstance(node, dict):
+                raise ConfigError(f"setting '{table}' is not a table, so '{key}' cannot be set")
+        node[last] = value
+    return tree
+
+
+def to_toml(layer: Layer) -> str:
+    """Write a layer as TOML with one table per section, readable by `read_file`."""
+    return "\n".join(_toml_table(unflatten(layer), "")).lstrip("\n") + "\n"
+
+
+def _toml_table(tree: Mapping[str, Any], path: str) -> Iterator[str]:
+    for key, value in tree.items():
+        if not isinstance(value, dict):
+            yield _toml_line(_toml_key(key), value)
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            table = f"{path}{_toml_key(key)}"
+            yield f"\n[{table}]"
+            yield from _toml_table(value, f"{table}.")
+
+
+def _toml_key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml_value(key)
+
+
+def _toml_line(key: str, value: Any) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"setting {key} = {value!r} is not a finite number")
+    return f"{key} = {_toml_value(value)}"
+
+
+def _toml_value(value: Any) -> str:
+    """JSON's strings, numbers, booleans and arrays of them are TOML's too, but for one control character."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

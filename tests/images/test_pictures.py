@@ -1,0 +1,75 @@
+from io import BytesIO
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from timm.data.transforms_factory import create_transform
+
+from nayer_cli.images.pictures import decode, fit
+from nayer_cli.types import ImageShape
+
+RGB, GRAY = ImageShape(3, 8, 8), ImageShape(1, 8, 8)
+
+
+def noise(*size, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8)
+
+
+def test_a_picture_of_the_right_size_is_untouched():
+    pixels = noise(8, 8, 3)
+    assert fit(pixels, RGB) is pixels
+    assert np.array_equal(fit(Image.fromarray(pixels), RGB), pixels)
+
+
+@pytest.mark.parametrize("size", [(20, 31), (31, 20), (5, 7), (8, 9)])
+@pytest.mark.parametrize("shape", [RGB, ImageShape(3, 12, 8)])
+def test_other_sizes_go_through_the_evaluation_transform_of_timm(size, shape):
+    image = Image.fromarray(noise(*size, 3))
+    transform = create_transform(tuple(shape), interpolation="bicubic", crop_pct=1.0, mean=(0, 0, 0), std=(1, 1, 1))
+    expected = (transform(image) * 255).round().to(torch.uint8)
+    assert np.array_equal(fit(image, shape), expected.permute(1, 2, 0))
+
+
+def test_arrays_of_another_size_are_resized_too():
+    pixels = noise(16, 16, 1)
+    assert np.array_equal(fit(pixels, GRAY), fit(Image.fromarray(pixels[..., 0]), GRAY))
+
+
+def test_gray_becomes_rgb_and_rgb_gray():
+    gray = noise(8, 8, 1)
+    assert np.array_equal(fit(gray, RGB), gray.repeat(3, axis=2))
+    assert np.array_equal(fit(gray.repeat(3, axis=2), GRAY), gray)
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "RGBA", "LA", "P", "1", "L"])
+def test_every_mode_of_pillow_becomes_rgb(mode):
+    white = Image.new("RGB", (8, 8), "white").convert(mode)
+    assert (fit(white, RGB) == 255).all()
+
+
+def test_palette_with_transparency(recwarn):
+    image = Image.fromarray(noise(8, 8, 3)).quantize(16)
+    file = BytesIO()
+    image.save(file, "PNG", transparency=bytes(range(16)))
+    pixels = fit(decode(file), RGB)
+    assert np.array_equal(pixels, np.asarray(image.convert("RGB")))
+    assert not recwarn.list
+
+
+def test_sixteen_bits_are_scaled_and_not_clipped():
+    file = BytesIO()
+    Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8) * 1024).save(file, "PNG")
+    assert fit(decode(file), GRAY).ravel().tolist() == [i * 4 for i in range(64)]
+
+
+def test_pixels_without_a_fixed_white_are_refused():
+    with pytest.raises(ValueError, match="no fixed white"):
+        fit(Image.new("F", (8, 8)), RGB)
+
+
+def test_a_truncated_file_is_no_image():
+    file = BytesIO()
+    Image.fromarray(noise(64, 64, 3)).save(file, "JPEG")
+    with pytest.raises(OSError, match="truncated"):
+        decode(BytesIO(file.getvalue()[:-500]))

@@ -1,0 +1,60 @@
+import pytest
+import torch
+from torch import nn
+
+from nayer_cli.machine import distributed
+from nayer_cli.machine.distributed import Group, is_first_fault, join, local_rank, local_size, running_statistics
+from tiny import normalized
+
+
+def test_one_process_is_a_group_that_does_nothing():
+    group, x = join(), torch.rand(3)
+    before = x.clone()
+    group.average([x])
+    assert (group.rank, group.size, group.is_main) == (0, 1, True)
+    assert torch.equal(x, before) and group.mean(x) is x
+    assert (group.largest(3), group.from_main("a"), group.gather("a"), group.collect("a")) == (3, "a", ["a"], ["a"])
+    assert group.share(3, "batch") == 3
+    with group.main_first():
+        pass
+
+
+def test_statistics_of_normalization_layers_are_found_and_constants_are_not():
+    model = normalized()
+    layer = nn.BatchNorm1d(2)
+    assert running_statistics(layer) == {"running_mean": layer.running_mean, "running_var": layer.running_var}
+    assert {name.rpartition(".")[2] for name in running_statistics(model)} == {"running_mean", "running_var"}
+    assert len(running_statistics(model)) == 4 and {"mean", "std"} <= dict(model.named_buffers()).keys()
+
+
+def test_torchrun_tells_where_a_process_is(monkeypatch):
+    assert (local_rank(), local_size()) == (0, 1)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert (local_rank(), local_size()) == (3, 4)
+
+
+def test_a_process_by_itself_tells_every_fault():
+    assert is_first_fault() and is_first_fault()
+
+
+def test_a_fault_is_told_where_nobody_can_say_whether_it_is_the_first(monkeypatch):
+    class Gone:
+        def add(self, key: str, count: int) -> int:
+            raise RuntimeError("Broken pipe")
+
+    monkeypatch.setattr(distributed, "_store", Gone())
+    assert is_first_fault()
+
+
+def test_processes_that_do_not_come_are_not_waited_for_for_ever(monkeypatch):
+    monkeypatch.setattr(distributed, "TIMEOUT", distributed.TIMEOUT * 0)
+    with pytest.raises(RuntimeError, match="some have not come"):
+        distributed._wait_for(lambda: False)
+
+
+def test_statistics_of_one_process_are_left_as_they_are():
+    model = normalized()
+    before = {name: value.clone() for name, value in running_statistics(model).items()}
+    Group().average_statistics(model)
+    assert all(torch.equal(value, before[name]) for name, value in running_statistics(model).items())

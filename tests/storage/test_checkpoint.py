@@ -1,0 +1,78 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from nayer_cli.errors import RunFailed
+from nayer_cli.storage.checkpoint import load_state, save_state
+
+
+def test_a_nested_state_comes_back_equal(tmp_path: Path):
+    shared = torch.rand(3)
+    state = {
+        "a": {0: {"step": torch.tensor(3.0), "buffer": None}, 1: {}},
+        "b": [1, 2.5, "x", True, shared, shared.t()],
+        "channels_last": torch.rand(2, 3, 4, 4).to(memory_format=torch.channels_last),
+    }
+    save_state(tmp_path / "s.safetensors", state)
+    loaded = load_state(tmp_path / "s.safetensors")
+    assert loaded["a"][0]["buffer"] is None and set(loaded["a"]) == {0, 1}
+    assert loaded["b"][:4] == [1, 2.5, "x", True]
+    assert torch.equal(loaded["b"][5], shared)
+    assert torch.equal(loaded["channels_last"], state["channels_last"])
+    assert loaded["channels_last"].stride() == state["channels_last"].stride()
+
+
+def test_momentum_fits_weights_in_channels_last(tmp_path: Path):
+    def step(weight: torch.nn.Parameter, optimizer: torch.optim.Optimizer) -> torch.Tensor:
+        optimizer.zero_grad()
+        (weight * ramp).sum().backward()
+        optimizer.step()
+        return weight.detach().clone()
+
+    ramp = torch.arange(2 * 3 * 3 * 3.0).view(2, 3, 3, 3)
+    weight = torch.nn.Parameter(torch.zeros(2, 3, 3, 3).to(memory_format=torch.channels_last))
+    optimizer = torch.optim.SGD([weight], lr=0.1, momentum=0.9, fused=True)
+    step(weight, optimizer)
+    save_state(tmp_path / "s", {"weight": weight, "optimizer": optimizer.state_dict()})
+    state = load_state(tmp_path / "s")
+    again = torch.nn.Parameter(state["weight"])
+    resumed = torch.optim.SGD([again], lr=0.1, momentum=0.9, fused=True)
+    resumed.load_state_dict(state["optimizer"])
+    assert torch.equal(step(again, resumed), step(weight, optimizer))
+
+
+def test_an_optimizer_continues_from_it_bit_for_bit(tmp_path: Path):
+    def run(steps: int, state: Path | None = None) -> torch.Tensor:
+        weight = torch.nn.Parameter(torch.ones(4))
+        optimizer = torch.optim.Adam([weight], lr=0.1)
+        start = 0
+        if state:
+            saved = load_state(state)
+            weight.data.copy_(saved["weight"])
+            optimizer.load_state_dict(saved["optimizer"])
+            start = 3
+        for step in range(start, steps):
+            weight.grad = torch.full((4,), float(step + 1))
+            optimizer.step()
+        if state is None and steps == 3:
+            save_state(tmp_path / "s", {"weight": weight, "optimizer": optimizer.state_dict()})
+        return weight.detach()
+
+    run(3)
+    assert torch.equal(run(6, tmp_path / "s"), run(6))
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 100, b"\xff" * 100, b"PK\x03\x04"])
+def test_a_damaged_file_is_refused(tmp_path: Path, content: bytes):
+    (tmp_path / "s").write_bytes(content)
+    with pytest.raises(RunFailed, match="cannot read checkpoint"):
+        load_state(tmp_path / "s")
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path):
+    save_state(tmp_path / "s", {"x": 1})
+    with pytest.raises(ValueError):
+        save_state(tmp_path / "s", {"x": float("nan")})
+    assert load_state(tmp_path / "s") == {"x": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]

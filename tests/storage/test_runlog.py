@@ -1,0 +1,36 @@
+from pathlib import Path
+
+from nayer_cli.storage.runlog import RunLog, read_metrics
+
+
+def record(epoch: int) -> dict:
+    return {"event": "epoch", "epoch": epoch, "losses": {"ce": 0.5}, "student": {"top1": 0.25, "agreement_on": "x"}}
+
+
+def test_epochs_are_written_and_passed_on_other_records_only_passed_on(tmp_path: Path):
+    heard: list[dict] = []
+    log = RunLog(tmp_path / "m.jsonl", heard.append)
+    log.note("hello")
+    log.epoch(record(1))
+    assert [r["event"] for r in heard] == ["note", "epoch"]
+    assert read_metrics(tmp_path / "m.jsonl") == [record(1)]
+
+
+def test_rewinding_drops_later_epochs_and_a_line_that_was_cut_off(tmp_path: Path):
+    log = RunLog(tmp_path / "m.jsonl")
+    for epoch in (1, 2, 3):
+        log.epoch(record(epoch))
+    with log.path.open("a") as file:
+        file.write('{"event": "epo')
+    log.rewind(2)
+    assert [r["epoch"] for r in read_metrics(log.path)] == [1, 2]
+
+
+def test_tensorboard_gets_the_numbers(tmp_path: Path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    RunLog(None, tensorboard=tmp_path).epoch(record(4))
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert set(events.Tags()["scalars"]) == {"losses/ce", "student/top1"}
+    assert events.Scalars("losses/ce")[0].step == 4
