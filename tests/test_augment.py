@@ -37,3 +37,27 @@ def test_every_image_gets_its_own_crop_and_the_same_seed_the_same_crops():
     first = augment(images, torch.Generator().manual_seed(3))
     assert len({image.numpy().tobytes() for image in first}) > 20
     assert torch.equal(first, augment(images, torch.Generator().manual_seed(3)))
+
+
+def drawn(images: torch.Tensor, pad: int, flip: bool) -> torch.Tensor:
+    return Augment(pad, flip)(images, torch.Generator().manual_seed(0))
+
+
+def test_half_of_the_images_are_mirrored():
+    ramp = torch.arange(3.0).expand(1000, 1, 1, 3)
+    mirrored = (drawn(ramp, pad=0, flip=True) == ramp.flip(3)).all(3).float().mean()
+    assert 0.45 < mirrored < 0.55
+
+
+def test_no_image_is_mirrored_unless_asked_for():
+    ramp = torch.arange(8.0).expand(100, 1, 8, 8)
+    middle = drawn(ramp, pad=2, flip=False)[:, 0, 4, 3:5]
+    assert (middle[:, 0] < middle[:, 1]).all()
+
+
+def test_shifts_reach_both_ends_of_the_padding_in_both_directions():
+    images = torch.zeros(200, 1, 5, 5)
+    images[:, :, 2, 2] = 1
+    lit = drawn(images, pad=2, flip=False).nonzero()
+    assert len(lit) == 200
+    assert lit[:, 2].unique().tolist() == lit[:, 3].unique().tolist() == [0, 1, 2, 3, 4]

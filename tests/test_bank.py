@@ -38,6 +38,15 @@ def test_reservoir_keeps_a_uniform_sample():
     assert (kept / 300 - 0.25).abs().max() < 0.12
 
 
+def test_the_second_of_two_images_takes_the_only_slot_half_of_the_time():
+    second = 0
+    for seed in range(400):
+        bank = MemoryBank(1, SHAPE, policy="reservoir")
+        bank.add(torch.zeros(2, *SHAPE), torch.arange(2), torch.Generator().manual_seed(seed))
+        second += int(bank.labels[0])
+    assert 160 < second < 240
+
+
 def test_images_come_back_rounded_to_256_levels():
     bank = MemoryBank(50, SHAPE)
     images = torch.rand(50, *SHAPE)

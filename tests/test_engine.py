@@ -83,11 +83,23 @@ def test_images_planned_are_images_made():
     assert PLAN.images(4) == records[-1]["images"]
 
 
-def test_held_back_images_never_reach_the_bank():
+def test_every_image_is_either_held_back_or_in_the_bank():
+    class Distinct(Diary):
+        def synthesize(self, student: nn.Module, state: LoopState) -> SynthBatch:
+            first = state.images  # image and label number n have the value n
+            numbers = torch.arange(first, first + 4)
+            images = (numbers / 255).view(4, 1, 1, 1).expand(4, *SHAPE)
+            return super().synthesize(student, state)._replace(images=images, labels=numbers)
+
+        def student_loss(self, student: nn.Module, batch: Batch) -> Tensor:
+            return super().student_loss(student, batch._replace(labels=batch.labels % 4))
+
     holdout = MemoryBank(100, SHAPE)
-    made, _ = engine(Diary(), holdout=holdout, holdout_stride=4)
+    made, _ = engine(Distinct(), holdout=holdout, holdout_stride=4)
     made.run()
-    assert (len(holdout), len(made.bank)) == (10, 30)
+    held, kept = (bank.held()[0][:, 0, 0, 0].tolist() for bank in (holdout, made.bank))
+    assert (len(held), len(kept)) == (10, 30) and sorted(held + kept) == list(range(40))
+    assert [bank.held()[1].tolist() for bank in (holdout, made.bank)] == [held, kept]
 
 
 def test_images_are_held_back_from_every_class():
@@ -145,3 +157,29 @@ def test_the_student_learns_and_its_statistics_change_only_in_its_own_steps():
     assert all(torch.equal(value, before[key]) for key, value in made.student.model.state_dict().items())
     made._teach(until=2)
     assert not torch.equal(made.student.model.network[1].running_mean, before["network.1.running_mean"])
+
+
+def test_warm_up_uses_up_no_learning_rate():
+    rates = []
+
+    class Rated(Diary):
+        def student_loss(self, student: nn.Module, batch: Batch) -> Tensor:
+            rates.append(float(made.student.optimizer.param_groups[0]["lr"]))
+            return super().student_loss(student, batch)
+
+    made, _ = engine(Rated())
+    made.run()
+    assert rates == pytest.approx([0.1] * 6 + [0.05] * 6)  # a cosine over the two epochs after the warm-up
+
+
+def test_a_step_that_was_left_out_counts_once_however_often_it_is_asked_for(monkeypatch):
+    monkeypatch.setattr("nayer_cli.engine.CHECK_STRIDE", 1)
+    made, records = engine(nan_at({1})())
+    made.run()
+    assert [record["skipped"] for record in records] == [0, 1, 0]
+
+
+def test_as_many_steps_as_are_allowed_may_be_left_out():
+    made, records = engine(nan_at({1, 2})(), plan=replace(PLAN, max_skipped=2))
+    made.run()
+    assert [record["skipped"] for record in records] == [0, 2, 0]

@@ -67,6 +67,12 @@ def test_total_variation_of_a_flat_image_is_zero_and_of_an_edge_is_not():
     assert losses.total_variation(edge).item() > 0.5
 
 
+def test_total_variation_has_four_directions():
+    ramp = torch.arange(3.0) + torch.arange(3.0)[:, None]
+    for x in (ramp, ramp.flip(1)):  # steps of 1 along rows and columns, of 2 along one diagonal, of 0 along the other
+        assert losses.total_variation(x[None, None]).item() == pytest.approx(2 * 6**0.5 + 4)
+
+
 def test_attention_ignores_scale_and_channel_count():
     maps = torch.rand(2, 3, 4, 4)
     doubled = torch.cat([maps, maps], dim=1) * 7

@@ -38,3 +38,17 @@ def test_renewal_gives_independent_codes_and_keeps_the_batch_norm():
     assert torch.equal(noisy.norm.weight, norm_before)
     # the same class in two groups of one batch gets two codes
     assert torch.cosine_similarity(codes[0][0], codes[0][3], dim=0).abs() < 0.1
+
+
+def test_renewal_forgets_the_bias_that_was_learned():
+    noisy = layer(6)
+    torch.nn.init.ones_(noisy.bias)
+    noisy.renew(torch.Generator().manual_seed(1))
+    assert not noisy.bias.any()
+
+
+def test_every_group_adds_its_own_bias():
+    noisy = layer(6)
+    torch.nn.init.zeros_(noisy.weight)
+    noisy.bias.data.copy_(torch.tensor([1.0, 2.0]).view(2, 1, 1))
+    assert noisy(torch.randn(6, E))[:, 0].tolist() == [1, 1, 1, 2, 2, 2]

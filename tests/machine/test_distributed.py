@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from nayer_cli.errors import ConfigError
 from nayer_cli.machine import distributed
 from nayer_cli.machine.distributed import Group, is_first_fault, join, local_rank, local_size, running_statistics
 from tiny import normalized
@@ -58,3 +59,43 @@ def test_statistics_of_one_process_are_left_as_they_are():
     before = {name: value.clone() for name, value in running_statistics(model).items()}
     Group().average_statistics(model)
     assert all(torch.equal(value, before[name]) for name, value in running_statistics(model).items())
+
+
+def with_a_peer_that_has(monkeypatch: pytest.MonkeyPatch, *values: float) -> Group:
+    """A group of two, in which the other process always gives these values."""
+    theirs = torch.tensor(values)
+
+    def all_reduce(own: torch.Tensor, op: object = distributed.dist.ReduceOp.SUM) -> None:
+        largest = op == distributed.dist.ReduceOp.MAX
+        other = theirs.view_as(own)
+        own.copy_(torch.maximum(own, other) if largest else own + other)
+
+    monkeypatch.setattr(distributed.dist, "all_reduce", all_reduce)
+    return Group(rank=0, size=2)
+
+
+def test_tensors_of_any_shape_become_their_means_over_the_processes(monkeypatch):
+    group = with_a_peer_that_has(monkeypatch, 3, 10, 20, 30, 40)
+    one, table = torch.tensor(1.0), torch.tensor([[0.0, 2], [4, 6]])
+    group.average([one, table])
+    assert one.item() == 2
+    assert table.tolist() == [[5, 11], [17, 23]]
+
+
+def test_the_mean_of_the_processes_has_the_gradient_of_ones_own(monkeypatch):
+    x = torch.tensor([1.0, 2.0], requires_grad=True)
+    mean = with_a_peer_that_has(monkeypatch, 3, 6).mean(x)
+    mean.backward(torch.tensor([1.0, 10.0]))
+    assert (mean.tolist(), x.tolist(), x.grad.tolist()) == ([2, 4], [1, 2], [1, 10])
+
+
+def test_the_largest_value_of_all_processes_counts(monkeypatch):
+    group = with_a_peer_that_has(monkeypatch, 5)
+    assert (group.largest(3), group.largest(7)) == (5, 7)
+
+
+def test_a_global_batch_is_shared_evenly_and_leaves_two_images_or_more_for_each():
+    assert [Group(size=2).share(count, "batch") for count in (4, 6)] == [2, 3]
+    for count in (2, 5):
+        with pytest.raises(ConfigError, match="cannot be divided among 2 processes"):
+            Group(size=2).share(count, "batch")

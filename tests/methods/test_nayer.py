@@ -25,6 +25,15 @@ def test_the_generator_starts_afresh_when_its_life_ends_and_only_in_the_first_ro
     assert len({first, tenth, twentieth}) == 3
 
 
+def test_the_generator_lives_by_the_clock_of_the_run_and_by_that_of_the_student():
+    method, seen = Method(replace(CONFIG, g_life=5), parts()), []
+    for epoch in range(1, 12):
+        before = method.generator
+        method.synthesize(student(), LoopState(warmup_epochs=3, epoch=epoch))
+        seen += [epoch] if method.generator is not before else []
+    assert seen == [3, 5, 8, 10]
+
+
 def test_the_adversarial_term_is_absent_during_warm_up():
     method = Method(CONFIG, parts())
     assert "adv" not in method.synthesize(student(), LoopState(warmup_epochs=2, epoch=1)).losses

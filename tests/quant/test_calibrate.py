@@ -48,6 +48,22 @@ def test_weights_get_the_scale_of_least_error():
         layer.quantizer.scale.data /= ratio
 
 
+def test_a_range_reaches_the_weight_that_is_farthest_from_zero():
+    net = quantized(8)
+    layer = net.get_submodule("0")
+    nn.init.constant_(layer.layer.weight[1, 0, 0, :1], -50.0)
+    calibrate_weights(net, clip=False)
+    assert layer.quantizer.scale[1].item() == pytest.approx(50 / 127)
+    assert layer.quantizer.scale[0].item() < 1 / 127
+
+
+def test_a_range_reaches_the_input_that_is_farthest_from_zero_in_all_batches():
+    net, first = quantized(8), images()
+    first[0, 0, 0, 0] = -30.0
+    calibrate(net, [first, images(1)], Group(), clip=False)
+    assert net.get_submodule("grids.0").scale.item() == pytest.approx(30 / 127)
+
+
 def test_modes_and_statistics_stay_as_they_were():
     net = quantized(4).train()
     before = {key: value.clone() for key, value in net.named_buffers()}

@@ -84,6 +84,15 @@ def test_a_slope_of_0_and_a_huge_bias_stay_finite():
     torch.testing.assert_close(deploy(quantized)(images()), quantized(images()), atol=0.05, rtol=0)
 
 
+def test_a_channel_without_variance_is_divided_by_epsilon():
+    net = network()
+    with torch.no_grad():
+        net[1].running_var[0] = 0.0
+        net[1].weight[0] = net[1].eps ** 0.5  # so that the slope is 1
+    quantized = calibrated(net, 8)
+    torch.testing.assert_close(deploy(quantized)(images()), quantized(images()), atol=0.05, rtol=0)
+
+
 def test_relu6_becomes_a_limit_of_the_range():
     net = network()
     net[2] = nn.ReLU6()

@@ -4,7 +4,16 @@ import pytest
 import torch
 
 from nayer_cli.errors import RunFailed
-from nayer_cli.storage.checkpoint import load_state, save_state
+from nayer_cli.storage.checkpoint import (
+    Seal,
+    fingerprint,
+    load_state,
+    read_manifest,
+    save_state,
+    seal,
+    verify,
+    write_manifest,
+)
 
 
 def test_a_nested_state_comes_back_equal(tmp_path: Path):
@@ -76,3 +85,44 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path):
         save_state(tmp_path / "s", {"x": float("nan")})
     assert load_state(tmp_path / "s") == {"x": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
+def sealed(folder: Path, content: bytes = b"abc") -> Path:
+    """Write a file and a manifest that seals it; return the manifest."""
+    (folder / "x").write_bytes(content)
+    write_manifest(folder / "manifest.json", {"x": seal(folder / "x")})
+    return folder / "manifest.json"
+
+
+def test_a_seal_is_the_size_and_the_sha256_of_a_file(tmp_path: Path):
+    manifest = sealed(tmp_path)
+    known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, B.1
+    assert read_manifest(manifest) == {"x": Seal(3, known)}
+    verify(manifest)
+
+
+@pytest.mark.parametrize("content, fault", [(b"abd", "checksum is another"), (b"ab", "has 2 bytes instead of 3")])
+def test_a_file_that_is_not_as_it_was_written_is_refused(tmp_path: Path, content: bytes, fault: str):
+    manifest = sealed(tmp_path)
+    (tmp_path / "x").write_bytes(content)
+    with pytest.raises(RunFailed, match=fault):
+        verify(manifest)
+
+
+def test_a_manifest_that_was_changed_is_refused(tmp_path: Path):
+    manifest = sealed(tmp_path)
+    manifest.write_text(manifest.read_text().replace('"x"', '"y"'))
+    with pytest.raises(RunFailed, match=r"manifest\.json is damaged: its checksum is another"):
+        read_manifest(manifest)
+
+
+def test_a_fingerprint_follows_every_number_and_every_name():
+    one = {"a": [1, torch.tensor([1.0, 2.0])], "b": torch.tensor(3)}
+    assert fingerprint(one) == fingerprint({"a": [1, torch.tensor([1.0, 2.0])], "b": torch.tensor(3)})
+    others = [
+        {"a": [2, torch.tensor([1.0, 2.0])], "b": torch.tensor(3)},
+        {"a": [1, torch.tensor([1.0, 2.5])], "b": torch.tensor(3)},
+        {"a": [1, torch.tensor([1.0, 2.0])], "b": torch.tensor(4)},
+        {"a": [1, torch.tensor([1.0, 2.0])], "c": torch.tensor(3)},
+    ]
+    assert len({fingerprint(content) for content in [one, *others]}) == 5
