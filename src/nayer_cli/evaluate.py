@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from nayer_cli.classifiers.model import Normalized
 from nayer_cli.errors import InputError, RunFailed
+from nayer_cli.gates import Count, drop
 from nayer_cli.images.labelled import LabelledImages
 from nayer_cli.machine.distributed import Group
 from nayer_cli.machine.interruption import Interruption
@@ -43,7 +44,10 @@ class Scores:
     """Figures of one network on n images; accuracies are fractions of 1."""
 
     n: int
+    hits: int
+    """Images whose class was right."""
     top1: float
+    """`hits / n`."""
     top5: float
     """With fewer than five classes, of as many as there are."""
     loss: float
@@ -52,6 +56,11 @@ class Scores:
     """Expected calibration error, 15 bins."""
     ci95: tuple[float, float]
     """Wilson's 95 % interval of `top1`."""
+
+    @property
+    def count(self) -> Count:
+        """What was right, of all."""
+        return Count(self.hits, self.n)
 
 
 @dataclass(frozen=True)
@@ -64,17 +73,20 @@ class Evaluation:
     seconds: float
     """Wall time of the network's own pass."""
     reference: Scores | None = None
-    agreement: float | None = None
-    """Fraction of the images on which both have the same top-1 class."""
+    same: Count | None = None
+    """Images on which both have the same top-1 class."""
+
+    @property
+    def agreement(self) -> float | None:
+        """Fraction of the images on which both have the same top-1 class."""
+        return self.same.rate if self.same else None
 
     @property
     def drop(self) -> float | None:
         """Top-1 that the network loses to the reference."""
         if self.reference is None:
             return None
-        # A difference of counts: 0.95 - 0.93 exceeds 0.02 in floating point, and gates compare with this.
-        n = self.scores.n
-        return round((self.reference.top1 - self.scores.top1) * n) / n
+        return float(drop(self.reference.count, self.scores.count))
 
 
 def evaluate(
@@ -111,8 +123,7 @@ def evaluate(
         return Evaluation(own, skipped, seconds)
     if not isinstance(reference, Outcomes):
         reference = measure(reference, data, device=device, batch_size=batch_size, group=group)
-    same = float((outcomes.prediction == reference.prediction).double().mean())
-    return Evaluation(own, skipped, seconds, scores(reference), same)
+    return Evaluation(own, skipped, seconds, scores(reference), same_class(outcomes, reference))
 
 
 def measure(
@@ -148,12 +159,18 @@ def scores(outcomes: Outcomes) -> Scores:
     hits = int(outcomes.correct.sum())
     return Scores(
         n=n,
+        hits=hits,
         top1=hits / n,
         top5=int(outcomes.in_top5.sum()) / n,
         loss=float(outcomes.loss.mean()),
         ece=expected_calibration_error(outcomes.confidence, outcomes.correct),
         ci95=wilson_interval(hits, n),
     )
+
+
+def same_class(one: Outcomes, other: Outcomes) -> Count:
+    """Count the images on which two networks have the same top-1 class."""
+    return Count(int((one.prediction == other.prediction).sum()), len(one.prediction))
 
 
 def wilson_interval(hits: int, n: int, z: float = 1.959964) -> tuple[float, float]:
@@ -190,9 +207,16 @@ def agreement(model: nn.Module, reference: nn.Module, images: Tensor, *, batch_s
     """
     if not len(images):
         raise InputError("there are no images to compare two networks on")
+    return count_same(model, reference, images, batch_size=batch_size).rate
+
+
+def count_same(model: nn.Module, reference: nn.Module, images: Tensor, *, batch_size: int = 256) -> Count:
+    """Count the images on which both networks have the same top-1 class, of which there may be none."""
+    if not len(images):
+        return Count(0, 0)
     with evaluating(model, reference):
         same = [model(x).argmax(1) == reference(x).argmax(1) for x in torch.split(images, batch_size)]
-        return float(torch.cat(same).double().mean())
+        return Count(int(torch.cat(same).sum()), len(images))
 
 
 @contextmanager

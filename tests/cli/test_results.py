@@ -84,6 +84,12 @@ def test_a_missed_gate_is_raised_with_its_figures():
     results.check_gates({"gates": [gate | {"passed": True}]})
 
 
+def test_a_missed_gate_names_its_stage_and_never_looks_met():
+    gate = {"metric": "drop", "op": "<=", "threshold": 0.02, "value": 0.02001, "passed": False, "stage": "onnxruntime"}
+    with pytest.raises(GateMissed, match=r"drop of 'ONNX Runtime' is 0.02001, but <= 0.02 is wanted"):
+        results.check_gates({"gates": [gate]})
+
+
 def test_a_missing_extra_comes_with_the_command_that_adds_it():
     document = {
         "nayer": "1",

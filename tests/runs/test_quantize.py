@@ -20,6 +20,13 @@ from quick import StopError, outcome, quick, same, stop_at
 QUICK = {"schedule.epochs": 2, "schedule.kd_steps": 3, "schedule.batch_size": 16, "device": "cpu", "amp": "off"}
 
 
+class FirstPixels(torch.nn.Module):
+    """Ten logits that know nothing."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.flatten(1)[:, :10]
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of `nayer distill`."""
@@ -144,6 +151,20 @@ def test_gates_are_about_the_integers(run, tmp_path):
     result = quantize(settings(run, tmp_path / "q", **{"eval.min_top1": 1.0, "export.onnx": "off"}))
     (gate,) = result["gates"]
     assert gate["value"] == result["quantization"]["stages"]["deployed"]["top1"]
+    assert gate["stage"] == "deployed" and result["warnings"] == []
+
+
+def test_the_worst_of_what_ships_decides_and_stages_that_disagree_are_told(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("nayer_cli.onnx.runner.OnnxNetwork.forward", lambda self, x: -self.standin(x), raising=False)
+    monkeypatch.setattr("nayer_cli.onnx.runner.OnnxNetwork.standin", FirstPixels(), raising=False)
+    notes: list[dict[str, Any]] = []
+    wanted = settings(run, tmp_path / "q", **{"eval.min_top1": 0.2, "schedule.epochs": 1})
+    result = quantize(wanted, listen=notes.append)
+    missed = {(gate["metric"], gate["stage"]): gate["passed"] for gate in result["gates"]}
+    assert missed == {("top1", "onnxruntime"): False, ("agreement", "onnxruntime"): False}
+    (warning,) = result["warnings"]
+    assert "'integers' and 'ONNX Runtime'" in warning
+    assert warning in [note["message"] for note in notes if note.get("level") == "warning"]
 
 
 def test_a_quantized_model_is_not_quantized_again(finished, tmp_path):

@@ -162,5 +162,8 @@ def check_gates(document: Document) -> None:
 
 
 def _missed(gate: Document) -> str:
-    model = f" of {gate['model']}" if "model" in gate else ""
-    return f"{gate['metric']}{model} is {gate['value']:.4f}, but {gate['op']} {gate['threshold']:g} is wanted"
+    stage = STAGES.get(gate.get("stage", ""), "")
+    of = " of " + (gate.get("model") or f"'{stage}'") if gate.get("model") or stage else ""
+    rounded = f"{gate['value']:.4f}"  # unless it would look like the threshold itself
+    value = gate["value"] if float(rounded) == gate["threshold"] else rounded
+    return f"{gate['metric']}{of} is {value}, but {gate['op']} {gate['threshold']:g} is wanted"

@@ -12,6 +12,7 @@ from nayer_cli.classifiers.model import Classifier, Normalized, load_classifier,
 from nayer_cli.config import EvaluateConfig, ModelConfig
 from nayer_cli.errors import ConfigError, InputError
 from nayer_cli.evaluate import Evaluation, Outcomes, evaluate, measure, scores
+from nayer_cli.gates import Count, Limits, judge
 from nayer_cli.images.class_order import match_classes
 from nayer_cli.images.labelled import LabelledImages, open_images
 from nayer_cli.machine.device import resolve_device
@@ -44,7 +45,7 @@ def evaluate_models(settings: Mapping[str, object]) -> dict[str, Any]:
     torch.manual_seed(config.seed)
     reference = bench.reference(config.reference) if config.reference else None
     results = [bench.result(name, reference) for name in config.models]
-    gates = [gate for result in results for gate in _gates(config, result)]
+    gates = [gate for result in results for gate in _gates(config, result, reference)]
     document = {
         "schema": SCHEMA,
         "results": results,
@@ -190,18 +191,8 @@ def _check_comparable(model: Classifier, reference: Classifier) -> None:
         )
 
 
-def _gates(config: EvaluateConfig, result: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _gates(config: EvaluateConfig, result: Mapping[str, Any], reference: Reference | None) -> list[dict[str, Any]]:
     """Compare one result with the thresholds that are set."""
-    wanted = (("top1", ">=", config.min_top1), ("drop", "<=", config.max_drop))
-    return [
-        {
-            "model": result["model"],
-            "metric": metric,
-            "op": op,
-            "threshold": threshold,
-            "value": result[metric],
-            "passed": result[metric] >= threshold if op == ">=" else result[metric] <= threshold,
-        }
-        for metric, op, threshold in wanted
-        if threshold is not None
-    ]
+    limits = Limits(config.min_top1, config.max_drop)
+    of_reference = Count.of(reference.document) if reference else None
+    return [{"model": result["model"], **gate} for gate in judge({"": Count.of(result)}, of_reference, limits)]

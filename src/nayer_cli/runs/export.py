@@ -47,13 +47,14 @@ def _written(job: Job, student: Classifier, model: nn.Module, settings: ExportCo
         job.recorder.log.note(f"model.onnx is left out: {problem}", level="warning")
         return None
     runs = Normalized(OnnxNetwork(path), student.normalization).to(job.device)
-    share = integer_share(path)
+    share, scores, same = integer_share(path), measure.student(runs), measure.compare(runs, model)
     return {
         "path": str(path),
         "bytes": path.stat().st_size,
         "storage": settings.storage,
-        "scores": measure.student(runs),
-        "agreement": measure.compare(runs, model),
+        "scores": scores,
+        "same": same,
+        "agreement": same and same.rate,
         "convolutions": share.convolutions.total,
         "integer_convolutions": share.convolutions.integers,
         "products": share.products.total,

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from nayer_cli.bank import MemoryBank
-from nayer_cli.evaluate import Outcomes, Scores, agreement, measure, scores
+from nayer_cli.evaluate import Outcomes, Scores, count_same, measure, same_class, scores
+from nayer_cli.gates import Count
 from nayer_cli.images.labelled import LabelledImages
 from nayer_cli.machine.interruption import Interruption
 from nayer_cli.runs.assemble import Machine
@@ -51,29 +52,24 @@ class Measure:
             return self._on_data(model, self.data)
         if self.holdout is None or self.teacher is None:
             return {}
-        shares = self.group.collect(self._agreed(model, self.teacher, self.holdout))
-        agreed, count = map(sum, zip(*shares, strict=True))
-        return {"agreement": agreed / count, "agreement_on": "held-back synthetic images"} if count else {}
+        same = self._on_held_back(model, self.teacher, self.holdout)
+        return {"agreement": same.rate, "agreement_on": "held-back synthetic images"} if same else {}
 
-    def _agreed(self, model: nn.Module, teacher: nn.Module, holdout: MemoryBank) -> tuple[int, int]:
-        """Count the images that this process has held back, after those of them on which both networks agree."""
-        if not len(holdout):
-            return 0, 0
+    def _on_held_back(self, model: nn.Module, reference: nn.Module, holdout: MemoryBank) -> Count | None:
+        """Count the images that all processes have held back on which both networks agree; None if there are none."""
         images, _ = holdout.take(torch.arange(len(holdout), device=holdout.labels.device), self.device)
-        return round(agreement(model, teacher, images) * len(images)), len(images)
+        shares = self.group.collect(count_same(model, reference, images))
+        total = Count(sum(share.hits for share in shares), sum(share.n for share in shares))
+        return total if total.n else None
 
-    def compare(self, model: nn.Module, reference: nn.Module) -> float | None:
-        """Return on which part of the data, or else of the held-back images, both have the same top-1 class.
+    def compare(self, model: nn.Module, reference: nn.Module) -> Count | None:
+        """Count the images of the data, or else of those held back, on which both have the same top-1 class.
 
         On data both must have been measured, and not have changed since.
         """
         if self.data is not None:
-            return _same(self._said[model], self._said[reference])
-        if self.holdout is None:
-            return None
-        shares = self.group.collect(self._agreed(model, reference, self.holdout))
-        agreed, count = map(sum, zip(*shares, strict=True))
-        return agreed / count if count else None
+            return same_class(self._said[model], self._said[reference])
+        return self._on_held_back(model, reference, self.holdout) if self.holdout is not None else None
 
     def of_teacher(self) -> dict[str, Any]:
         """Scores of the teacher; empty without data."""
@@ -84,7 +80,7 @@ class Measure:
         reference, said = self._teacher_outcomes(), self._ask(model, data)
         result = {**_plain(scores(said)), "skipped": sum(self.group.collect(data.skipped))}
         if reference is not None:
-            result |= {"agreement": _same(said, reference), "agreement_on": "evaluation data"}
+            result |= {"agreement": same_class(said, reference).rate, "agreement_on": "evaluation data"}
         return result
 
     def _teacher_outcomes(self) -> Outcomes | None:
@@ -104,10 +100,6 @@ class Measure:
             interruption=self.interruption,
         )
         return self._said[model]
-
-
-def _same(one: Outcomes, other: Outcomes) -> float:
-    return float((one.prediction == other.prediction).double().mean())
 
 
 def _plain(found: Scores) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from nayer_cli.classifiers.model import Classifier, Normalized
 from nayer_cli.config import QuantizeConfig
 from nayer_cli.engine import Engine
 from nayer_cli.errors import InputError
+from nayer_cli.gates import LEAST_AFTER_ROUNDING, LEAST_AGREEMENT, Count, Pair
 from nayer_cli.machine.distributed import join
 from nayer_cli.quant import dfq_nagel, graph
 from nayer_cli.quant.calibrate import calibrate, recalibrate_statistics
@@ -30,6 +31,8 @@ from nayer_cli.storage.runlog import Listener
 
 BATCH = 128
 """Images that pass at once where steps are chosen."""
+SHIPPED = ("deployed", "onnxruntime")
+"""Stages that a run leaves behind as files."""
 
 
 def quantize(
@@ -146,8 +149,10 @@ class Quantization:
             "deployed": measure.student(model),
         }
         onnx = export(self.job, student, model, self.config.export)
+        pairs = [_pair("fake_quantized", "deployed", measure.compare(model, engine.student.model))]
         if onnx:
             stages["onnxruntime"] = onnx.pop("scores")
+            pairs.append(_pair("deployed", "onnxruntime", onnx.pop("same")))
         about = {
             **vars(self.config.quantizer),
             "stages": stages,
@@ -155,8 +160,15 @@ class Quantization:
             "reused": self.config.reuse,
             "onnx": onnx,
         }
-        more = {"quantization": about}
-        return conclude(self.job, student, dry_run=dry_run, scores=stages["deployed"], more=more)
+        return conclude(
+            self.job,
+            student,
+            dry_run=dry_run,
+            scores=stages["deployed"],
+            shipped={stage: stages[stage] for stage in SHIPPED if stage in stages},
+            pairs=[pair for pair in pairs if pair],
+            more={"quantization": about},
+        )
 
     def _measure_statistics(self, engine: Engine) -> None:
         if self.config.quantizer.bn == "recalibrate":
@@ -171,6 +183,14 @@ class Quantization:
         for some in slots.split(BATCH) if count else ():
             images, _ = bank.take(some, model.mean.device)
             yield ((images - model.mean) / model.std).contiguous(memory_format=torch.channels_last)
+
+
+def _pair(reference: str, stage: str, same: Count | None) -> Pair | None:
+    """Say what two stages have in common, if there were images to find that out."""
+    if same is None:
+        return None
+    exact = stage == "onnxruntime"
+    return Pair(reference, stage, same, LEAST_AGREEMENT if exact else LEAST_AFTER_ROUNDING, spare=0 if exact else 1)
 
 
 def _without_learning(config: QuantizeConfig) -> QuantizeConfig:

@@ -9,11 +9,13 @@ from torch import nn
 from nayer_cli.config import EvalConfig, OutputConfig
 from nayer_cli.engine import Engine
 from nayer_cli.errors import InputError, RunFailed, is_out_of_memory
+from nayer_cli.gates import Count, Gate, Limits, Pair, judge
 from nayer_cli.runs import snapshot
 from nayer_cli.runs.bankstore import BankStore
 from nayer_cli.runs.folder import RunFolder
 from nayer_cli.runs.measure import Measure
 from nayer_cli.runs.pictures import draw_curves, draw_grid, newest_of_each, save_png
+from nayer_cli.runs.stages import STAGES
 from nayer_cli.storage.files import write_json
 from nayer_cli.storage.runlog import RunLog, read_metrics
 
@@ -146,6 +148,8 @@ class Recorder:
         student: dict[str, Any],
         *,
         scores: Mapping[str, Any] | None = None,
+        shipped: Mapping[str, Mapping[str, Any]] | None = None,
+        pairs: Sequence[Pair] = (),
         more: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Measure teacher and student a last time, write `result.json` and the curves, and return the result.
@@ -156,13 +160,18 @@ class Recorder:
             teacher: what is known of it besides.
             student: likewise.
             scores: of what is kept as the student, if that is not the network that learned.
+            shipped: scores of all that is kept, by stage, if that is more than the student: gates are about the worst.
+            pairs: stages that ought to agree: a warning where they do not.
             more: what the command reports besides.
 
         """
         check_finite(engine.student.model)
         student |= scores or self.measure.student(engine.student.model)
         teacher |= self.measure.of_teacher()
-        gates = self._gates(teacher, student)
+        warnings = [_disagreement(pair) for pair in pairs if not pair.agrees]
+        for warning in warnings:
+            self.log.note(warning, level="warning")
+        gates = self._gates(teacher, shipped or {"": student}, pairs)
         result = {
             "schema": RESULT_FORMAT,
             "run": str(self.folder.path),
@@ -176,6 +185,7 @@ class Recorder:
             "seconds": {**engine.meter.seconds, "total": sum(engine.meter.seconds.values())},
             "gates": gates,
             "passed": all(gate["passed"] for gate in gates),
+            "warnings": warnings,
             **(more or {}),
         }
         if not self.folder.is_main:
@@ -185,18 +195,22 @@ class Recorder:
             self.log.note("curves.png is left out: matplotlib is not installed (pip install 'nayer-cli[report]')")
         return result
 
-    def _gates(self, teacher: dict[str, Any], student: dict[str, Any]) -> list[dict[str, Any]]:
-        gates = []
-        if self.evaluation.min_top1 is not None:
-            gates.append(_gate("top1", ">=", self.evaluation.min_top1, student["top1"]))
-        if self.evaluation.max_drop is not None:
-            gates.append(_gate("drop", "<=", self.evaluation.max_drop, teacher["top1"] - student["top1"]))
-        return gates
+    def _gates(
+        self, teacher: Mapping[str, Any], shipped: Mapping[str, Mapping[str, Any]], pairs: Sequence[Pair]
+    ) -> list[Gate]:
+        limits = Limits(self.evaluation.min_top1, self.evaluation.max_drop)
+        if not limits:
+            return []
+        counts = {stage: Count.of(scores) for stage, scores in shipped.items()}
+        return judge(counts, Count.of(teacher) if teacher.get("n") else None, limits, pairs)
 
 
-def _gate(metric: str, op: str, threshold: float, value: float) -> dict[str, Any]:
-    passed = value >= threshold if op == ">=" else value <= threshold
-    return {"metric": metric, "op": op, "threshold": threshold, "value": value, "passed": passed}
+def _disagreement(pair: Pair) -> str:
+    one, other = STAGES[pair.reference], STAGES[pair.stage]
+    return (
+        f"'{one}' and '{other}' give the same class on {pair.same.hits:,} of {pair.same.n:,} images only: they ought "
+        f"to agree on {100 * pair.least:g} % at least"
+    )
 
 
 def check_finite(model: nn.Module) -> None:

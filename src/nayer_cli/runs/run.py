@@ -1,6 +1,6 @@
 """What `distill` and `train` have in common once their parts are put together."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -10,6 +10,7 @@ from nayer_cli.classifiers.model import Classifier, parameters, save_classifier
 from nayer_cli.config import DistillConfig, RunConfig, to_layer
 from nayer_cli.critic import layers_with_statistics
 from nayer_cli.engine import Engine
+from nayer_cli.gates import Pair
 from nayer_cli.runs.assemble import preset_for
 from nayer_cli.runs.card import model_card
 from nayer_cli.runs.recorder import Recorder
@@ -52,12 +53,15 @@ def conclude(
     *,
     dry_run: bool,
     scores: Mapping[str, Any] | None = None,
+    shipped: Mapping[str, Mapping[str, Any]] | None = None,
+    pairs: Sequence[Pair] = (),
     more: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Save the student, write and return the result; `scores` and `more` as `Recorder.finish` takes them."""
+    """Save the student, write and return the result; what else is given as `Recorder.finish` takes them."""
     engine, recorder = job.engine, job.recorder
     teacher = _about_teacher(job.teacher) if job.teacher else {}
-    result = recorder.finish(engine, job.method, teacher, _about(student), scores=scores, more=more)
+    about = _about(student)
+    result = recorder.finish(engine, job.method, teacher, about, scores=scores, shipped=shipped, pairs=pairs, more=more)
     if dry_run:
         result |= {"dry_run": True, "config": to_layer(job.config)}
     extra = {

@@ -1,0 +1,117 @@
+"""Whether what was measured is good enough. Every command judges here, by counts of images: floats would not do."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+Gate = dict[str, Any]
+"""`metric`, `op`, `threshold`, `value`, `passed`, and which stage it is about, as results tell it."""
+
+LEAST_AGREEMENT = 0.995
+"""Of the integers and of what another runtime makes of them: both compute the same."""
+LEAST_AFTER_ROUNDING = 0.98
+"""Of a fake-quantized network and its integers: biases are rounded, which tips an image here and there."""
+
+
+@dataclass(frozen=True)
+class Count:
+    """`hits` of `n` images."""
+
+    hits: int
+    n: int
+
+    @property
+    def exact(self) -> Fraction:
+        """The share of hits."""
+        return Fraction(self.hits, self.n)
+
+    @property
+    def rate(self) -> float:
+        """The share of hits as the nearest float."""
+        return self.hits / self.n
+
+    @staticmethod
+    def of(scores: Mapping[str, Any]) -> "Count":
+        """Return the right answers that scores tell of."""
+        return Count(scores["hits"], scores["n"])
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a user asks for; None asks for nothing."""
+
+    min_top1: float | None = None
+    max_drop: float | None = None
+
+    def __bool__(self) -> bool:
+        """Say whether there is any."""
+        return self.min_top1 is not None or self.max_drop is not None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two stages that ought to give the same classes.
+
+    Args:
+        reference: the earlier stage.
+        stage: what was made of it.
+        same: on how many images both give the same class.
+        least: the share that is expected.
+        spare: images that may differ in any case: of a few images, one says little.
+
+    """
+
+    reference: str
+    stage: str
+    same: Count
+    least: float
+    spare: int = 0
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the stages are as alike as expected."""
+        return self.same.n - self.same.hits <= self.spare or self.same.exact >= typed(self.least)
+
+    @property
+    def gate(self) -> Gate:
+        """The pair as a gate."""
+        return _gate("agreement", ">=", self.least, self.same.exact, self.stage) | {"passed": self.agrees}
+
+
+def typed(number: float) -> Fraction:
+    """Return the decimal that a user typed, as it is the shortest one with this nearest float."""
+    return Fraction(repr(float(number)))
+
+
+def drop(reference: Count, count: Count) -> Fraction:
+    """Return how much less than `reference` a model gets right."""
+    return reference.exact - count.exact
+
+
+def judge(
+    shipped: Mapping[str, Count], reference: Count | None, limits: Limits, pairs: Sequence[Pair] = ()
+) -> list[Gate]:
+    """Return a gate for each limit, about the worst of what is shipped, and one for each pair that disagrees.
+
+    Args:
+        shipped: by stage, what each gets right. A lone model may have the name ``""``: its gates name no stage.
+        reference: what the reference gets right; only `max_drop` needs it.
+        limits: what is asked for. Where nothing is, there are no gates, whatever disagrees.
+        pairs: stages that ought to agree.
+
+    """
+    gates = []
+    worst = min(shipped, key=lambda stage: shipped[stage].exact, default="")
+    if limits.min_top1 is not None:
+        gates.append(_gate("top1", ">=", limits.min_top1, shipped[worst].exact, worst))
+    if limits.max_drop is not None:
+        assert reference is not None
+        gates.append(_gate("drop", "<=", limits.max_drop, drop(reference, shipped[worst]), worst))
+    return gates + [pair.gate for pair in pairs if limits and not pair.agrees]
+
+
+def _gate(metric: str, op: str, threshold: float, value: Fraction, stage: str) -> Gate:
+    passed = value >= typed(threshold) if op == ">=" else value <= typed(threshold)
+    gate = {"metric": metric, "op": op, "threshold": threshold, "value": float(value), "passed": passed}
+    return gate | ({"stage": stage} if stage else {})
