@@ -93,11 +93,21 @@ def test_every_page_is_reachable_from_the_readme():
             seen.add(page)
             links = documents.LINK.findall(page.read_text(encoding="utf-8"))
             todo += [page.parent / link.partition("#")[0] for link in links if "://" not in link]
-    assert {page.resolve() for page in documents.PAGES} <= seen
+    adopted = {page.resolve() for page in documents.PAGES if not page.stat().st_size} | {
+        documents.ROOT / "docs" / "index.md"
+    }
+    assert {page.resolve() for page in documents.PAGES} - seen == adopted
+
+
+def test_every_page_is_in_the_contents_of_the_site():
+    listed = set(documents.blocks(documents.ROOT / "docs" / "index.md"))
+    names = {line for block in listed for line in block.text.splitlines() if line and not line.startswith(":")}
+    pages = {str(page.relative_to(documents.ROOT / "docs").with_suffix("")) for page in documents.PAGES[2:]}
+    assert names == pages - {"index"}
 
 
 def test_the_table_of_presets_says_what_the_files_say():
-    (_, *names, _), *rows = documents.table(documents.ROOT / "docs" / "presets.md")
+    (_, *names, _), *rows = documents.table(documents.ROOT / "docs" / "guides" / "presets.md")
     described = [config.DistillConfig, ""], [plugins.load("methods", "nayer").Config, "method."]
     defaults = {key: about["default"] for schema, prefix in described for key, about in config.describe(schema, prefix)}
     presets = {name: defaults | config.read_preset(name, "nayer") for name in names}

@@ -1,4 +1,4 @@
-"""Write `docs/commands.md` and `docs/settings.md` from the program itself: `python tools/write_docs.py`."""
+"""Write `commands.md` and `settings.md` of `docs/reference` from the program itself: `python tools/write_docs.py`."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,7 +9,7 @@ from typer.main import get_command
 
 from nayer_cli import cli, config, plugins
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+DOCS = Path(__file__).resolve().parents[1] / "docs" / "reference"
 WRITTEN = "<!-- Written by tools/write_docs.py: change the program, not this page. -->"
 
 COMMANDS_INTRODUCTION = """\

@@ -386,7 +386,7 @@ def _build(base: C, tree: Mapping[str, Any], prefix: str, known: list[str]) -> C
         if name not in own:
             raise ConfigError(
                 f"unknown setting '{key}'{did_you_mean(key, known)}",
-                hint="docs/settings.md lists every setting",
+                hint="docs/reference/settings.md lists every setting",
             )
         default = getattr(base, name)
         is_table = is_dataclass(default) or isinstance(default, dict)

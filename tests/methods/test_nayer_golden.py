@@ -1,4 +1,4 @@
-"""Numbers that the released code computed (see docs/parity.md) against ours, from the same weights and inputs."""
+"""Numbers that the released code computed against ours, from the same weights and inputs (docs/project/parity.md)."""
 
 from pathlib import Path
 

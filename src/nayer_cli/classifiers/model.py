@@ -41,7 +41,7 @@ class Classifier:
     labels: tuple[str, ...] | None
     """Class names that the checkpoint carries, in index order."""
     key: str = ""
-    """What rebuilds the network: timm's name, or `py:package.module:factory`; by default its class."""
+    """The name in timm, or the Python factory, that rebuilds the network. By default its class."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """timm's keyword arguments that rebuild it."""
     scheme: Scheme | None = None

@@ -174,7 +174,7 @@ Set = Annotated[
         "--set",
         metavar="KEY=VALUE",
         rich_help_panel=RUNTIME,
-        help="any setting of docs/settings.md; repeatable",
+        help="any setting of docs/reference/settings.md; repeatable",
     ),
 ]
 Debug = Annotated[bool, _flag("--debug", RUNTIME, "show the traceback of a fault")]

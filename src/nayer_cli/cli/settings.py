@@ -106,5 +106,5 @@ def _check_variables(environment: Mapping[str, str]) -> None:
         if name.startswith("NAYER_") and name not in VARIABLES:
             raise ConfigError(
                 f"unknown variable {name}{did_you_mean(name, VARIABLES)}",
-                hint="unset it; docs/commands.md lists the variables, and NAYER_SET='KEY=VALUE ...' sets anything",
+                hint="unset it; nayer COMMAND --help lists the variables, and NAYER_SET='KEY=VALUE ...' sets anything",
             )

@@ -28,7 +28,7 @@ class DatasetFacts:
 
     @cached_property
     def class_names(self) -> Names:
-        """Class names in index order; one name may hold several synonyms with `, ` between them."""
+        """Return the class names in index order. One name may hold several synonyms with commas between them."""
         return self.names() if callable(self.names) else self.names
 
 

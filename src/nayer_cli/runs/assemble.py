@@ -62,7 +62,7 @@ def machine(config: RunConfig, group: Group | None = None) -> Machine:
         precision.choose(config.amp, device),
         Streams(config.seed, device, group.rank),
         group,
-        # Measured on a CPU: channels-last pays in every precision (docs/benchmarks.md).
+        # Measured on a CPU: channels-last pays in every precision (docs/project/benchmarks.md).
         torch.contiguous_format if config.channels_last == "off" else torch.channels_last,
         config.compile == "on",
     )

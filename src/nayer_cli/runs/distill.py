@@ -37,10 +37,10 @@ def distill(
     resume: str | None = None,
     dry_run: bool = False,
 ) -> dict[str, Any]:
-    """Distill a student; return the result document (`docs/result.md`), which is also in the run directory.
+    """Distill a student; return the result document (`docs/reference/result.md`), which is also in the run directory.
 
     Args:
-        settings: dotted keys, such as `{"teacher.name": "resnet50", "schedule.epochs": 300}`; see `docs/settings.md`.
+        settings: dotted keys, such as `{"teacher.name": "resnet50", "schedule.epochs": 300}`.
         listen: called with progress records.
         resume: a run directory to continue, or `auto` for the one at `output.out` if a run has saved something
             there; only settings that leave the run's meaning alone may differ.

@@ -42,7 +42,7 @@ def quantize(
     resume: str | None = None,
     dry_run: bool = False,
 ) -> dict[str, Any]:
-    """Quantize a classifier; return the result document (`docs/result.md`), which is also in the run directory.
+    """Quantize a classifier and return the result document, which is also in the run directory.
 
     Args:
         settings: dotted keys, such as `{"teacher.name": "runs/one", "quantizer.bits": "w4a4"}`; without a model the

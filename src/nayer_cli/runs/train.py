@@ -72,7 +72,7 @@ def train(
     resume: str | None = None,
     dry_run: bool = False,
 ) -> dict[str, Any]:
-    """Train a network on labelled images; return the result document (`docs/result.md`).
+    """Train a network on labelled images; return the result document (`docs/reference/result.md`).
 
     The images are decoded once, at the network's size, into memory (or a memory-mapped file above the budget).
 
