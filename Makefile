@@ -4,7 +4,7 @@ WORKERS ?= 2
 BIN := .venv/bin
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
 
-.PHONY: demo test test-faults lint docs bench constraints clean
+.PHONY: demo test test-faults lint docs constraints clean
 
 demo: .venv/demo.installed  ## install, then distill a digits student from the teacher that ships with nayer
 	$(BIN)/nayer distill
@@ -12,7 +12,7 @@ demo: .venv/demo.installed  ## install, then distill a digits student from the t
 test: .venv/dev.installed  ## install the development extras, then run the whole suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
 
-test-faults: .venv/dev.installed  ## every proof of docs/reliability.md: more kills, longer runs, more inputs
+test-faults: .venv/dev.installed  ## every proof of docs/concepts/reliability.md: more kills, longer runs, more inputs
 	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest -n $(WORKERS) tests/faults tests/test_fast_paths.py
 
 lint: .venv/dev.installed  ## style, types, and which layer may import which
@@ -20,6 +20,10 @@ lint: .venv/dev.installed  ## style, types, and which layer may import which
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: .venv/dev.installed  ## write the reference from the program, then build the site into docs/_site, without a connection
+	$(BIN)/python tools/write_docs.py
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs docs/_site
 
 constraints: .venv/dev.installed  ## pin today's newest versions that satisfy pyproject.toml
 	$(BIN)/uv pip compile --quiet --upgrade pyproject.toml --all-extras --universal --python-version 3.11 \
