@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from types import FrameType
 
 from nayer_cli.cli import app
+from nayer_cli.errors import Terminated
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,7 +40,7 @@ def _prepare_process() -> None:
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     """End as if by `sys.exit`, so that open files and the display are closed, and nothing mistakes it for a fault."""
-    raise SystemExit(128 + number)
+    raise Terminated(128 + number)
 
 
 if __name__ == "__main__":

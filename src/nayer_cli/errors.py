@@ -50,6 +50,10 @@ class Interrupted(NayerError):
         self.exit_code = 128 + signal_number
 
 
+class Terminated(SystemExit):
+    """SIGTERM has come. No fault of ours, so that nothing on the way takes it for one."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Recognize Python's and torch's errors, without importing torch."""
     is_gpu = type(error).__name__ == "OutOfMemoryError"

@@ -6,7 +6,7 @@ import torch
 import typer
 
 from nayer_cli.cli import faults
-from nayer_cli.errors import GateMissed, RunFailed
+from nayer_cli.errors import GateMissed, RunFailed, Terminated
 
 
 def torch_cannot_allocate():
@@ -36,7 +36,7 @@ def caused(error, cause):
         (ModuleNotFoundError("No module named 'nayer_cli.x'", name="nayer_cli.x"), 70, "nayer_cli.x"),
         (caused(typer.Abort(), EOFError("cut off")), 70, "cut off"),
         (KeyboardInterrupt(), 130, "interrupted"),
-        (SystemExit(143), 143, "terminated"),
+        (Terminated(143), 143, "terminated"),
     ],
 )
 def test_every_fault_has_its_code_and_a_sentence(error, code, words):

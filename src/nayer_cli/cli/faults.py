@@ -10,7 +10,7 @@ import traceback
 import typer
 
 from nayer_cli import __version__
-from nayer_cli.errors import EnvironmentFault, InputError, Interrupted, NayerError, is_out_of_memory
+from nayer_cli.errors import EnvironmentFault, InputError, Interrupted, NayerError, Terminated, is_out_of_memory
 from nayer_cli.runs.info import MEND_MISMATCH, MISMATCH
 
 # The parent of all usage errors; its own name is public in no version of Typer.
@@ -32,6 +32,8 @@ def report(error: BaseException, *, debug: bool) -> int:
     if _is_closed_pipe(error):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that Python's last flush finds no closed pipe
         return CLOSED_PIPE
+    if isinstance(error, SystemExit) and not isinstance(error, Terminated):  # completion ends so, with its own code
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
     fault = explain(error)
     if not _is_first():
         return fault.exit_code
@@ -64,7 +66,7 @@ def explain(error: BaseException) -> NayerError:
             return explain(cause)  # Typer takes an EOFError for the end of a dialogue, and we have none
         case KeyboardInterrupt():
             return Interrupted(signal.SIGINT)
-        case SystemExit():
+        case Terminated():
             return Interrupted(signal.SIGTERM)
         case ModuleNotFoundError(name=str(name)) if not name.startswith("nayer_cli"):
             return EnvironmentFault(f"the package '{name}' is not installed", hint="nayer info lists what is missing")
@@ -90,8 +92,9 @@ def _explain_usage(error: BaseException) -> NayerError:
 
 
 def _is_closed_pipe(error: BaseException) -> bool:
-    """Typer and rich turn a closed pipe into exit code 1, which nobody else uses."""
-    return isinstance(error, BrokenPipeError) or (isinstance(error, SystemExit) and error.code == 1)
+    """Typer and rich turn a closed pipe into exit code 1, while they handle what the pipe said."""
+    cause = error.__context__ if isinstance(error, SystemExit) else error
+    return isinstance(cause, BrokenPipeError)
 
 
 def _first_line(error: BaseException) -> str:

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from nayer_cli import config, plugins
+from nayer_cli import config
+from nayer_cli.cli import completion
 from nayer_cli.config import DistillConfig, EmbedConfig, EvaluateConfig, QuantizeConfig, SampleConfig, TrainConfig
 
 MODELS, NAMES, METHOD = "Models", "Class names", "Method"
@@ -50,6 +51,7 @@ def _setting(
     metavar = "|".join(map(str, about.get("choices") or (metavar,)))
     default = "preset" if _is_preset(key, schema) else about.get("default")
     shown = {"metavar": metavar, "show_default": False if default in (None, "") else str(default)}
+    more = {"autocompletion": completion.of(key, about.get("choices")), **more}
     return _flag(flags, panel, help, **shown, **more)
 
 
@@ -59,18 +61,6 @@ def _parameter(flags: str) -> str:
 
 def _is_preset(key: str, schema: type) -> bool:
     return schema is DistillConfig and key.startswith(("schedule.", "optimizer."))
-
-
-def _presets() -> list[str]:
-    return ["auto", *config.preset_names()]
-
-
-def _encoders() -> list[str]:
-    return plugins.names("encoders")
-
-
-def _methods() -> list[str]:
-    return plugins.names("methods")
 
 
 Text = str | None
@@ -87,7 +77,12 @@ StudentWeights = Annotated[
 Model = Annotated[Text, _setting("student.name", "--model -m", MODELS, "MODEL", "the network to train or to quantize")]
 Models = Annotated[
     list[str] | None,
-    typer.Argument(metavar="MODEL", help="as --teacher of nayer distill; several are compared", show_default=False),
+    typer.Argument(
+        metavar="MODEL",
+        help="as --teacher of nayer distill; several are compared",
+        show_default=False,
+        autocompletion=completion.models,
+    ),
 ]
 Weights = Annotated[File, _setting("weights", "--weights", MODELS, "FILE", schema=EvaluateConfig)]
 Reference = Annotated[Text, _setting("reference", "--reference -r", MODELS, "MODEL", schema=EvaluateConfig)]
@@ -98,16 +93,16 @@ Mean = Annotated[Text, _setting("teacher.mean", "--mean", MODELS, "X,X,X")]
 Std = Annotated[Text, _setting("teacher.std", "--std", MODELS, "X,X,X")]
 
 Labels = Annotated[Text, _setting("lte.labels", "--labels -l", NAMES, "FILE|SET")]
-Encoder = Annotated[Text, _setting("lte.encoder", "--encoder", NAMES, "NAME", autocompletion=_encoders)]
+Encoder = Annotated[Text, _setting("lte.encoder", "--encoder", NAMES, "NAME")]
 Prompt = Annotated[Text, _setting("lte.prompt", "--prompt", NAMES, "TEXT")]
 Lte = Annotated[File, _setting("lte.file", "--lte", NAMES, "FILE")]
 Dedupe = Annotated[Text, _setting("lte.dedupe", "--dedupe", NAMES, "")]
 CacheDir = Annotated[File, _setting("lte.cache_dir", "--cache-dir", NAMES, "DIR")]
 
-Preset = Annotated[Text, _setting("preset", "--preset -p", METHOD, "NAME", autocompletion=_presets)]
+Preset = Annotated[Text, _setting("preset", "--preset -p", METHOD, "NAME")]
 Method = Annotated[
     Text,
-    _setting("method.name", "--method", METHOD, "NAME", "how images are made", autocompletion=_methods),
+    _setting("method.name", "--method", METHOD, "NAME", "how images are made"),
 ]
 Epochs = Annotated[Int, _setting("schedule.epochs", "--epochs -e", METHOD, "N")]
 BatchSize = Annotated[Int, _setting("schedule.batch_size", "--batch-size -b", METHOD, "N")]
@@ -135,7 +130,6 @@ QuantizeMethod = Annotated[
         METHOD,
         "NAME",
         "how images are made, or dfq-nagel, which needs none",
-        autocompletion=_methods,
     ),
 ]
 
@@ -175,6 +169,7 @@ Set = Annotated[
         metavar="KEY=VALUE",
         rich_help_panel=RUNTIME,
         help="any setting of docs/reference/settings.md; repeatable",
+        autocompletion=completion.settings,
     ),
 ]
 Debug = Annotated[bool, _flag("--debug", RUNTIME, "show the traceback of a fault")]

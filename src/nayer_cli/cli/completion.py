@@ -1,0 +1,96 @@
+"""What Tab offers, without torch and within a fraction of a second."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import typer
+
+from nayer_cli import config, plugin_settings, plugins
+from nayer_cli.classifiers import names
+from nayer_cli.errors import InputError
+
+Complete = Callable[..., list[str]]
+
+
+def of(key: str, choices: Iterable[object] | None) -> Complete | None:
+    """Return what completes a setting: what it admits, or names of its kind; None leaves it to the shell."""
+    if choices:
+        words = list(map(str, choices))
+        return lambda: words
+    return BY_SETTING.get(key)
+
+
+def models(incomplete: str) -> list[str]:
+    """Offer networks by name; without a letter only those that nayer brings, for timm has more than a thousand."""
+    return [*names.builtin(), *(names.networks() if incomplete else names.OURS)]
+
+
+def encoders() -> list[str]:
+    """Offer text encoders."""
+    return plugins.names("encoders")
+
+
+def methods() -> list[str]:
+    """Offer ways to make images."""
+    return plugins.names("methods")
+
+
+def presets() -> list[str]:
+    """Offer presets."""
+    return ["auto", *config.preset_names()]
+
+
+def devices() -> list[str]:
+    """Offer the usual devices."""
+    return ["auto", "cpu", "cuda"]
+
+
+def label_sets() -> list[str]:
+    """Offer the data sets whose classes are known."""
+    return plugins.names("datasets")
+
+
+def bits() -> list[str]:
+    """Offer bits of weights and activations."""
+    return [f"w{weights}a{activations}" for weights in range(8, 1, -1) for activations in range(8, 1, -1)]
+
+
+def settings(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Offer the settings of the command at hand, those of its method included, and after `=` what one admits."""
+    about = dict(_described(ctx))
+    key, found, _ = incomplete.partition("=")
+    if found:
+        return [f"{key}={choice}" for choice in about.get(key, {}).get("choices") or ()]
+    return [f"{key}=" for key in about]
+
+
+def _described(ctx: typer.Context) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    from nayer_cli.cli import COMMANDS  # which imports this module
+
+    schema = getattr(COMMANDS.get(str(ctx.info_name)), "SCHEMA", None)
+    if schema is None:
+        return
+    yield from config.describe(schema)
+    if "method" in schema.__dataclass_fields__:
+        yield from config.describe(_method_config(ctx.params.get("method") or "nayer"), "method.")
+
+
+def _method_config(name: str) -> type[Any]:
+    try:
+        return plugin_settings.config_class("methods", name)
+    except InputError:  # a typo, which is told when the command runs
+        return plugin_settings.config_class("methods", "nayer")
+
+
+BY_SETTING: Mapping[str, Complete] = {
+    "teacher.name": models,
+    "student.name": models,
+    "reference": models,
+    "method.name": methods,
+    "preset": presets,
+    "lte.encoder": encoders,
+    "lte.labels": label_sets,
+    "quantizer.bits": bits,
+    "device": devices,
+}
+"""What completes the settings that admit more than a few words."""

@@ -1,0 +1,46 @@
+"""The settings of a plug-in, without importing the plug-in: methods and generators import torch, settings do not."""
+
+import ast
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nayer_cli import config, plugins
+from nayer_cli.errors import InputError
+
+
+def config_class(kind: str, name: str) -> type[Any]:
+    """Return the dataclass `Config` of plug-in `name`.
+
+    The class is compiled alone where it stands on `config.setting` alone. Where it needs more of its file, or lies
+    outside the package, the plug-in is imported.
+
+    Raises:
+        InputError: there is no such plug-in, or it has no `Config`.
+
+    """
+    if name in plugins.names(kind):
+        file = plugins.folder(kind) / f"{name.replace('-', '_')}.py"
+        return _compiled(file) or _imported(kind, name)
+    return _imported(kind, name)
+
+
+def _imported(kind: str, name: str) -> type[Any]:
+    found: type[Any] | None = getattr(plugins.load(kind, name), "Config", None)
+    if found is None:
+        raise InputError(f"'{name}' is no {kind.rstrip('s')}: it does not define Config")
+    return found
+
+
+def _compiled(file: Path) -> type[Any] | None:
+    """Compile the class `Config` of a source file by itself; None where that does not suffice."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    found: list[ast.stmt] = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Config"]
+    # The name of a module that is there lets `typing.get_type_hints` do its work.
+    space: dict[str, Any] = {"__name__": config.__name__, "dataclass": dataclass, "setting": config.setting}
+    try:
+        exec(compile(ast.Module(found, []), str(file), "exec"), space)
+    except NameError:
+        return None
+    compiled: type[Any] | None = space.get("Config")
+    return compiled
