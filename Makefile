@@ -4,7 +4,7 @@ WORKERS ?= 2
 BIN := .venv/bin
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
 
-.PHONY: demo test test-faults lint docs constraints clean
+.PHONY: demo test test-faults lint docs dist sbom constraints clean
 
 demo: .venv/demo.installed  ## install, then distill a digits student from the teacher that ships with nayer
 	$(BIN)/nayer distill
@@ -24,6 +24,16 @@ lint: .venv/dev.installed  ## style, types, and which layer may import which
 docs: .venv/dev.installed  ## write the reference from the program, then build the site into docs/_site, without a connection
 	$(BIN)/python tools/write_docs.py
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs docs/_site
+
+dist: .venv/dev.installed  ## the man page, the source distribution, and a wheel that is built from it
+	$(BIN)/sphinx-build --quiet --fail-on-warning -b man docs build/man
+	$(BIN)/uv build --quiet --out-dir dist
+
+sbom: dist  ## what the package brings along, as a CycloneDX document
+	$(BIN)/uv venv --quiet --clear build/alone
+	$(BIN)/uv pip install --quiet --python build/alone --constraint constraints.txt dist/*.whl
+	$(BIN)/uv tool run --quiet --from 'cyclonedx-bom>=7,<8' cyclonedx-py environment build/alone/bin/python \
+		--pyproject pyproject.toml --output-file build/sbom.cdx.json
 
 constraints: .venv/dev.installed  ## pin today's newest versions that satisfy pyproject.toml
 	$(BIN)/uv pip compile --quiet --upgrade pyproject.toml --all-extras --universal --python-version 3.11 \

@@ -14,6 +14,7 @@ html_theme = "furo"
 html_title = "nayer"
 exclude_patterns = ["_site"]
 myst_heading_anchors = 4
+man_pages = [("reference/commands", "nayer", "small or low-bit copies of image classifiers, without their data", "", 1)]
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
 

@@ -36,5 +36,5 @@ def test_an_unknown_set_is_refused_with_a_suggestion() -> None:
 def test_facts_need_neither_torch_nor_timm() -> None:
     find_all = "[dataset.find(name) for name in plugins.names('datasets')]"
     check = "assert not {'torch', 'timm', 'sklearn'} & set(sys.modules)"
-    code = f"import sys; from nayer_cli import dataset, plugins; {find_all}; {check}"
+    code = f"import sys; from nayer_cli import plugins; from nayer_cli.images import dataset; {find_all}; {check}"
     subprocess.run([sys.executable, "-c", code], check=True)

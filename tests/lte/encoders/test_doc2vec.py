@@ -33,7 +33,7 @@ def test_texts_become_vectors_of_the_models_width(tmp_path: Path) -> None:
 
 def test_every_process_infers_the_same(tmp_path: Path) -> None:
     spec = trained(tmp_path / "m")
-    code = "import sys; from nayer_cli import encoder; print(encoder.find(sys.argv[1]).encode(['a cat']).tolist())"
+    code = "import sys; from nayer_cli.lte import encoder; print(encoder.find(sys.argv[1]).encode(['a cat']).tolist())"
     environment = {**os.environ, "PYTHONHASHSEED": "1"}  # gensim's own start depends on it
     there = subprocess.check_output([sys.executable, "-c", code, spec], env=environment, text=True)
     assert there.strip() == str(encoder.find(spec).encode(["a cat"]).tolist())
