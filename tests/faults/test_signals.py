@@ -103,7 +103,7 @@ def test_interrupted_in_a_round_of(kind: str, tmp_path: Path, whole: Whole) -> N
 IN_A_ROUND = {"where": "methods.nayer", "function": "synthesize"}
 SAVE = {
     "before": AtWrite("/epoch-"),
-    "inside": AtLine(4, where="files", function="write_atomically"),
+    "inside": AtLine(4, where="storage.files", function="write_atomically"),
     "after": AtLine(2, where="runs.checkpoints"),
 }
 FAST = (("inside", TERM, TERM, TERM), ("inside", INT, INT, INT))

@@ -86,7 +86,7 @@ class AtWrite:
         def on_call(frame: FrameType, event: str, arg: Any) -> None:
             nonlocal left
             writers = ("write_atomically", "append_line", "reserve")
-            if _module(frame) == "files" and frame.f_code.co_name in writers:
+            if _module(frame) == "storage.files" and frame.f_code.co_name in writers:
                 left -= self.part in str(frame.f_locals["path"])
                 if left == 0:
                     sys.settrace(None)

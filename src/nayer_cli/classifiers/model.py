@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import timm
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from nayer_cli.classifiers import model_facts
@@ -19,7 +18,8 @@ from nayer_cli.machine.precision import Precision
 from nayer_cli.quant.deploy import deploy
 from nayer_cli.quant.graph import quantize
 from nayer_cli.quant.scheme import Scheme
-from nayer_cli.storage.files import write_bytes, write_json, write_text
+from nayer_cli.storage.files import write_json, write_text
+from nayer_cli.storage.tensors import save_tensors
 from nayer_cli.types import ImageShape, Normalization
 
 WRAP = "wrap it in a module that returns logits, and name its factory: py:package.module:factory"
@@ -197,13 +197,7 @@ def save_classifier(folder: Path, classifier: Classifier, *, card: str, extra: M
     Raises:
         InputError: the folder cannot be written.
     """
-    tensors = {
-        # A copy each: safetensors refuses tensors that share storage.
-        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, value in classifier.network.state_dict().items()
-    }
-    content = save(tensors, metadata={"format": "pt"})  # save_file would make a file that only its owner can read
-    write_bytes(folder / FILE_NAMES[0], content)
+    save_tensors(folder / FILE_NAMES[0], classifier.network.state_dict(), {"format": "pt"})
     write_text(folder / "README.md", card)
     write_json(folder / CONFIG, {**_config(classifier), "nayer": dict(extra)})
 

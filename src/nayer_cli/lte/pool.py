@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from nayer_cli.classifiers.weights import FLOATS
@@ -18,8 +17,8 @@ from nayer_cli.errors import InputError
 from nayer_cli.lte.encoder import Encoder
 from nayer_cli.lte.labels import canonical, distinct_names, place
 from nayer_cli.lte.prompts import render, template
-from nayer_cli.storage.files import write_bytes
 from nayer_cli.storage.safetensors_header import check_header
+from nayer_cli.storage.tensors import save_tensors
 from nayer_cli.storage.text import parse_json, printable, unfit, user_path
 
 FORMAT = "nayer.lte/1"
@@ -98,8 +97,7 @@ def save_pool(path: Path, pool: Pool) -> None:
         "names_sha256": _digest(list(pool.names)),
         "dtype": "float32",
     }
-    content = _sorted_header(save({EMBEDDINGS: pool.embeddings.float().contiguous()}, metadata))
-    write_bytes(path, content)
+    save_tensors(path, {EMBEDDINGS: pool.embeddings.float()}, metadata)
 
 
 def load_pool(path: Path, names: Sequence[str] | None = None) -> Pool:
@@ -228,14 +226,6 @@ def _compare_names(path: Path, found: Sequence[str], wanted: Sequence[str]) -> N
                 f"class {index} is '{printable(one)}' there, and '{printable(other)}' here",
                 hint=REBUILD,
             )
-
-
-def _sorted_header(content: bytes) -> bytes:
-    """Return safetensors `content` with sorted keys in its header; the library leaves it to chance."""
-    end = 8 + int.from_bytes(content[:8], "little")
-    header = json.dumps(json.loads(content[8:end]), sort_keys=True, ensure_ascii=False).encode()
-    header += b" " * (-len(header) % 8)
-    return len(header).to_bytes(8, "little") + header + content[end:]
 
 
 def _digest(document: Any) -> str:

@@ -6,18 +6,17 @@ without a manifest was never finished.
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from nayer_cli.errors import RunFailed
-from nayer_cli.storage.files import write_atomically, write_json
+from nayer_cli.storage.files import write_json
+from nayer_cli.storage.tensors import save_tensors
 
 FORMAT = "nayer.checkpoint/2"
 DAMAGED = (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
@@ -36,10 +35,7 @@ def save_state(path: Path, state: Any) -> None:
     tensors: dict[str, Tensor] = {}
     skeleton = _strip(state, tensors)
     metadata = {"format": FORMAT, "state": json.dumps(skeleton, allow_nan=False)}
-    # A copy each: safetensors refuses tensors that share storage.
-    own = {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
-    size = len(metadata["state"]) + sum(tensor.nbytes for tensor in own.values())
-    write_atomically(path, lambda temporary: _save_tensors(own, temporary, metadata), size)
+    save_tensors(path, tensors, metadata)
 
 
 def load_state(path: Path, device: torch.device | str = "cpu") -> Any:
@@ -138,16 +134,6 @@ def _seal(name: str, entry: Mapping[str, Any]) -> Seal:
 
 def _digest(files: Any) -> str:
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
-
-
-def _save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-    try:
-        save_file(tensors, path, metadata=metadata)
-    except SafetensorError as error:  # how it reports a full disk; its message ends with the number of the fault
-        number = str(error).rpartition("os error ")[2].rstrip(")} ")
-        if not number.isdigit():
-            raise
-        raise OSError(int(number), os.strerror(int(number)), str(path)) from error
 
 
 def _skeleton(file: Any, path: Path) -> Any:

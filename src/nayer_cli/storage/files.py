@@ -1,31 +1,34 @@
 """Everything that nayer writes goes through here. A reader sees the old file or the whole new one, never a part."""
 
-import errno
 import json
 import os
 import re
-import shutil
-from collections.abc import Callable, Iterable
-from contextlib import suppress
-from io import FileIO
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from nayer_cli.errors import EnvironmentFault, InputError, NayerError
+from nayer_cli.errors import InputError
+from nayer_cli.storage.disk import cannot_write, is_full
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+Content = bytes | bytearray | memoryview
+"""Bytes; a view has one dimension of them."""
+BLOCK = 2**20
+"""Bytes from which a part is written alone; smaller ones are joined, because each write is a call to the system."""
 TEMPORARY = re.compile(r"\..+\.\d+\.nayer-tmp")
 """Names of the files that are being written: no reader looks for them, and nobody else's are called so."""
+NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+"""Makes opening fail where somebody has put a symbolic link: what it points to is not ours to write."""
 
 
-def write_atomically(path: Path, write: Callable[[Path], object], size: int) -> None:
-    """Let `write` fill a temporary file beside `path`, flush it to disk, and move it into place.
+def write_atomically(path: Path, parts: Iterable[Content], size: int) -> None:
+    """Write `parts`, one after the other, to a temporary file beside `path`, flush it, and move it into place.
 
     Args:
-        path: the file to make or to replace.
-        write: fills the file whose path it is given.
-        size: bytes that it will write, for the message where they do not fit.
+        path: the file to make or to replace; a link is replaced, not followed.
+        parts: the content. One part is held at a time, so a generator may make them as they are needed.
+        size: bytes of all parts, for the message where they do not fit.
 
     Raises:
         EnvironmentFault: the disk is full; the old file is intact, and no part of the new one is left.
@@ -35,21 +38,23 @@ def write_atomically(path: Path, write: Callable[[Path], object], size: int) -> 
     temporary = path.with_name(f".{path.name}.{os.getpid()}.nayer-tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        temporary.chmod(0o666 & ~_umask())  # some writers make files that only their owner may read
-        _flush(temporary)
+        with _opened(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as descriptor:
+            for block in _blocks(parts):
+                _write_all(descriptor, block)
+            os.fsync(descriptor)
         temporary.replace(path)
         _flush(path.parent)  # the new name, too, must outlive a power cut
-    except OSError as error:
-        raise _fault(path, error, size) from error
-    finally:
-        with suppress(OSError):  # it is not there if all went well, and cannot be if its folder is a file
+    except BaseException as error:
+        with suppress(OSError):  # it is not there if it could not be made
             temporary.unlink()
+        if isinstance(error, OSError):
+            raise cannot_write(path, error, size) from error
+        raise
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: Content) -> None:
     """Write `content` atomically; raises as `write_atomically` does."""
-    write_atomically(path, lambda temporary: temporary.write_bytes(content), len(content))
+    write_atomically(path, [content], len(content))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -72,22 +77,16 @@ def append_line(path: Path, line: str) -> None:
     """
     content = f"{line}\n".encode()
     try:
-        with path.open("ab", buffering=0) as file:  # a buffer would try again when the file is closed
-            end = file.tell()
+        with _opened(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND) as descriptor:
+            end = os.fstat(descriptor).st_size
             try:
-                _write_all(file, content)
-                os.fsync(file.fileno())
+                _write_all(descriptor, content)
+                os.fsync(descriptor)
             except BaseException:
-                file.truncate(end)
+                os.ftruncate(descriptor, end)
                 raise
     except OSError as error:
-        raise _fault(path, error, len(content)) from error
-
-
-def _write_all(file: FileIO, content: bytes) -> None:
-    """Write until the last byte is taken: a disk that gets full takes a part first, and says so the next time."""
-    while content:
-        content = content[file.write(content) :]
+        raise cannot_write(path, error, len(content)) from error
 
 
 def reserve(path: Path, size: int) -> None:
@@ -100,26 +99,43 @@ def reserve(path: Path, size: int) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab") as file:
+        with _opened(path, os.O_RDWR | os.O_CREAT) as descriptor:
             if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, size)
-            os.ftruncate(file.fileno(), size)
+                os.posix_fallocate(descriptor, 0, size)
+            os.ftruncate(descriptor, size)
     except OSError as error:
         with suppress(OSError):
             path.unlink()
-        raise _fault(path, error, size) from error
+        raise cannot_write(path, error, size) from error
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents.
+
+    Raises:
+        EnvironmentFault: the disk has no room for it.
+        InputError: it cannot be made.
+
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error, 0) from error
 
 
 def check_writable(folder: Path) -> None:
     """Make sure that files can be made in `folder`, by making one: permissions alone do not tell.
 
     Raises:
+        EnvironmentFault: the disk is full.
         InputError: they cannot.
 
     """
     try:
         TemporaryFile(dir=folder).close()
     except OSError as error:
+        if is_full(error):
+            raise cannot_write(folder, error, 0) from error
         reason = error.strerror or error
         raise InputError(f"{folder} is not writable: {reason}", hint="choose another --out") from error
 
@@ -135,32 +151,42 @@ def leftovers(folder: Path) -> list[Path]:
     return [path for path in folder.glob(".*.nayer-tmp") if TEMPORARY.fullmatch(path.name) and path.is_file()]
 
 
-def _fault(path: Path, error: OSError, size: int) -> NayerError:
-    """Say what went wrong with `path`, and what to do."""
-    if error.errno not in FULL:
-        return InputError(f"cannot write {path}: {error.strerror or error}", hint="choose another --out")
-    return EnvironmentFault(
-        f"cannot write {path}: {error.strerror or error}; {size:,} bytes are needed, {_free(path)}",
-        hint="make room, or use another disk with --out",
-    )
-
-
-def _free(path: Path) -> str:
-    existing = next(parent for parent in path.absolute().parents if parent.exists())
-    return f"{shutil.disk_usage(existing).free:,} are free"
-
-
-def _flush(path: Path) -> None:
-    """Wait until a file, or a folder's list of files, is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+@contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    """Open a file, for everybody whom the file mode mask admits."""
+    descriptor = os.open(path, flags | NO_LINK, 0o666)
     try:
-        os.fsync(descriptor)
+        yield descriptor
     finally:
         os.close(descriptor)
 
 
-def _umask() -> int:
-    """Return the process's file mode mask, which can only be read by setting it."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
+def _blocks(parts: Iterable[Content]) -> Iterator[Content]:
+    """Join parts that are small."""
+    block = bytearray()
+    for part in parts:
+        if block and len(block) + len(part) > BLOCK:
+            yield block
+            block = bytearray()
+        if len(part) >= BLOCK:
+            yield part
+        else:
+            block += part
+    if block:
+        yield block
+
+
+def _write_all(descriptor: int, content: Content) -> None:
+    """Write until the last byte is taken: a disk that gets full takes a part first, and says so the next time."""
+    left = memoryview(content)
+    while left:
+        left = left[os.write(descriptor, left) :]
+
+
+def _flush(folder: Path) -> None:
+    """Wait until a folder's list of files is on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
