@@ -55,6 +55,6 @@ def test_no_more_than_one_tensor_is_copied_at_a_time(tmp_path: Path, monkeypatch
 
 
 def test_a_type_that_the_format_lacks_is_named(tmp_path: Path):
-    with pytest.raises(ValueError, match="'x' is of torch.complex128"):
+    with pytest.raises(ValueError, match=r"'x' is of torch\.complex128"):
         save_tensors(tmp_path / "some", {"x": torch.zeros(1, dtype=torch.complex128)}, {})
     assert list(tmp_path.iterdir()) == []

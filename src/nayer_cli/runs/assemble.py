@@ -206,7 +206,6 @@ def bank(settings: BankConfig, planned: int, shape: ImageShape, computer: Machin
         place = _place(size, settings.budget_gb * 1e9, computer.device)
     file = None
     if place == "disk":
-        folder.mkdir(parents=True, exist_ok=True)
         file = folder / (f"bank-{computer.group.rank:04d}.mmap" if computer.group.size > 1 else "bank.mmap")
     device = computer.device if place == "device" else torch.device("cpu")
     return MemoryBank(capacity, shape, policy=settings.policy, device=device, file=file)

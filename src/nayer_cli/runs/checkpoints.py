@@ -38,18 +38,30 @@ class Checkpoints:
 
         """
         path = self.path / f"{name}.json"
-        if path == self._newest:
-            return path
-        for shard, content in (shards or {}).items():
+        if path != self._newest:
+            self._write(path, state, shards or {}, needed)
+            self._newest = path
+        self.sweep(keep)
+        return path
+
+    def _write(self, path: Path, state: Any, shards: Mapping[str, Any], needed: Sequence[str]) -> None:
+        """Write the shards, the state, and at last the manifest at `path`."""
+        for shard, content in shards.items():
             save_state(self.bank / shard, content)
             self._seals[f"bank/{shard}"] = seal(self.bank / shard)
-        save_state(path.with_suffix(".safetensors"), state)
-        own = {f"{name}.safetensors": seal(path.with_suffix(".safetensors"))}
-        write_manifest(path, own | {f"bank/{shard}": self._seals[f"bank/{shard}"] for shard in needed})
-        self._newest = path
+        own = path.with_suffix(".safetensors")
+        save_state(own, state)
+        seals = {own.name: seal(own)} | {f"bank/{shard}": self._seals[f"bank/{shard}"] for shard in needed}
+        write_manifest(path, seals)
+
+    def sweep(self, keep: int) -> None:
+        """Delete what the `keep` newest checkpoints up to that which was written or read last do not need.
+
+        A run that was killed between a manifest and this, or before a manifest, leaves something to delete.
+        """
         # One that claims to be newer is damaged: it was passed over when the run went on.
-        self._delete_but([older for older in self.all() if older.stem <= name][-keep:])
-        return path
+        known = [path for path in self.all() if self._newest and path.stem <= self._newest.stem]
+        self._delete_but(known[-keep:])
 
     def clear(self) -> None:
         """Delete all checkpoints, and parts of them that were never finished."""

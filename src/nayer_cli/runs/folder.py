@@ -22,7 +22,9 @@ from nayer_cli.config import OutputConfig
 from nayer_cli.errors import EnvironmentFault, InputError, Interrupted, is_out_of_memory
 from nayer_cli.machine.distributed import Group
 from nayer_cli.runs.checkpoints import Checkpoints
-from nayer_cli.storage.files import check_writable, delete, leftovers, write_json, write_text
+from nayer_cli.runs.ownership import RUN_FILE, RUN_FORMAT, is_run, is_vacant
+from nayer_cli.storage.disk import cannot_write, is_full
+from nayer_cli.storage.files import check_writable, delete, leftovers, make_folder, write_json, write_text
 from nayer_cli.storage.runlog import Listener, RunLog
 
 RUNS = Path("runs")
@@ -36,7 +38,7 @@ class RunFolder:
         self.path = path
         self.is_main = is_main
         self.config = path / "config.toml"
-        self.about = path / "run.json"
+        self.about = path / RUN_FILE
         self.metrics = path / "metrics.jsonl"
         self.result = path / "result.json"
         self.pool = path / "lte.safetensors"
@@ -65,7 +67,7 @@ class RunFolder:
         changed = {key: [old.get(key), value] for key, value in layer.items() if old.get(key) != value}
         starts = [*self._starts(), {**_circumstances(), "changed": changed}]
         write_text(self.config, config.to_toml(layer))
-        write_json(self.about, {"starts": starts})
+        write_json(self.about, {"schema": RUN_FORMAT, "starts": starts})
 
     def _starts(self) -> list[dict[str, Any]]:
         if not self.about.is_file():
@@ -74,6 +76,19 @@ class RunFolder:
             return list(json.loads(self.about.read_bytes())["starts"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{self.about} is damaged: {error}", hint="delete it: it only tells of starts") from error
+
+    def mark(self) -> None:
+        """Write into the directory whose it is, before anything else.
+
+        Raises:
+            InputError: somebody has put something there since we looked.
+
+        """
+        if is_run(self.path):
+            return
+        if not is_vacant(self.path):
+            raise InputError(f"run directory {self.path} is not empty", hint="choose another --out")
+        write_json(self.about, {"schema": RUN_FORMAT, "starts": []})
 
     def claim(self) -> None:
         """Make the directory that of a new run: what an earlier one left that saved nothing does not join it.
@@ -84,7 +99,8 @@ class RunFolder:
         """
         if self.checkpoints.all():
             raise InputError(f"another run has been in {self.path}", hint=f"continue it with --resume {self.path}")
-        delete([self.config, self.about, self.pool, self.metrics])
+        write_json(self.about, {"schema": RUN_FORMAT, "starts": []})
+        delete([self.config, self.pool, self.metrics])
         self.checkpoints.clear()
 
     def sweep(self) -> None:
@@ -94,8 +110,8 @@ class RunFolder:
 
     def abandon(self) -> None:
         """Take back what a run wrote before its first checkpoint, so that its name is free again."""
-        written = {self.config, self.about, self.pool, self.lock, self.owner}
-        if written.issuperset(self.path.iterdir()):
+        written = [self.config, self.pool, self.owner, self.lock, self.about]  # what says whose it is goes last
+        if set(written).issuperset(self.path.iterdir()):
             delete(written)
             self.path.rmdir()
 
@@ -118,7 +134,7 @@ def run_folder(
         return
     planned = existing.path if existing else Path(out) if out else _unused(RUNS, name)
     folder = RunFolder(group.from_main(planned), group.is_main)
-    with _owned(folder):
+    with _owned(folder, is_new=existing is None):
         try:
             if existing is None and folder.is_main:
                 folder.claim()
@@ -130,12 +146,15 @@ def run_folder(
 
 
 @contextmanager
-def _owned(folder: RunFolder) -> Iterator[None]:
+def _owned(folder: RunFolder, *, is_new: bool) -> Iterator[None]:
     """Let no other run into the directory; the system takes the lock away from a process that dies."""
     if not folder.is_main:
         yield
         return
-    _make(folder.path)
+    make_folder(folder.path)
+    check_writable(folder.path)
+    if is_new:
+        folder.mark()
     lock = FileLock(folder.lock, blocking=False)
     try:
         lock.acquire()
@@ -144,6 +163,8 @@ def _owned(folder: RunFolder) -> Iterator[None]:
             f"another run is in {folder.path}{_owner(folder.owner)}", hint="wait until it ends, or choose another --out"
         ) from None
     except (OSError, NotImplementedError) as error:  # some network file systems have no locks
+        if isinstance(error, OSError) and is_full(error):
+            raise cannot_write(folder.lock, error, 0) from error
         raise InputError(f"cannot lock {folder.lock}: {error}", hint="choose another --out") from error
     try:
         folder.sweep()
@@ -189,14 +210,6 @@ def _unused(parent: Path, name: str) -> Path:
     stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
     paths = (parent / (f"{stem}-{number}" if number > 1 else stem) for number in count(1))
     return next(path for path in paths if not path.exists())
-
-
-def _make(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make {path}: {error.strerror}", hint="choose another --out") from error
-    check_writable(path)
 
 
 def slug(name: str) -> str:

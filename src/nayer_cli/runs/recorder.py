@@ -122,6 +122,8 @@ class Recorder:
             ) from error
         self.best, self.facts = dict(state["best"]), dict(state.get("facts", {}))
         self.log.rewind(engine.state.epoch)
+        if self.folder.is_main:
+            self.folder.checkpoints.sweep(self.output.keep)
 
     def _check_same(self, before: dict[str, str]) -> None:
         for what, fingerprint in self.fingerprints.items():

@@ -9,6 +9,7 @@ from nayer_cli import config
 from nayer_cli.errors import InputError, RunFailed
 from nayer_cli.machine.distributed import Group
 from nayer_cli.runs.folder import RUNS, RunFolder
+from nayer_cli.runs.ownership import RUN_FILE, check_contained, is_run, is_vacant
 from nayer_cli.storage.files import check_writable
 
 FREE_TO_CHANGE = (
@@ -57,10 +58,16 @@ def check_vacant(out: str | None) -> None:
     existing = next(Path(p) for p in (path, *path.absolute().parents) if os.path.lexists(p))
     if not existing.is_dir():
         raise InputError(f"cannot make run directory {path}: {existing} is not a folder", hint="choose another --out")
-    if out and existing == path and any(path.iterdir()):
-        way = f"continue that run with --resume {out}" if RunFolder(path).checkpoints.all() else "delete it"
-        raise InputError(f"run directory {out} is not empty", hint=f"{way}, or choose another --out")
+    if out and existing == path and not is_vacant(path):
+        raise InputError(f"run directory {out} is not empty", hint=f"{_way_on(path)}choose another --out")
     check_writable(existing)
+
+
+def _way_on(path: Path) -> str:
+    """Say what can be done with a directory that holds something; what nayer did not make is not to be deleted."""
+    if not is_run(path):
+        return "what is in it was not made by nayer, and stays: "
+    return f"continue that run with --resume {path}, or " if RunFolder(path).checkpoints.all() else "delete it, or "
 
 
 def to_resume(resume: str | None, out: str | None = None, dry_run: bool = False) -> RunFolder | None:
@@ -85,6 +92,7 @@ def to_resume(resume: str | None, out: str | None = None, dry_run: bool = False)
         check_vacant(out)
     if folder:
         check_writable(folder.path)
+        check_contained(folder.path)
     return folder
 
 
@@ -93,12 +101,14 @@ def _saved(out: str | None) -> RunFolder | None:
     if out is None:
         raise InputError("--resume auto needs to know where the run is", hint="add --out DIR")
     folder = RunFolder(Path(out))
+    if not is_run(folder.path):
+        check_vacant(out)
+        return None
     if folder.checkpoints.all():
         return find(out)
     if folder.result.is_file():
         raise RunFailed(f"the run in {out} has ended, and its checkpoints are gone", hint="choose another --out")
-    if not folder.lock.is_file():  # else one was begun there, and ended before there was anything to go on from
-        check_vacant(out)
+    check_contained(folder.path)  # one was begun there, and ended before there was anything to go on from
     return None
 
 
@@ -112,6 +122,11 @@ def find(path: str) -> RunFolder:
     folder = RunFolder(Path(path))
     if not folder.config.is_file():
         raise InputError(f"{path} is not a run directory: it has no config.toml", hint="name a folder such as runs/…")
+    if not is_run(folder.path):
+        raise InputError(
+            f"{path} is not a run directory: neither {RUN_FILE} nor a checkpoint in it says that nayer made it",
+            hint="name a folder such as runs/…; what is in this one stays as it is",
+        )
     return folder
 
 

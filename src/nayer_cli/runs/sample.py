@@ -124,6 +124,10 @@ def _choose(images: Tensor, labels: Tensor, wanted: list[int], each: int, total:
 def _write_folders(config: SampleConfig, images: Tensor, labels: Tensor, names: Sequence[str]) -> Path:
     """Write one folder for each class and a manifest with the original names."""
     root = Path(config.out or f"{config.run}/images")
+    if root.is_symlink() and not config.out:
+        raise InputError(
+            f"{root} is a symbolic link: nayer writes nothing through it", hint="choose a folder with --out"
+        )
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise InputError(f"{root} exists and is not an empty folder", hint="choose another --out")
     for number, (image, k) in enumerate(zip(images, labels.tolist(), strict=True)):
