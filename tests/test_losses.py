@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -98,3 +100,68 @@ def test_relations_of_silent_positions_have_a_gradient():
     s = torch.zeros(1, 2, 3, 3, requires_grad=True)
     losses.relation_distance(torch.rand(1, 2, 3, 3), s).backward()
     assert s.grad.isfinite().all()
+
+
+def test_a_sure_teacher_has_small_one_hot_and_entropy_terms():
+    sure, torn = torch.tensor([[20.0, 0.0]]), torch.tensor([[1.0, 1.0]])
+    assert losses.one_hot(sure) < 1e-6 and losses.entropy(sure) < 1e-6
+    assert losses.one_hot(torn).item() == losses.entropy(torn).item() == pytest.approx(math.log(2))
+    assert losses.entropy(torch.tensor([[-1e4, 0.0]])) == 0  # a class of probability 0 is no NaN
+
+
+def test_balance_is_lowest_where_all_classes_are_as_frequent():
+    assert losses.balance(20 * torch.eye(4)).item() == pytest.approx(-math.log(4))
+    assert losses.balance(20 * torch.eye(4), base=10).item() == pytest.approx(-math.log10(4))
+    assert losses.balance(torch.tensor([[500.0, 0.0], [500.0, 0.0]])) == 0
+
+
+def test_activation_is_minus_the_mean_size():
+    assert losses.activation(torch.tensor([[1.0, -3.0]])) == -2
+
+
+def test_gaussian_kl_is_zero_and_flat_where_the_statistics_are_the_same():
+    mean, var = torch.tensor([1.0, -2.0], requires_grad=True), torch.tensor([0.5, 4.0], requires_grad=True)
+    distance = losses.gaussian_kl(mean, var, mean.detach(), var.detach())
+    distance.backward()
+    assert distance == 0 and not mean.grad.any() and not var.grad.any()
+    apart = losses.gaussian_kl(torch.tensor([3.0]), torch.tensor([2.0]), torch.tensor([1.0]), torch.tensor([4.0]))
+    assert apart.item() == pytest.approx((4 + 2) / 8 - 0.5 * math.log(0.5) - 0.5)
+
+
+def test_logit_l1_is_a_mean_over_batch_and_classes():
+    assert losses.logit_l1(torch.zeros(2, 3), torch.tensor([[1.0, -1.0, 0.0], [4.0, 0.0, 0.0]])) == 1
+
+
+def test_the_clamped_divergence_is_dead_with_many_classes_and_alive_with_few():
+    generator = torch.Generator().manual_seed(0)
+    for classes, is_alive in ((10, True), (200, False)):
+        t, s = 1.5 * torch.randn(2, 8, classes, generator=generator)
+        losses.clamped_jensen_shannon(t, s.requires_grad_()).backward()
+        assert s.grad.any() == is_alive
+
+
+def test_contrast_wants_each_query_at_its_own_key():
+    keys = torch.eye(4)
+    assert (
+        losses.contrast(keys, keys, 2, 0.1)
+        < losses.contrast(keys, keys, 2, 1.0)
+        < losses.contrast(keys, keys.flip(0), 2, 1.0)
+    )
+    one = torch.tensor([math.e, 1, 1, 1]).div(math.e + 3)[0].log().neg().item()
+    assert losses.contrast(keys, keys, 2, 1.0).item() == pytest.approx(2 * one)  # now and remembered weigh the same
+    assert losses.contrast(keys, keys, 4, 1.0).item() == pytest.approx(one)  # nothing is remembered yet
+
+
+def test_activation_maps_leave_the_classifier_alone():
+    features, weight = torch.rand(2, 3, 4, 4, requires_grad=True), torch.rand(5, 3, requires_grad=True)
+    maps = losses.class_activation_maps(features, weight)
+    assert maps.shape == (2, 5, 4, 4)
+    assert torch.allclose(maps.mean((2, 3)), features.mean((2, 3)) @ weight.T)  # pooled, they are the logits
+    maps.sum().backward()
+    assert weight.grad is None and features.grad is not None
+
+
+def test_a_gradient_map_weighs_channels_by_their_mean_gradient():
+    features = torch.tensor([[[[1.0, 2.0]], [[10.0, 20.0]]]])
+    gradient = torch.tensor([[[[1.0, 3.0]], [[-1.0, 0.0]]]])
+    assert losses.gradient_activation_map(features, gradient).tolist() == [[[-3.0, -6.0]]]
