@@ -1,5 +1,8 @@
 """The contract of an image generator, and the choice of one by image size."""
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 from nayer_cli import plugins
@@ -20,6 +23,24 @@ class Generator(nn.Module):
     def forward(self, codes: Tensor) -> Tensor:
         """Draw one image for each code."""
         raise TypeError(f"{type(self).__name__} must define forward")
+
+
+class Upsampler(Generator):
+    """Linear → BN → (↑, conv, BN, LReLU) × n → conv → sigmoid, with the n + 1 `widths` as channels on the way."""
+
+    def __init__(self, code_size: int, shape: ImageShape, widths: Sequence[int]) -> None:
+        super().__init__(code_size, shape)
+        self.start = (widths[0], *halved(shape, len(widths) - 1))
+        self.linear = nn.Linear(code_size, self.start[0] * self.start[1] * self.start[2])
+        stages: list[nn.Module] = [nn.BatchNorm2d(widths[0])]
+        for halvings, (inputs, outputs) in zip(reversed(range(len(widths) - 1)), pairwise(widths), strict=True):
+            stages += [up_to(shape, halvings), *conv_block(inputs, outputs)]
+        self.body = nn.Sequential(*stages, nn.Conv2d(widths[-1], shape.channels, 3, padding=1), nn.Sigmoid())
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Draw images `[B, C, H, W]` in [0, 1] for codes `[B, code_size]`."""
+        images: Tensor = self.body(self.linear(codes).unflatten(1, self.start))
+        return images
 
 
 def new_generator(name: str, code_size: int, shape: ImageShape, width: int) -> Generator:
