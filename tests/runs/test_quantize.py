@@ -158,10 +158,11 @@ def test_the_worst_of_what_ships_decides_and_stages_that_disagree_are_told(run, 
     monkeypatch.setattr("nayer_cli.onnx.runner.OnnxNetwork.forward", lambda self, x: -self.standin(x), raising=False)
     monkeypatch.setattr("nayer_cli.onnx.runner.OnnxNetwork.standin", FirstPixels(), raising=False)
     notes: list[dict[str, Any]] = []
-    wanted = settings(run, tmp_path / "q", **{"eval.min_top1": 0.2, "schedule.epochs": 1})
-    result = quantize(wanted, listen=notes.append)
-    missed = {(gate["metric"], gate["stage"]): gate["passed"] for gate in result["gates"]}
-    assert missed == {("top1", "onnxruntime"): False, ("agreement", "onnxruntime"): False}
+    result = quantize(settings(run, tmp_path / "q", **{"eval.min_top1": 1.0}), listen=notes.append)
+    top1, agreement = result["gates"]
+    shipped = [result["quantization"]["stages"][stage]["top1"] for stage in ("deployed", "onnxruntime")]
+    assert top1["value"] == min(shipped) and shipped[0] != shipped[1]
+    assert (agreement["metric"], agreement["stage"], agreement["passed"]) == ("agreement", "onnxruntime", False)
     (warning,) = result["warnings"]
     assert "'integers' and 'ONNX Runtime'" in warning
     assert warning in [note["message"] for note in notes if note.get("level") == "warning"]

@@ -107,7 +107,7 @@ MOVES: dict[Rule, tuple[Any, ...]] = {
     _unbind: (torch.unbind, "unbind"),
     _reshape: (
         *(torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze, nn.Flatten, nn.Unflatten),
-        *("flatten", "reshape", "reshape_as", "view", "squeeze", "unsqueeze", "unflatten"),
+        *("flatten", "reshape", "reshape_as", "view", "view_as", "squeeze", "unsqueeze", "unflatten"),
     ),
     _expand: ("expand",),
     transpose: (torch.transpose, "transpose"),

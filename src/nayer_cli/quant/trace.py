@@ -1,7 +1,9 @@
 """From a network to a plain graph of layers: what quantization, deployment and ONNX work on."""
 
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
+from math import prod
 from typing import Any
 
 import timm.models
@@ -10,6 +12,7 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
 from nayer_cli.errors import InputError
+from nayer_cli.quant.functional import NotFunctional, make_functional
 from nayer_cli.types import ImageShape
 
 Modules = dict[str, nn.Module]
@@ -18,6 +21,11 @@ WITHOUT_EFFECT = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropou
 """Layers that do nothing in evaluation mode; a quantized network learns without dropout."""
 LAYERS = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.Linear, nn.MaxPool2d, nn.AvgPool2d)
 """Layers whose subclasses elsewhere compute something else: they are not looked into."""
+
+NOISE = 3
+"""Images by which a graph is compared with its network: not as many as those that it was traced with."""
+TOLERANCE = 1e-5
+"""Of logits, as a part of the largest."""
 
 
 def trace(network: nn.Module, shape: ImageShape) -> fx.GraphModule:
@@ -35,17 +43,87 @@ def trace(network: nn.Module, shape: ImageShape) -> fx.GraphModule:
     """
     network = deepcopy(network).cpu().eval().requires_grad_(True)
     _split_norm_acts(network)
+    noise = torch.randn(NOISE, *shape, generator=torch.Generator().manual_seed(0))
     try:
+        wanted = _logits_for(network, noise)
         traced = _trace(network, torch.zeros(2, *shape))
+        _return_logits_alone(traced)
+        traced = _functional(traced, torch.zeros(2, *shape))
         erase(traced, lambda node: isinstance(module_of(node, traced), WITHOUT_EFFECT))
         note_shapes(traced, shape)
+        _flatten_logits(traced, shape)
+        found = _logits_for(traced, noise)
+    except InputError:
+        raise
     except Exception as error:  # a thousand networks have as many ways to be no graph
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(
             f"the network cannot be quantized: it has no graph that torch.fx can trace ({reason})",
             hint="its forward must not branch on the values of tensors; CNNs of timm such as resnet18 can be traced",
         ) from error
+    _check(found, wanted)
     return traced
+
+
+def _functional(traced: fx.GraphModule, images: Tensor) -> fx.GraphModule:
+    try:
+        with torch.no_grad():
+            return make_functional(traced, images)
+    except NotFunctional as error:
+        raise InputError(
+            f"the network cannot be quantized: it changes tensors in place in a way that is not known ({error})",
+            hint="write the result to a new tensor there: y = x + 1, not x += 1",
+        ) from error
+
+
+@torch.no_grad()
+def _logits_for(network: nn.Module, images: Tensor) -> Tensor:
+    logits = _only_logits(network(images.clone()))
+    assert isinstance(logits, Tensor)
+    return logits.flatten(1)
+
+
+def _only_logits(output: Any) -> Any:
+    """Choose the logits of what a network returns, or their node: the entry `logits`, or else the first of several."""
+    named = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    if named is not None:
+        return _only_logits(named)
+    return _only_logits(output[0]) if isinstance(output, (tuple, list)) else output
+
+
+def _return_logits_alone(network: fx.GraphModule) -> None:
+    for node in network.graph.find_nodes(op="output"):
+        node.args = (_only_logits(node.args[0]),)
+    network.recompile()
+
+
+def _flatten_logits(network: fx.GraphModule, shape: ImageShape) -> None:
+    """Let logits `[B, K, 1, 1]` be `[B, K]`."""
+    (output,) = network.graph.find_nodes(op="output")
+    logits = output.args[0]
+    found = shape_of(logits) or ()
+    if len(found) <= 2 or prod(found[2:]) != 1:
+        return
+    with network.graph.inserting_before(output):
+        output.args = (network.graph.call_function(torch.flatten, (logits, 1)),)
+    network.recompile()
+    note_shapes(network, shape)
+
+
+def _check(found: Tensor, wanted: Tensor) -> None:
+    """Refuse a graph that does not compute what its network does: branches, state or chance may be lost in it.
+
+    Raises:
+        InputError: the logits for noise differ by more than rounding explains.
+
+    """
+    tolerance = TOLERANCE * float(wanted.abs().amax()) + torch.finfo(torch.float32).tiny
+    if found.shape == wanted.shape and torch.allclose(found, wanted, rtol=0, atol=tolerance, equal_nan=True):
+        return
+    raise InputError(
+        "the network cannot be quantized: its graph does not give the logits that the network itself gives",
+        hint="its forward must do the same for any number of images, without chance or memory of earlier calls",
+    )
 
 
 @torch.no_grad()
@@ -91,6 +169,24 @@ class _Tracer(fx.Tracer):
         graph.graph_copy(self.graph, copies)
         graph.output(copies[obj.node])
         raise _Undecided(graph)
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
+
+
+class _Proxy(fx.Proxy):
+    """Writes down assignments to parts of a tensor, and augmented ones as such: they change more than a name."""
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self.tracer.create_proxy("call_function", operator.setitem, (self, index, value), {})
+
+
+def _augmented(function: Any) -> Any:
+    return lambda self, other: self.tracer.create_proxy("call_function", function, (self, other), {})
+
+
+for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor"):
+    setattr(_Proxy, f"__i{_name}__", _augmented(getattr(operator, f"i{_name}")))
 
 
 class _Undecided(Exception):
