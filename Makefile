@@ -4,7 +4,7 @@ WORKERS ?= 2
 BIN := .venv/bin
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
 
-.PHONY: demo test test-faults lint docs dist sbom constraints clean
+.PHONY: demo test test-faults mutants lint docs dist sbom constraints clean
 
 demo: .venv/demo.installed  ## install, then distill a digits student from the teacher that ships with nayer
 	$(BIN)/nayer distill
@@ -14,6 +14,9 @@ test: .venv/dev.installed  ## install the development extras, then run the whole
 
 test-faults: .venv/dev.installed  ## every proof of docs/concepts/reliability.md: more kills, longer runs, more inputs
 	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest -n $(WORKERS) tests/faults tests/test_fast_paths.py
+
+mutants: .venv/dev.installed  ## FILES="src/…": change them in small ways, and show what no test beside them notices
+	$(BIN)/python tools/mutants.py $(FILES)
 
 lint: .venv/dev.installed  ## style, types, and which layer may import which
 	$(BIN)/ruff check

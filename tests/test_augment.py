@@ -61,3 +61,20 @@ def test_shifts_reach_both_ends_of_the_padding_in_both_directions():
     lit = drawn(images, pad=2, flip=False).nonzero()
     assert len(lit) == 200
     assert lit[:, 2].unique().tolist() == lit[:, 3].unique().tolist() == [0, 1, 2, 3, 4]
+
+
+def test_without_padding_and_flip_images_pass_as_they_are():
+    images = torch.rand(2, 1, 3, 3)
+    assert drawn(images, pad=0, flip=False) is images
+
+
+def test_everything_happens_where_the_images_are():
+    images = torch.rand(2, 1, 3, 3, device="meta", requires_grad=True)
+    numbers = torch.zeros(2, dtype=torch.long, device="meta")
+    shift_flip(images, numbers, numbers, numbers.bool()).sum().backward()
+    assert images.grad.device.type == "meta"
+
+
+def test_the_type_of_the_images_stays():
+    images = torch.rand(2, 1, 3, 3, dtype=torch.bfloat16)
+    assert drawn(images, pad=1, flip=True).dtype == torch.bfloat16

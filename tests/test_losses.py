@@ -18,6 +18,19 @@ def test_kl_of_equal_logits_is_zero():
     assert losses.distillation_kl(t, t.clone(), 20.0).item() == pytest.approx(0, abs=1e-4)
 
 
+def test_cross_entropy_by_hand():
+    logits = torch.tensor([[0.0, math.log(3)], [0.0, math.log(3)]])
+    assert losses.cross_entropy(logits, torch.tensor([0, 1])).item() == pytest.approx(
+        (math.log(4) + math.log(4 / 3)) / 2
+    )
+
+
+def test_adversarial_term_by_hand():
+    t, s = (torch.tensor([[math.log(odds), 0], [0, math.log(odds)]]) for odds in (3, 2))
+    kl = 3 / 4 * math.log((3 / 4) / (2 / 3)) + 1 / 4 * math.log((1 / 4) / (1 / 3))
+    assert losses.masked_adversarial_kl(t, s).item() == pytest.approx(-kl, abs=1e-6)
+
+
 def test_adversarial_term_has_no_gradient_where_teacher_and_student_disagree():
     t = torch.tensor([[3.0, 0.0], [3.0, 0.0]])
     s = torch.tensor([[1.0, 0.0], [0.0, 1.0]], requires_grad=True)
@@ -36,9 +49,9 @@ def test_adversarial_term_divides_by_the_batch_not_by_the_agreeing_ones():
 
 def test_statistics_distance_is_the_sum_of_layer_norms():
     members = torch.tensor([[1.0, 0], [1, 0], [0, 1]])
-    mean, var = torch.tensor([3.0, 4, 2]), torch.tensor([0.0, 0, 5])
+    mean, var = torch.tensor([0.3, 0.4, 2]), torch.tensor([0.0, 0, 5])
     zero = torch.zeros(3)
-    assert losses.statistics_distance(mean, var, zero, zero, members).item() == pytest.approx(5 + 2 + 5)
+    assert losses.statistics_distance(mean, var, zero, zero, members).item() == pytest.approx(0.5 + 2 + 5)
 
 
 def test_statistics_that_are_no_number_have_no_distance():
@@ -61,6 +74,20 @@ def test_jensen_shannon_is_symmetric_and_grows_with_the_difference():
     assert losses.jensen_shannon(t, 5 * s) > losses.jensen_shannon(t, t + 0.1)
 
 
+def test_jensen_shannon_by_hand():
+    t, s = torch.tensor([[0.0, math.log(3)]] * 2), torch.tensor([[math.log(3), 0.0]] * 2)
+    expected = math.log(1 / 2 / (1 / 4)) / 2 + math.log(1 / 2 / (3 / 4)) / 2
+    assert losses.jensen_shannon(t, s, temperature=1.0).item() == pytest.approx(expected)
+    assert losses.jensen_shannon(3 * t, 3 * s).item() == pytest.approx(expected)
+
+
+def test_jensen_shannon_sees_certainty_as_99_percent():
+    t, s = torch.tensor([[1e3, 0.0]]), torch.tensor([[0.0, 1e3]])
+    expected = math.log(0.5 / 0.99) / 2 + math.log(0.5 / 0.01) / 2
+    assert losses.jensen_shannon(t, s).item() == pytest.approx(expected, rel=1e-5)
+    assert losses.jensen_shannon(t, t).item() == pytest.approx(0, abs=1e-7)
+
+
 def test_total_variation_of_a_flat_image_is_zero_and_of_an_edge_is_not():
     flat = torch.full((1, 1, 4, 4), 0.5)
     edge = flat.clone()
@@ -80,6 +107,13 @@ def test_attention_ignores_scale_and_channel_count():
     doubled = torch.cat([maps, maps], dim=1) * 7
     assert losses.attention_transfer(maps, doubled).item() == pytest.approx(0, abs=1e-8)
     assert losses.attention_transfer(maps, maps.flip(3)).item() > 1e-4
+
+
+def test_attention_by_hand():
+    one_place, everywhere = torch.eye(2).view(2, 1, 1, 2), torch.ones(2, 1, 1, 2)
+    half = 0.5**0.5  # of norm 1, in each image, are (1, 0) and (√½, √½)
+    expected = ((1 - half) ** 2 + half**2) / 2
+    assert losses.attention_transfer(one_place, everywhere).item() == pytest.approx(expected)
 
 
 def test_relations_are_a_tenth_of_attention_to_like_positions_and_to_unlike_channels():

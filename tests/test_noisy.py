@@ -52,3 +52,30 @@ def test_every_group_adds_its_own_bias():
     torch.nn.init.zeros_(noisy.weight)
     noisy.bias.data.copy_(torch.tensor([1.0, 2.0]).view(2, 1, 1))
     assert noisy(torch.randn(6, E))[:, 0].tolist() == [1, 1, 1, 2, 2, 2]
+
+
+def test_embeddings_are_normalized_unless_asked_not_to():
+    embeddings = 5 + 3 * torch.randn(6, E)
+    assert layer(6).norm(embeddings).mean(0).abs().max() < 1e-6
+    plain = NoisyLayer(E, R, 6, K, batch_norm=False)
+    torch.nn.init.ones_(plain.weight)
+    torch.testing.assert_close(plain(embeddings)[:, 0], embeddings.sum(1))
+
+
+def test_linear_layers_are_drawn_from_the_standard_normal_distribution():
+    noisy = NoisyLayer(64, 100, 6, K)
+    noisy.renew(torch.Generator().manual_seed(0))
+    assert noisy.weight.mean().abs() < 0.05 and 0.95 < noisy.weight.std() < 1.05
+
+
+def test_checkpoints_hold_no_linear_layers_and_fit_any_batch():
+    saved = torch.nn.Sequential(layer(6)).state_dict()
+    assert {name.rpartition(".")[0] for name in saved} == {"0.norm"}
+    other = torch.nn.Sequential(layer(12))
+    weight, bias = (parameter.clone() for parameter in (other[0].weight, other[0].bias))
+    other.load_state_dict(saved)
+    assert torch.equal(other[0].weight, weight) and torch.equal(other[0].bias, bias)
+
+
+def test_until_they_are_drawn_the_linear_layers_are_zero():
+    assert not NoisyLayer(E, R, 6, K)(torch.randn(6, E)).any()
