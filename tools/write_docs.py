@@ -70,7 +70,7 @@ def _commands() -> Iterator[str]:
         yield from (f"- `{line}`: {what}" for line, what in cli.COMMANDS[name].EXAMPLES)
         yield ""
         panels: dict[str, list[Any]] = {}
-        for parameter in command.params:
+        for parameter in (each for each in command.params if not getattr(each, "hidden", False)):
             panels.setdefault(parameter.rich_help_panel or "Arguments and options", []).append(parameter)
         for panel, parameters in panels.items():
             rows = [_option_row(parameter) for parameter in parameters]

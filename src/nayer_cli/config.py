@@ -36,18 +36,32 @@ def setting(
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    """A classifier to load or to create."""
+class ModelFacts:
+    """What one can say of a classifier that its checkpoint does not tell, or tells wrongly."""
 
-    name: str = setting(
-        "", "a timm name, hf-hub:ORG/REPO, local-dir:DIR, a run directory, or py:package.module:factory"
-    )
     weights: str | None = setting(None, "weights file (safetensors, or a torch checkpoint read without pickled code)")
     num_classes: int | None = setting(None, "number of classes, if the checkpoint does not tell", low=2)
     input_size: int | None = setting(None, "image side in pixels, if the checkpoint does not tell", low=4)
     channels: int | None = setting(None, "image channels, if the checkpoint does not tell", low=1)
     mean: tuple[float, ...] | None = setting(None, "normalization mean per channel, for images in [0, 1]")
     std: tuple[float, ...] | None = setting(None, "normalization standard deviation per channel, for images in [0, 1]")
+    labels: str | None = setting(
+        None, "class names in the order of the outputs: a text file, or a known set; default: those of the checkpoint"
+    )
+
+
+@dataclass(frozen=True)
+class ModelName:
+    """Which classifier is meant."""
+
+    name: str = setting(
+        "", "a timm name, hf-hub:ORG/REPO, local-dir:DIR, a run directory, or py:package.module:factory"
+    )
+
+
+@dataclass(frozen=True)
+class ModelConfig(ModelFacts, ModelName):
+    """A classifier to load or to create. Its name is the first field."""
 
 
 @dataclass(frozen=True)
@@ -275,26 +289,21 @@ class SampleConfig:
 
 
 @dataclass(frozen=True)
-class EvaluateConfig:
-    """Everything `nayer eval` can be told."""
+class EvaluateConfig(ModelFacts):
+    """Everything `nayer eval` can be told. The facts of a model hold for all of `models`; weights for one alone."""
 
     models: tuple[str, ...] = setting((), "classifiers to measure, each as in teacher.name")
     data: str = setting(
         "", "a built-in set, an image folder, a tar of one, an .npz, or timm's dataset name (NAME@ROOT)"
     )
     split: str = setting("validation", "which part of the data")
-    reference: str | None = setting(None, "classifier to compare with: agreement and drop")
-    weights: str | None = setting(None, "weights file of the model, if there is only one")
+    reference: ModelConfig = field(default_factory=ModelConfig)
     batch_size: int = setting(250, "images per batch", low=1)
     limit: int | None = setting(None, "images used at most, evenly spaced through the data", low=1)
     min_top1: float | None = setting(None, "gate: least top-1 accuracy, as a fraction", low=0, high=1)
     max_drop: float | None = setting(None, "gate: most top-1 that a model may lose to the reference", low=0, high=1)
     device: str = setting("auto", "auto, cpu, cuda or cuda:N")
     seed: int = setting(0, "seed of what a model draws when it is made", low=0, high=2**32 - 1)
-    num_classes: int | None = setting(None, "number of classes, if the checkpoint does not tell", low=2)
-    input_size: int | None = setting(None, "image side in pixels, if the checkpoint does not tell", low=4)
-    mean: tuple[float, ...] | None = setting(None, "normalization mean per channel, for images in [0, 1]")
-    std: tuple[float, ...] | None = setting(None, "normalization standard deviation per channel, for images in [0, 1]")
     out: str | None = setting(None, "also write the result document to this JSON file")
 
 
@@ -338,7 +347,14 @@ def build(config_class: type[C], layer: Layer, prefix: str = "") -> C:
         ConfigError: a key is unknown, or a value has the wrong type or is out of range.
 
     """
-    return _build(config_class(), unflatten(layer), prefix, keys(config_class, prefix))
+    base = config_class()
+    return _build(base, unflatten(_with_names(base, layer)), prefix, keys(config_class, prefix))
+
+
+def _with_names(base: Any, layer: Layer) -> Layer:
+    """Let a model's section given as a text stand for its name: `reference = "resnet50"`."""
+    sections = {item.name for item in fields(base) if isinstance(getattr(base, item.name), ModelConfig)}
+    return {f"{key}.name" if key in sections and isinstance(value, str) else key: value for key, value in layer.items()}
 
 
 def check(config_class: type, layer: Layer, source: str) -> None:

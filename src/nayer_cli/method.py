@@ -18,6 +18,9 @@ from nayer_cli.machine.precision import Precision
 from nayer_cli.machine.rng import Streams
 from nayer_cli.types import ImageShape
 
+EMBEDDINGS, COUNT, NOTHING = "embeddings", "count", "nothing"
+"""What a method may use of the class names."""
+
 
 class SynthBatch(NamedTuple):
     """What one round made."""
@@ -79,7 +82,7 @@ class Parts(NamedTuple):
 
     critic: Critic
     pool: Tensor
-    """LTE pool `[K, E]`; methods that draw no text use only its length K."""
+    """LTE pool `[K, E]`; `[K, 0]` for a method that does not use embeddings."""
     shape: ImageShape
     augment: Augment
     rng: Streams
@@ -109,6 +112,9 @@ class Method(nn.Module):
     """Softmax temperature T of the default student loss."""
     batch: int
     """Images that one round makes, of this process."""
+    uses_names: str = EMBEDDINGS
+    """What of the class names: their `embeddings`, only their `count` K, or `nothing`. Unless it is embeddings, a run
+    needs no text encoder, no network and no names."""
     rank_local: tuple[str, ...] = ()
     """Buffers whose rows are images of this process. All other state is the same in every process, but for running
     statistics of normalization layers, which are averaged after every round."""

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nayer_cli import plugins
 from nayer_cli.errors import InputError
 from nayer_cli.lte.labels import canonical, distinct_names, read_labels
 
@@ -100,10 +101,15 @@ def test_dedupe_that_makes_other_names_equal_is_refused() -> None:
         distinct_names(["crane", "crane", "crane 1"], "index")
 
 
-def test_imagenet_has_two_cranes() -> None:
-    with pytest.raises(InputError, match=r"'crane' \(class 134, class 517\)"):
-        read_labels("imagenet")
-    assert read_labels("imagenet", "index")[134] == "crane"
+@pytest.mark.parametrize("known", [*plugins.names("datasets"), "imagenet:first", "tiny-imagenet:first"])
+def test_a_set_that_ships_is_never_refused(known: str) -> None:
+    names = read_labels(known)
+    assert len(set(map(canonical, names))) == len(names)
+
+
+def test_the_two_cranes_of_imagenet_are_told_apart() -> None:
+    assert [read_labels("imagenet")[k] for k in (134, 517)] == ["crane (bird)", "crane (machine)"]
+    assert [read_labels("imagenet:first")[k] for k in (264, 474)] == ["Cardigan, Cardigan Welsh corgi", "cardigan"]
 
 
 def test_first_takes_one_of_several_synonyms() -> None:

@@ -162,9 +162,18 @@ def test_published_clip_tables_are_read(data: str, classes: int, shared: Path) -
     assert 6 < found.embeddings.norm(dim=1).min() < found.embeddings.norm(dim=1).max() < 14
 
 
-def test_the_published_imagenet_table_has_two_equal_cranes(shared: Path) -> None:
-    with pytest.raises(InputError, match=r"'crane' \(class 134\) and 'crane' \(class 517\)"):
-        load_pool(shared / "lte" / "imagenet.clip-vit-b-32.safetensors", read_labels("imagenet", "index"))
+@pytest.mark.parametrize("own", [False, True])
+def test_the_published_imagenet_table_is_taken_though_it_has_two_equal_cranes(shared: Path, own: bool) -> None:
+    names = read_labels(str(shared / "lte" / "imagenet.labels.txt") if own else "imagenet", "index")
+    assert load_pool(shared / "lte" / "imagenet.clip-vit-b-32.safetensors", names).same == ((134, 517),)
+
+
+def test_equal_rows_are_taken_for_equal_names_alone(tmp_path: Path) -> None:
+    rows = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+    save_file({"embeddings": rows}, tmp_path / "table.safetensors")
+    assert load_pool(tmp_path / "table.safetensors", ("bat (animal)", "cow", "bat (club)")).same == ((0, 2),)
+    with pytest.raises(InputError, match=r"'bat' \(class 0\) and 'owl' \(class 2\) have equal embeddings"):
+        load_pool(tmp_path / "table.safetensors", ("bat", "cow", "owl"))
 
 
 def test_building_keeps_the_names_and_dedupes_only_the_prompts() -> None:

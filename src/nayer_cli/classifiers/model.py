@@ -115,6 +115,7 @@ def load_classifier(spec: ModelConfig) -> Classifier:
     architecture = find(spec.name)
     stored = _stored(spec, architecture)
     facts, weights = architecture.facts, stored.weights if stored else {}
+    model_facts.check_told(spec, facts)
     num_classes = model_facts.class_count(spec, facts, weights)
     pretrained = stored is None and not architecture.is_factory
     if pretrained:
@@ -149,7 +150,7 @@ def new_classifier(spec: ModelConfig, like: Classifier) -> Classifier:
 
 def new_network(
     spec: ModelConfig,
-    num_classes: int,
+    num_classes: int | None,
     labels: Sequence[str] | None = None,
     *,
     shape: ImageShape | None = None,
@@ -159,7 +160,7 @@ def new_network(
 
     Args:
         spec: the architecture; its mean and std go before `normalization`.
-        num_classes: K.
+        num_classes: K; None takes a Python factory's network as it is.
         labels: class names in index order, if known.
         shape: of the images; by default what `spec` or else the architecture says.
         normalization: by default what the architecture says.

@@ -14,6 +14,36 @@ from nayer_cli.types import ImageShape, Normalization
 
 Facts = Mapping[str, Any]
 
+
+class UntoldFacts(InputError):
+    """A model leaves facts open that nothing else tells."""
+
+    def __init__(self, name: str, facts: Sequence[str]) -> None:
+        words = {
+            "input_size": "the size of its images",
+            "mean": "the mean that its images are normalized with",
+            "std": "the standard deviation that its images are normalized with",
+        }
+        told = [words[fact] for fact in facts]
+        if {"mean", "std"} <= set(facts):
+            told = [*told[:-2], "the mean and the standard deviation that they are normalized with"]
+        super().__init__(
+            f"'{name}' does not tell {', '.join(told)}", hint=f"say {' and '.join(facts)} in the model's settings"
+        )
+        self.facts = tuple(facts)
+
+
+def check_told(spec: ModelConfig, facts: Facts) -> None:
+    """Make sure that image size and normalization are known.
+
+    Raises:
+        UntoldFacts: some are not; all of these are named at once.
+    """
+    needed = ("input_size", "mean", "std")
+    if untold := [fact for fact in needed if not getattr(spec, fact) and not facts.get(fact)]:
+        raise UntoldFacts(spec.name, untold)
+
+
 MOST_STEM_CHANNELS = 4
 """A first convolution with more inputs may be fed folded pixels, so it does not tell the image's channels."""
 
@@ -35,10 +65,7 @@ def image_shape(spec: ModelConfig, facts: Facts, weights: Weights) -> ImageShape
     size: Sequence[Any] = facts.get("input_size") or (len(spec.mean or ()) or 3, *[spec.input_size] * 2)
     channels, height, width = size
     if not height:
-        raise InputError(
-            f"'{spec.name}' does not tell the size of its images",
-            hint="say input_size, mean and std, for example: --set teacher.input_size=32",
-        )
+        raise UntoldFacts(spec.name, ["input_size"])
     stem = _layer(weights, facts.get("first_conv"))
     if stem is not None and stem.ndim == 4 and stem.shape[1] <= MOST_STEM_CHANNELS:
         channels = stem.shape[1]
@@ -88,10 +115,7 @@ def _per_channel(
     """Return one value for each channel. What a checkpoint knows of colours is averaged for grey images."""
     values = tuple(given or known or ())
     if not values:
-        raise InputError(
-            f"'{name}' does not tell the {what} that its images are normalized with",
-            hint=f"for example: --set 'teacher.{what}=[0.5, 0.5, 0.5]'",
-        )
+        raise UntoldFacts(name, [what])
     if len(values) == channels:
         return values
     if len(values) == 1:

@@ -1,5 +1,7 @@
 """`nayer distill`: flags, help, examples."""
 
+from typing import Any
+
 import typer
 
 from nayer_cli.cli import options, settings
@@ -17,20 +19,22 @@ EXAMPLES = (
     ("nayer distill --config runs/one/config.toml --seed 1 --set method.adv=1.0", "an earlier run, varied"),
     ("nayer distill --resume runs/one", "go on where a run stopped"),
 )
+MODELS = (
+    options.ModelOptions(
+        *("teacher", "teacher", "the network to learn from", "t", ("", "teacher-")),
+        shown=("--teacher-weights",),
+        labels="lte.labels",
+    ),
+    options.ModelOptions(
+        *("student", "student", "the network that learns", "s", ("student-",)), facts=("weights", "mean", "std")
+    ),
+)
+OF_THE_MODEL = options.settings_of(*MODELS)
 
 
+@options.takes(*MODELS)
 def command(
     ctx: typer.Context,
-    teacher: options.Teacher = None,
-    teacher_weights: options.TeacherWeights = None,
-    student: options.Student = None,
-    student_weights: options.StudentWeights = None,
-    num_classes: options.NumClasses = None,
-    input_size: options.InputSize = None,
-    channels: options.Channels = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    labels: options.Labels = None,
     encoder: options.Encoder = None,
     prompt: options.Prompt = None,
     dedupe: options.Dedupe = None,
@@ -60,6 +64,7 @@ def command(
     dry_run: options.DryRun = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
+    **_: Any,
 ) -> None:
     """Teach a small student what a teacher knows, without its training data.
 
@@ -68,7 +73,7 @@ def command(
     """
     from nayer_cli.cli.output import Output
 
-    given = settings.merge(ctx, SCHEMA)
+    given = settings.merge(ctx, SCHEMA, OF_THE_MODEL)
     output = Output(json=json, quiet=quiet)
     with output.progress() as listen:
         from nayer_cli.runs.distill import distill

@@ -1,5 +1,7 @@
 """`nayer eval`: flags, help, examples."""
 
+from typing import Any
+
 import typer
 
 from nayer_cli.cli import options, settings
@@ -12,17 +14,17 @@ EXAMPLES = (
     ("nayer eval runs/one runs/two runs/teacher --data test.npz", "several models in one table"),
     ("nayer eval runs/digits --data digits --reference builtin:digits --max-drop 0.02 --json", "a gate in a pipeline"),
 )
+MODELS = (
+    options.ModelOptions("", "", prefixes=("", "model-")),
+    options.ModelOptions("reference", "reference", "compared with for agreement and drop", "r", ("reference-",)),
+)
+OF_THE_MODEL = options.settings_of(*MODELS)
 
 
+@options.takes(*MODELS)
 def command(
     ctx: typer.Context,
     models: options.Models = None,
-    weights: options.Weights = None,
-    reference: options.Reference = None,
-    num_classes: options.NumClasses = None,
-    input_size: options.InputSize = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
     data: options.Data = None,
     split: options.Split = None,
     limit: options.Limit = None,
@@ -37,6 +39,7 @@ def command(
     out: options.ReportOut = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
+    **_: Any,
 ) -> None:
     """Measure classifiers on labelled images, against thresholds and against a reference.
 
@@ -44,11 +47,11 @@ def command(
     """
     from nayer_cli.cli.output import Output
 
-    given = settings.merge(ctx, SCHEMA)
+    given = settings.merge(ctx, SCHEMA, OF_THE_MODEL)
     output = Output(json=json, quiet=quiet)
-    with output.progress():
+    with output.progress() as listen:
         from nayer_cli.runs.evaluate import evaluate_models
 
-        result = evaluate_models(given)
+        result = evaluate_models(given, listen=listen)
     output.result(result, evaluation_rows(result))
     check_gates(result)

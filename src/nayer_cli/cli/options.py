@@ -5,15 +5,25 @@ read from a variable, `NAYER_` and its name. Commands declare their parameters w
 reads and means the same everywhere.
 """
 
+import inspect
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
 from nayer_cli import config
 from nayer_cli.cli import completion
-from nayer_cli.config import DistillConfig, EmbedConfig, EvaluateConfig, QuantizeConfig, SampleConfig, TrainConfig
+from nayer_cli.config import (
+    DistillConfig,
+    EmbedConfig,
+    EvaluateConfig,
+    ModelConfig,
+    QuantizeConfig,
+    SampleConfig,
+    TrainConfig,
+)
 
 MODELS, NAMES, METHOD = "Models", "Class names", "Method"
 EVALUATION, IMAGES, RUNTIME, OUTPUT = "Evaluation", "Images", "Runtime", "Output"
@@ -44,8 +54,13 @@ def _flag(flags: str, panel: str, help: str, **more: Any) -> Any:
 def _setting(
     key: str, flags: str, panel: str, metavar: str, lead: str = "", schema: type = DistillConfig, **more: Any
 ) -> Any:
-    """Describe an option that stands for setting `key` of `schema`; `lead` goes before the setting's sentence."""
+    """Describe an option that stands for setting `key` of `schema` in every command; see `_option`."""
     SETTING_OF[_parameter(flags)] = key
+    return _option(key, flags, panel, metavar, lead, schema, **more)
+
+
+def _option(key: str, flags: str, panel: str, metavar: str, lead: str, schema: type, **more: Any) -> Any:
+    """Describe an option that stands for setting `key` of `schema`; `lead` goes before the setting's sentence."""
     about = describe(schema).get(setting_in(schema, key), {})
     help = ": ".join(filter(None, (lead, about.get("help"))))
     metavar = "|".join(map(str, about.get("choices") or (metavar,)))
@@ -68,13 +83,101 @@ Int = int | None
 Float = float | None
 File = Path | None
 
-Teacher = Annotated[Text, _setting("teacher.name", "--teacher -t", MODELS, "MODEL", "the network to learn from")]
-TeacherWeights = Annotated[File, _setting("teacher.weights", "--teacher-weights", MODELS, "FILE", "the teacher's")]
-Student = Annotated[Text, _setting("student.name", "--student -s", MODELS, "MODEL", "the network that learns")]
-StudentWeights = Annotated[
-    File, _setting("student.weights", "--student-weights", MODELS, "FILE", "the student's, to start from")
-]
-Model = Annotated[Text, _setting("student.name", "--model -m", MODELS, "MODEL", "the network to train or to quantize")]
+OF_A_MODEL = {
+    "weights": (File, "FILE"),
+    "num_classes": (Int, "N"),
+    "input_size": (Int, "PIXELS"),
+    "channels": (Int, "N"),
+    "mean": (Text, "X,X,X"),
+    "std": (Text, "X,X,X"),
+    "labels": (Text, "FILE|SET"),
+}
+"""What can be said of a model, with its type and what help shows for a value."""
+
+
+class ModelOptions(NamedTuple):
+    """The options of one model of a command: its name, and what can be said of it. They are the same everywhere."""
+
+    role: str
+    """Its name on the command line: `teacher` for `--teacher`; empty where models are arguments."""
+    section: str
+    """The settings that they stand for: `teacher` for `teacher.weights`; empty where the schema is flat."""
+    about: str = ""
+    """What the network is for."""
+    letter: str = ""
+    prefixes: tuple[str, ...] = ("",)
+    """What goes before the name of each fact: `teacher-` for `--teacher-mean`. Help shows the first spelling alone."""
+    facts: tuple[str, ...] = tuple(OF_A_MODEL)
+    shown: tuple[str, ...] = ()
+    """Flags that help shows though they are a second spelling, which then is the first."""
+    labels: str = ""
+    """The setting of the class names, if it is not in the section."""
+
+    def settings(self) -> dict[str, str]:
+        """Return the setting of each parameter."""
+        return {_parameter(flags): key for flags, key, _, _ in self._described()}
+
+    def parameters(self) -> Iterator[inspect.Parameter]:
+        """Yield the parameters of a command."""
+        for flags, key, fact, hidden in self._described():
+            kind, metavar = OF_A_MODEL.get(fact, (Text, "MODEL"))
+            panel = NAMES if fact == "labels" and not self.prefixes[0] else MODELS
+            lead = self.about if fact == "name" else f"of the {self.role}" if self.prefixes[0] else ""
+            option = _option(key, flags, panel, metavar, lead, ModelConfig, hidden=hidden)
+            yield _keyword(_parameter(flags), Annotated[kind, option])
+
+    def _described(self) -> Iterator[tuple[str, str, str, bool]]:
+        """Yield flags, setting and fact of each option, and whether help leaves it out."""
+        if self.role:
+            yield f"--{self.role} -{self.letter}", self._key("name"), "name", False
+        for fact in self.facts:
+            spellings = [f"--{prefix}{_dashed(fact)}" for prefix in self.prefixes]
+            first = next((flag for flag in spellings if flag in self.shown), spellings[0])
+            for flag in spellings:
+                letter = " -l" if flag == "--labels" else ""
+                yield f"{flag}{letter}", self._key(fact), fact, flag != first
+
+    def _key(self, fact: str) -> str:
+        if fact == "labels" and self.labels:
+            return self.labels
+        return f"{self.section}.{fact}" if self.section else fact
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _keyword(name: str, annotation: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def takes(*models: ModelOptions) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of its models, after its context and before its own."""
+    for name, key in settings_of(*models).items():
+        SETTING_OF.setdefault(name, key)
+
+    def add(command: Callable[..., None]) -> Callable[..., None]:
+        context, *own = inspect.signature(command).parameters.values()
+        added = [parameter for model in models for parameter in model.parameters()]
+        named = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own if each.kind is not each.VAR_KEYWORD]
+        first = [each for each in named if each.name in FIRST]
+        last = [each for each in named if each.name not in FIRST]
+        parameters = [context, *first, *added, *last]
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {each.name: each.annotation for each in parameters}
+        return command
+
+    return add
+
+
+def settings_of(*models: ModelOptions) -> dict[str, str]:
+    """Return the setting of each parameter that `takes` adds."""
+    return {name: key for model in models for name, key in model.settings().items()}
+
+
+FIRST = ("models", "data")
+"""Parameters of a command that come before those of its models."""
+
 Models = Annotated[
     list[str] | None,
     typer.Argument(
@@ -84,14 +187,6 @@ Models = Annotated[
         autocompletion=completion.models,
     ),
 ]
-Weights = Annotated[File, _setting("weights", "--weights", MODELS, "FILE", schema=EvaluateConfig)]
-Reference = Annotated[Text, _setting("reference", "--reference -r", MODELS, "MODEL", schema=EvaluateConfig)]
-NumClasses = Annotated[Int, _setting("teacher.num_classes", "--num-classes", MODELS, "N")]
-InputSize = Annotated[Int, _setting("teacher.input_size", "--input-size", MODELS, "PIXELS")]
-Channels = Annotated[Int, _setting("teacher.channels", "--channels", MODELS, "N")]
-Mean = Annotated[Text, _setting("teacher.mean", "--mean", MODELS, "X,X,X")]
-Std = Annotated[Text, _setting("teacher.std", "--std", MODELS, "X,X,X")]
-
 Labels = Annotated[Text, _setting("lte.labels", "--labels -l", NAMES, "FILE|SET")]
 Encoder = Annotated[Text, _setting("lte.encoder", "--encoder", NAMES, "NAME")]
 Prompt = Annotated[Text, _setting("lte.prompt", "--prompt", NAMES, "TEXT")]

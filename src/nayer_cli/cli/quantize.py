@@ -1,5 +1,7 @@
 """`nayer quantize`: flags, help, examples."""
 
+from typing import Any
+
 import typer
 
 from nayer_cli.cli import options, settings
@@ -15,18 +17,15 @@ EXAMPLES = (
     ("nayer quantize --resume runs/w4a4", "go on where a run stopped"),
 )
 
-OF_THE_MODEL = {"model": "teacher.name", "weights": "teacher.weights"}
+MODELS = (
+    options.ModelOptions("model", "teacher", "the network to quantize", "m", ("", "model-"), labels="lte.labels"),
+)
+OF_THE_MODEL = options.settings_of(*MODELS)
 
 
+@options.takes(*MODELS)
 def command(
     ctx: typer.Context,
-    model: options.Model = None,
-    weights: options.Weights = None,
-    num_classes: options.NumClasses = None,
-    input_size: options.InputSize = None,
-    channels: options.Channels = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
     bits: options.Bits = None,
     first_last_bits: options.FirstLastBits = None,
     edge_bits: options.EdgeBits = None,
@@ -36,7 +35,6 @@ def command(
     onnx: options.Onnx = None,
     storage: options.Storage = None,
     generator: options.FromRun = None,
-    labels: options.Labels = None,
     encoder: options.Encoder = None,
     prompt: options.Prompt = None,
     dedupe: options.Dedupe = None,
@@ -66,6 +64,7 @@ def command(
     dry_run: options.DryRun = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
+    **_: Any,
 ) -> None:
     """Turn a classifier into one of few bits, down to integers that run, without its training data.
 

@@ -1,5 +1,7 @@
 """`nayer train`: flags, help, examples."""
 
+from typing import Any
+
 import typer
 
 from nayer_cli.cli import options, settings
@@ -16,21 +18,17 @@ EXAMPLES = (
     ("nayer train --resume runs/teacher", "go on where a run stopped"),
 )
 
-OF_THE_MODEL = {name: f"student.{name}" for name in ("num_classes", "input_size", "channels", "mean", "std")}
+MODELS = (
+    options.ModelOptions("model", "student", "the network to train", "m", ("", "model-", "student-")),
+    options.ModelOptions("teacher", "teacher", "a network to learn from besides", "t", ("teacher-",)),
+)
+OF_THE_MODEL = options.settings_of(*MODELS)
 
 
+@options.takes(*MODELS)
 def command(
     ctx: typer.Context,
-    model: options.Model = None,
     data: options.TrainData = None,
-    teacher: options.Teacher = None,
-    teacher_weights: options.TeacherWeights = None,
-    student_weights: options.StudentWeights = None,
-    num_classes: options.NumClasses = None,
-    input_size: options.InputSize = None,
-    channels: options.Channels = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
     epochs: options.TrainEpochs = None,
     batch_size: options.TrainBatchSize = None,
     lr: options.TrainLr = None,
@@ -52,6 +50,7 @@ def command(
     dry_run: options.DryRun = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
+    **_: Any,
 ) -> None:
     """Train a network on real, labelled images; with --teacher, distill on them.
 

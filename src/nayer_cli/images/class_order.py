@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from nayer_cli.errors import InputError
 
 Names = Sequence[str]
+GLOSSES = {"n02012849": "bird", "n03126707": "machine"}
+"""What tells apart the classes of ImageNet that timm calls alike: its two cranes."""
 HINT = "rename the classes of the data like the model's, or name the folders by class index, 0 to K-1"
 
 
@@ -44,6 +46,24 @@ def match_classes(own: Names, wanted: Names | None, num_classes: int | None, whe
         return list(range(len(own)))
     difference = _difference(own, wanted)
     raise InputError(f"the classes of {where} do not match the model's: {difference}", hint=HINT)
+
+
+def is_assumed(own: Names | None, wanted: Names | None) -> bool:
+    """Tell whether only the order says which output stands for which class: one side has names, the other has none.
+
+    Args:
+        own: the data's class names; None if its labels are bare numbers.
+        wanted: the model's class names, if it carries any.
+
+    """
+    if own is None or wanted is None:
+        return (wanted is not None) if own is None else not _tells_indices(own)
+    return False
+
+
+def _tells_indices(own: Names) -> bool:
+    """Tell whether names are class indices or WordNet ids, whose order is known."""
+    return any(all(re.fullmatch(kind, name) for name in own) for kind in (r"\d+", r"n\d{8}"))
 
 
 def _plain(name: str) -> str:
@@ -92,11 +112,17 @@ def _by_wordnet_id(own: Names, wanted: Names | None) -> list[int] | None:
         return None
     lemmas = [info.label_name_to_description(wnid) for wnid in own]
     times = Counter(lemmas)
-    # A model may tell its two cranes apart by their definitions.
+    # A model may tell its two cranes apart by their definitions, or by ours.
     distinct = [
         info.label_name_to_description(wnid, detailed=times[lemma] > 1) for wnid, lemma in zip(own, lemmas, strict=True)
     ]
-    return _by_name(lemmas, wanted) or _by_name(distinct, wanted)
+    glossed = [glossed_name(wnid, lemma) for wnid, lemma in zip(own, lemmas, strict=True)]
+    return _by_name(lemmas, wanted) or _by_name(distinct, wanted) or _by_name(glossed, wanted)
+
+
+def glossed_name(wnid: str, lemma: str) -> str:
+    """Return the name of an ImageNet class, followed by a word that tells it from one of the same name."""
+    return f"{lemma} ({GLOSSES[wnid]})" if wnid in GLOSSES else lemma
 
 
 def _check_count(own: Names, wanted: Names | None, count: int, where: str) -> None:

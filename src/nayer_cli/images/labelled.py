@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nayer_cli import plugins
 from nayer_cli.errors import InputError, did_you_mean
-from nayer_cli.images.class_order import match_classes
+from nayer_cli.images.class_order import is_assumed, match_classes
 from nayer_cli.images.pictures import MODES, Pixels, fit
 from nayer_cli.images.source import ArraySource, Sample, Source
 from nayer_cli.types import ImageShape
@@ -60,6 +60,8 @@ class LabelledImages:
         if not len(source):
             raise InputError(f"{where} holds no images")
         self.shape, self.class_names, self.where = shape, class_names, where
+        self.order_is_assumed = False
+        """Whether nothing but its place says which output of the model stands for a class."""
         self.unreadable: dict[str, str] = {}
         """Damaged images met so far, with what is wrong with them."""
         self._source, self._order = source, order
@@ -176,12 +178,15 @@ def open_images(
     source = _open_source(spec, split)
     _check_channels(source, shape, spec)
     order: Sequence[int] | None = None
+    assumed = is_assumed(source.classes, class_names)
     if source.classes is not None:
         order = match_classes(source.classes, class_names, num_classes, spec)
         class_names = class_names or _reorder(source.classes, order)
     elif class_names is not None or num_classes is not None:
         order = range(len(class_names) if class_names is not None else num_classes or 0)
-    return LabelledImages(source, shape, order=order, class_names=class_names, where=spec, limit=limit, part=part)
+    images = LabelledImages(source, shape, order=order, class_names=class_names, where=spec, limit=limit, part=part)
+    images.order_is_assumed = assumed
+    return images
 
 
 def _open_source(spec: str, split: str) -> Source:

@@ -124,16 +124,27 @@ def distinct_names(names: Sequence[str], dedupe: str = "error") -> tuple[str, ..
             distinct[index] = f"{names[index]} {index}"
         repeated = _repeated(distinct)
     if repeated:
-        groups = [
-            f"'{printable(distinct[group[0]])}' ({', '.join(place(names, index) for index in group)})"
-            for group in repeated
-        ]
-        more = f" and {len(groups) - 5} more" if len(groups) > 5 else ""
+        told = Labels.of(Label(name, place(names, index)) for index, name in enumerate(distinct))
         raise InputError(
-            f"class names are equal, so their embeddings would be: {', '.join(groups[:5])}{more}",
+            f"class names are equal, so their embeddings would be: {about_repeated(told)}",
             hint="rename them, or let --dedupe index append the class index to them",
         )
     return tuple(distinct)
+
+
+def about_repeated(names: Sequence[str]) -> str:
+    """Say which names occur more than once and where they stand, five of them at most; empty if none does."""
+    groups = [
+        f"'{printable(names[group[0]])}' ({', '.join(place(names, index) for index in group)})"
+        for group in _repeated(names)
+    ]
+    return ", ".join(groups[:5]) + (f" and {len(groups) - 5} more" if len(groups) > 5 else "")
+
+
+def is_one_word(one: str, other: str) -> bool:
+    """Tell whether names are equal but for what stands in brackets behind: `crane (bird)` and `crane (machine)`."""
+    first, second = (canonical(re.sub(r"\s*\([^()]*\)$", "", name)) for name in (one, other))
+    return first == second
 
 
 def _repeated(names: Sequence[str]) -> list[list[int]]:
@@ -149,10 +160,17 @@ def _known_set(spec: str) -> list[Label] | None:
         return None
     names = dataset.find(name).class_names
     if part == "first":
-        names = tuple(name.split(",")[0].strip() for name in names)
+        names = _first_synonyms(names)
     elif colon:
         raise InputError(f"'{spec}' is not a set of class names", hint=f"write {name}, or {name}:first for one synonym")
     return [Label(name, f"class {index}") for index, name in enumerate(names)]
+
+
+def _first_synonyms(names: Sequence[str]) -> tuple[str, ...]:
+    """Shorten names to the first synonym, but for those that would be equal: a cardigan is a jacket and a dog."""
+    short = [name.partition(",")[0].strip() for name in names]
+    alike = {index for group in _repeated(short) for index in group}
+    return tuple(names[k] if k in alike else short[k] for k in range(len(names)))
 
 
 def _read_file(spec: str) -> Iterator[Label]:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -15,7 +15,7 @@ from torch import Tensor
 from nayer_cli.classifiers.weights import FLOATS
 from nayer_cli.errors import InputError
 from nayer_cli.lte.encoder import Encoder
-from nayer_cli.lte.labels import canonical, distinct_names, place
+from nayer_cli.lte.labels import canonical, distinct_names, is_one_word, place
 from nayer_cli.lte.prompts import render, template
 from nayer_cli.storage.safetensors_header import check_header
 from nayer_cli.storage.tensors import save_tensors
@@ -43,6 +43,8 @@ class Pool:
     encoder: str = "unknown"
     revision: str = "unknown"
     prompt: str = "unknown"
+    same: tuple[tuple[int, int], ...] = ()
+    """Classes of one name whose rows are the same, because whoever made the table did not tell them apart."""
 
 
 def build_pool(encoder: Encoder, names: Sequence[str], prompt: str, dedupe: str = "error") -> Pool:
@@ -121,12 +123,15 @@ def load_pool(path: Path, names: Sequence[str] | None = None) -> Pool:
         if len(claimed) != rows:
             raise InputError(f"{path} has {rows} embeddings, but there are {len(claimed)} classes", hint=REBUILD)
     _compare_names(path, found, names or found)
-    check_rows(embeddings, names or found, str(path))
-    return Pool(embeddings, found, **{key: metadata[key] for key in ORIGIN if metadata})
+    same = check_rows(embeddings, names or found, str(path))
+    return Pool(embeddings, found, **{key: metadata[key] for key in ORIGIN if metadata}, same=same)
 
 
-def check_rows(embeddings: Tensor, names: Sequence[str], source: str) -> None:
-    """Make sure that every row of `embeddings` `[K, E]` is finite, and that no two are the same.
+def check_rows(embeddings: Tensor, names: Sequence[str], source: str) -> tuple[tuple[int, int], ...]:
+    """Make sure that every row of `embeddings` `[K, E]` is finite, and that classes of different names differ.
+
+    Returns:
+        Pairs of classes of one name whose rows are the same.
 
     Raises:
         InputError: with the classes whose rows are at fault.
@@ -135,20 +140,22 @@ def check_rows(embeddings: Tensor, names: Sequence[str], source: str) -> None:
     broken = (~embeddings.isfinite().all(dim=1)).nonzero().flatten().tolist()
     if broken:
         raise InputError(f"{source}: the embedding of {_who(names, broken[0])} is not finite", hint=REBUILD)
-    same = _same_rows(embeddings)
-    if same:
-        raise InputError(
-            f"{source}: {_who(names, same[0])} and {_who(names, same[1])} have equal embeddings",
-            hint="make the pool with --dedupe index if the names are equal, else with --prompt '{name} {index}'",
-        )
+    pairs = tuple(_same_rows(embeddings))
+    for i, j in pairs:
+        if not is_one_word(names[i], names[j]):
+            raise InputError(
+                f"{source}: {_who(names, i)} and {_who(names, j)} have equal embeddings",
+                hint="make the pool with nayer embed --prompt '{name} {index}'",
+            )
+    return pairs
 
 
 def _who(names: Sequence[str], index: int) -> str:
     return f"'{printable(names[index])}' ({place(names, index)})"
 
 
-def _same_rows(embeddings: Tensor) -> tuple[int, int] | None:
-    """Return two rows that are the same, if there are any.
+def _same_rows(embeddings: Tensor) -> Iterator[tuple[int, int]]:
+    """Yield pairs of rows that are the same.
 
     Rows that are near are so along every line. So those near along one are looked for in its order, and few of them
     are near along the others, too: all pairs of 21,000 rows would take half a minute.
@@ -165,10 +172,9 @@ def _same_rows(embeddings: Tensor) -> tuple[int, int] | None:
         for pair in (apart <= enough[:, None]).all(dim=1).nonzero().flatten().tolist():
             i, j = sorted((int(first[pair]), int(second[pair])))
             if (embeddings[i].double() - embeddings[j].double()).norm() <= enough[pair]:
-                return i, j
+                yield i, j
         if not (apart[:, 0] <= enough).any():
             break  # rows further apart in this order are further apart
-    return None
 
 
 def _read(path: Path) -> tuple[Tensor, Mapping[str, str]]:

@@ -35,6 +35,8 @@ class Config:
 class Method(method.Method):
     """Each round starts from noise and descends on the pixels; nothing is trained that outlives the round."""
 
+    uses_names = method.COUNT
+
     def __init__(self, config: Config, parts: Parts) -> None:
         super().__init__(parts)
         self.config = config

@@ -33,6 +33,8 @@ class Config:
 class Method(method.Method):
     """Live and adversarial: one generator step, then student steps on fresh images of new codes; no bank."""
 
+    uses_names = method.NOTHING
+
     def __init__(self, config: Config, parts: Parts) -> None:
         super().__init__(parts)
         self.config, self.batch = config, parts.batch_size

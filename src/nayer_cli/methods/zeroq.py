@@ -37,6 +37,8 @@ class Method(method.Method):
 
     """
 
+    uses_names = method.NOTHING
+
     def __init__(self, config: Config, parts: Parts) -> None:
         super().__init__(parts)
         if not parts.critic.has_statistics:

@@ -12,7 +12,7 @@ from nayer_cli import config as configuration
 from nayer_cli import plugins
 from nayer_cli.augment import Augment
 from nayer_cli.bank import MemoryBank
-from nayer_cli.classifiers.model import Classifier, Normalized, load_classifier
+from nayer_cli.classifiers.model import Classifier, Normalized
 from nayer_cli.config import (
     AugmentConfig,
     BankConfig,
@@ -26,12 +26,16 @@ from nayer_cli.engine import Plan
 from nayer_cli.errors import ConfigError, InputError
 from nayer_cli.images.labelled import LabelledImages, open_images
 from nayer_cli.lte.labels import check_names, read_labels
+from nayer_cli.lte.pool import load_pool
 from nayer_cli.machine import precision
 from nayer_cli.machine.device import resolve_device
 from nayer_cli.machine.distributed import Group
 from nayer_cli.machine.precision import Precision
 from nayer_cli.machine.rng import Streams
+from nayer_cli.method import EMBEDDINGS
 from nayer_cli.quant.graph import quantizers
+from nayer_cli.runs import models
+from nayer_cli.storage.runlog import RunLog
 from nayer_cli.student import Student
 from nayer_cli.types import ImageShape
 
@@ -89,7 +93,7 @@ def resolve(settings: Mapping[str, Any], schema: type[C], command: str) -> tuple
     preset = str(given.get("preset", "auto"))
     teacher = None
     if preset == "auto" and given.get("teacher.name"):
-        teacher = load_classifier(configuration.build(schema, given).teacher)
+        teacher = _teacher(configuration.build(schema, given | {"method.name": method}), command, given)
         # The preset stays `auto` in the settings that are written down: under its name it would bring its facts, too.
         name = preset_for(teacher.num_classes, teacher.shape)
         layer = _hyper_parameters(configuration.read_preset(name, method, command))
@@ -98,7 +102,53 @@ def resolve(settings: Mapping[str, Any], schema: type[C], command: str) -> tuple
         layer = configuration.read_preset(preset, method, command)
     config = configuration.build(schema, layer | given | {"preset": preset, "method.name": method})
     config = replace(config, method=vars(method_config(config.method)))
-    return config, teacher or load_classifier(config.teacher)
+    return _named(config, teacher or _teacher(config, command, given), given)
+
+
+def _teacher(config: DistillConfig, command: str, given: Mapping[str, Any]) -> Classifier:
+    """Load the teacher with the class names that the user gives, if any."""
+    role = models.TEACHERS[command]
+    spec, labels = config.teacher, given.get("lte.labels")
+    if spec.labels and labels and spec.labels != labels:
+        raise ConfigError(f"the classes are named twice: by {spec.labels} and by {labels}", hint="leave out one")
+    needs_names = not config.lte.file and uses_of_names(config) == EMBEDDINGS
+    student = f"--student {config.student.name or 'resnet18'}" if command == "distill" else ""
+    return models.load(replace(spec, labels=spec.labels or labels), role, rest=student, needs_names=needs_names)
+
+
+def _named(config: C, teacher: Classifier, given: Mapping[str, Any]) -> tuple[C, Classifier]:
+    """Settle the names of the teacher's classes where the user gave none: its own go before those of a preset.
+
+    A preset may word the same classes in another way; those that the LTE file carries come last.
+    """
+    labels = config.lte.labels
+    if given.get("lte.labels"):
+        return config, teacher
+    if config.teacher.labels:
+        return replace(config, lte=replace(config.lte, labels=None)), teacher
+    if labels and (teacher.labels is None or models.are_same_classes(read_labels(labels, "index"), teacher.labels)):
+        return config, models.named(teacher, labels)
+    if teacher.labels is None and config.lte.file:
+        pool = load_pool(Path(config.lte.file))
+        teacher = replace(teacher, labels=pool.names if pool.encoder != "unknown" else None)
+    return replace(config, lte=replace(config.lte, labels=None)), teacher
+
+
+TEXT = ("lte.file", "lte.encoder", "lte.prompt")
+
+
+def unused_text(settings: Mapping[str, Any], config: DistillConfig) -> str:
+    """Say which settings about text are given to a method that uses none; empty if there is nothing to say."""
+    given = [key for key in TEXT if settings.get(key) is not None]
+    if not given or uses_of_names(config) == EMBEDDINGS:
+        return ""
+    return f"the method {config.method['name']} uses no text, so {' and '.join(given)} change nothing"
+
+
+def uses_of_names(config: DistillConfig) -> str:
+    """Return what the method uses of the class names: `Method.uses_names`."""
+    found: str = plugins.load("methods", str(config.method["name"])).Method.uses_names
+    return found
 
 
 def method_config(settings: Mapping[str, Any], group: Group | None = None) -> Any:
@@ -179,21 +229,22 @@ def augment(settings: AugmentConfig, shape: ImageShape) -> Augment:
     return Augment(pad, settings.flip)
 
 
-def class_names(lte: LteConfig, teacher: Classifier) -> tuple[str, ...]:
-    """Names of the teacher's classes: those of `--labels`, or those that the teacher's checkpoint carries.
+def class_names(lte: LteConfig, teacher: Classifier, *, needed: bool = True) -> tuple[str, ...] | None:
+    """Names of the teacher's classes: those of `--labels`, or its own; None if there are none and none are needed.
 
     Raises:
         InputError: there are none, not as many as the teacher has outputs, or one is no name.
 
     """
     names = read_labels(lte.labels, lte.dedupe) if lte.labels else teacher.labels
-    if names is None:
+    if names is None and needed:
         raise InputError(
             f"the teacher '{teacher.name}' does not carry class names",
             hint="give them with --labels FILE, one name a line in index order",
         )
-    check_names(names, teacher.num_classes, teacher.name, lte.labels or f"the checkpoint of '{teacher.name}'")
-    return names if isinstance(names, tuple) else tuple(names)  # one that knows its lines stays what it is
+    if names is not None:
+        check_names(names, teacher.num_classes, teacher.name, lte.labels or f"the checkpoint of '{teacher.name}'")
+    return names
 
 
 def bank(settings: BankConfig, planned: int, shape: ImageShape, computer: Machine, folder: Path) -> MemoryBank:
@@ -218,9 +269,13 @@ def _place(size: int, budget: float, device: torch.device) -> str:
 
 
 def evaluation_data(
-    settings: EvalConfig, classifier: Classifier, names: tuple[str, ...] | None, group: Group
+    settings: EvalConfig,
+    classifier: Classifier,
+    names: tuple[str, ...] | None,
+    group: Group,
+    log: RunLog | None = None,
 ) -> LabelledImages | None:
-    """Open this process's part of the evaluation data, if there is any.
+    """Open this process's part of the evaluation data, if there is any; say so if its order is assumed.
 
     Raises:
         ConfigError: a gate is set, but there is nothing to measure it on.
@@ -230,7 +285,7 @@ def evaluation_data(
         if settings.min_top1 is not None or settings.max_drop is not None:
             raise ConfigError("--min-top1 and --max-drop need evaluation data", hint="add --eval-data")
         return None
-    return open_images(
+    data = open_images(
         settings.data,
         split=settings.split,
         shape=classifier.shape,
@@ -238,3 +293,6 @@ def evaluation_data(
         num_classes=classifier.num_classes,
         part=(group.rank, group.size),
     )
+    if log and (assumption := models.assumption(replace(classifier, labels=names), data)):
+        log.note(assumption, level="warning")
+    return data

@@ -46,7 +46,15 @@ Made with nayer (`pip install nayer-cli`), method `{result["method"]}`, seed {re
 from {source}.
 
 {_stages(quantization) if quantization else _table(student, teacher)}
-{OF_INTEGERS if quantization else OF_TIMM}"""
+{_classes(result.get("label_names"))}{OF_INTEGERS if quantization else OF_TIMM}"""
+
+
+def _classes(names: list[str] | None) -> str:
+    """Write the class names in the order of the outputs."""
+    if not names:
+        return "Class names: unknown; the outputs are numbered.\n\n"
+    listed = ", ".join(f"{index} {' '.join(name.split())}" for index, name in enumerate(names))
+    return f"Classes, in the order of the outputs: {listed}.\n\n"
 
 
 def _reused(quantization: dict[str, Any]) -> str:

@@ -5,6 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from nayer_cli import plugins
 from nayer_cli.bank import MemoryBank
 from nayer_cli.classifiers.model import Classifier, new_classifier
@@ -12,11 +15,12 @@ from nayer_cli.config import DistillConfig
 from nayer_cli.critic import Critic
 from nayer_cli.engine import Engine
 from nayer_cli.errors import InputError
+from nayer_cli.lte.labels import about_repeated
 from nayer_cli.lte.pool import Pool, load_pool, save_pool
 from nayer_cli.machine.distributed import Group, join
 from nayer_cli.machine.interruption import Interruption
 from nayer_cli.machine.rng import Streams, seeded
-from nayer_cli.method import LoopState, Method, Parts
+from nayer_cli.method import EMBEDDINGS, LoopState, Method, Parts
 from nayer_cli.runs import assemble
 from nayer_cli.runs import folder as folders
 from nayer_cli.runs.bankstore import BankStore
@@ -54,6 +58,7 @@ def distill(
     existing, settings = begin(settings, DistillConfig, group, resume=resume, dry_run=dry_run)
     with group.main_first():  # it fetches what the others then find
         config, teacher = assemble.resolve(settings, DistillConfig, "distill")
+    unused = assemble.unused_text(settings, config)
     if dry_run:
         config = shorten(config)
     if not config.student.name:
@@ -63,6 +68,8 @@ def distill(
     name = f"{folders.slug(teacher.name)}-{folders.slug(student.name)}"
     with folders.run_folder(config.output.out, name, group, existing=existing, temporary=dry_run) as folder:
         log = folder.log(listen, config.output)
+        if unused:
+            log.note(unused, level="warning")
         job = prepare(config, teacher, student, folder, log, group)
         return carry_out(job, resume=existing is not None, dry_run=dry_run)
 
@@ -81,9 +88,12 @@ def prepare(
     `given` images, of all processes together, need room in the bank besides those that are planned.
     """
     computer = assemble.machine(config, group)
-    names = assemble.class_names(config.lte, teacher)
-    pool = group.from_main(_pool(config, names, folder, str(computer.device)) if group.is_main else None)
-    assert pool is not None
+    has_text = assemble.uses_of_names(config) == EMBEDDINGS
+    assemble.class_names(replace(config.lte, labels=None), teacher, needed=has_text)
+    if has_text:
+        embeddings = _embeddings(config, teacher, folder, log, computer)
+    else:
+        embeddings = torch.empty(teacher.num_classes, 0)
     shape = teacher.shape
     critic = Critic(assemble.model(teacher, computer), group)
     if not critic.has_statistics:
@@ -95,7 +105,7 @@ def prepare(
     learner = assemble.model(student, computer)
     parts = Parts(
         critic=critic,
-        pool=pool.embeddings.to(computer.device),
+        pool=embeddings.to(computer.device),
         shape=shape,
         augment=assemble.augment(config.augment, shape),
         rng=computer.rng,
@@ -109,15 +119,16 @@ def prepare(
     plan = assemble.plan(config.schedule, given)
     planned = plan.images(method.batch) + -(-given // group.size)
     bank = assemble.bank(config.bank, planned, shape, computer, folder.path)
-    data = assemble.evaluation_data(config.eval, teacher, names, group)
+    data = assemble.evaluation_data(config.eval, teacher, teacher.labels, group, log)
     holdout = None if data else MemoryBank(-(-assemble.HOLDOUT // group.size), shape, device=computer.device)
     batch_size, interruption = config.eval.batch_size, parts.interruption
     measure = Measure(critic.teacher, data, holdout, computer, batch_size=batch_size, interruption=interruption)
     store = BankStore(folder.checkpoints.bank, bank, group)
+    names = teacher.labels or tuple(map(str, range(teacher.num_classes)))
     fingerprints = {
         "the teacher": fingerprint(teacher.network.state_dict()),
-        "the class list": fingerprint(names),
-        "the LTE pool": fingerprint(pool.embeddings),
+        "the class list": fingerprint(tuple(names)),
+        **({"the LTE pool": fingerprint(embeddings)} if has_text else {}),
     }
     recorder = Recorder(folder, log, measure, config.eval, config.output, names, store, fingerprints)
     engine = Engine(
@@ -144,6 +155,24 @@ def rebuild(config: DistillConfig, teacher: Classifier, folder: RunFolder) -> Jo
     job = prepare(config, teacher, new_classifier(config.student, teacher), folder, RunLog(None), Group())
     job.recorder.restore(job.engine)
     return job
+
+
+def _embeddings(
+    config: DistillConfig, teacher: Classifier, folder: RunFolder, log: RunLog, computer: assemble.Machine
+) -> Tensor:
+    """Return the LTE pool `[K, E]`, the same in every process, and say where it does not tell classes apart."""
+    group, names = computer.group, teacher.labels
+    assert names is not None
+    pool = group.from_main(_pool(config, names, folder, str(computer.device)) if group.is_main else None)
+    assert pool is not None
+    if pool.same:
+        pairs = ", ".join(f"'{names[i]}' and '{names[j]}'" for i, j in pool.same[:5])
+        log.note(
+            f"{config.lte.file} has one embedding for {pairs}: their images differ by noise alone", level="warning"
+        )
+    elif config.lte.file is None and (repeated := about_repeated(names)):
+        log.note(f"class names are equal: {repeated}; their prompts get the class index", level="warning")
+    return pool.embeddings
 
 
 def _pool(config: DistillConfig, names: tuple[str, ...], folder: RunFolder, device: str) -> Pool:

@@ -1,36 +1,39 @@
 """`nayer eval`: how good classifiers are on labelled images, against thresholds and against a reference."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from nayer_cli import config as configuration
-from nayer_cli.classifiers.model import Classifier, Normalized, load_classifier, parameters
-from nayer_cli.config import EvaluateConfig, ModelConfig
+from nayer_cli.classifiers.model import Classifier, Normalized, parameters
+from nayer_cli.config import EvaluateConfig, ModelConfig, ModelFacts
 from nayer_cli.errors import ConfigError, InputError
 from nayer_cli.evaluate import Evaluation, Outcomes, evaluate, measure, scores
 from nayer_cli.gates import Count, Limits, judge
 from nayer_cli.images.class_order import match_classes
 from nayer_cli.images.labelled import LabelledImages, open_images
 from nayer_cli.machine.device import resolve_device
+from nayer_cli.runs import models
 from nayer_cli.storage.files import write_json
+from nayer_cli.storage.runlog import Listener, RunLog
 
 SCHEMA = "nayer.eval/1"
 
 
-def evaluate_models(settings: Mapping[str, object]) -> dict[str, Any]:
+def evaluate_models(settings: Mapping[str, object], *, listen: Listener | None = None) -> dict[str, Any]:
     """Measure one or more classifiers; return the result document, and write it to `out` if given.
 
-    The document has `schema`, `results` (one object a model), `reference` (such an object, or None), `gates`
-    and `passed`. Accuracies, `ece`, `agreement` and `drop` are fractions of 1; `loss` is in nats. The caller
-    decides what a missed gate means.
+    The document has `schema`, `results` (one object a model), `reference` (such an object, or None), `gates`,
+    `passed` and `warnings` (what had to be assumed). Accuracies, `ece`, `agreement` and `drop` are fractions of 1;
+    `loss` is in nats. The caller decides what a missed gate means.
 
     Args:
         settings: keys of `EvaluateConfig`, such as `{"models": ["RUN/student"], "data": "digits"}`; None is
             unset.
+        listen: called with a record for each warning.
 
     Raises:
         InputError: a model or the data cannot be read, or they do not fit each other.
@@ -41,9 +44,9 @@ def evaluate_models(settings: Mapping[str, object]) -> dict[str, Any]:
     given = {key: value for key, value in settings.items() if value is not None}
     config = configuration.build(EvaluateConfig, given)
     _check(config)
-    bench = Bench(config, resolve_device(config.device))
+    bench = Bench(config, resolve_device(config.device), RunLog(None, listen))
     torch.manual_seed(config.seed)
-    reference = bench.reference(config.reference) if config.reference else None
+    reference = bench.reference(config.reference) if config.reference.name else None
     results = [bench.result(name, reference) for name in config.models]
     gates = [gate for result in results for gate in _gates(config, result, reference)]
     document = {
@@ -52,6 +55,7 @@ def evaluate_models(settings: Mapping[str, object]) -> dict[str, Any]:
         "reference": None if reference is None else reference.document,
         "gates": gates,
         "passed": all(gate["passed"] for gate in gates),
+        "warnings": bench.warnings,
     }
     if config.out:
         write_json(Path(config.out), document)
@@ -70,25 +74,24 @@ class Reference:
 class Bench:
     """Loads models, and the data as each wants it, and measures."""
 
-    def __init__(self, config: EvaluateConfig, device: torch.device) -> None:
-        self.config, self.device = config, device
+    def __init__(self, config: EvaluateConfig, device: torch.device, log: RunLog) -> None:
+        self.config, self.device, self.log = config, device, log
+        self.warnings: list[str] = []
         self._data: dict[object, LabelledImages] = {}
 
-    def reference(self, name: str) -> Reference:
-        """Measure the reference once, for all models; mean and std are those of its own checkpoint."""
-        config = self.config
-        wanted = ModelConfig(name=name, num_classes=config.num_classes, input_size=config.input_size)
-        classifier = _load(wanted)
+    def reference(self, spec: ModelConfig) -> Reference:
+        """Measure the reference once, for all models."""
+        classifier = models.load(spec, models.REFERENCE, rest=f"{' '.join(self.config.models)} {self._rest}")
         data, network = self._images(classifier), self._network(classifier)
-        outcomes = measure(network, data, device=self.device, batch_size=config.batch_size)
+        outcomes = measure(network, data, device=self.device, batch_size=self.config.batch_size)
         evaluation = Evaluation(scores(outcomes), data.skipped, outcomes.seconds)
-        return Reference(classifier, outcomes, self._document(name, classifier, evaluation, data))
+        return Reference(classifier, outcomes, self._document(spec.name, classifier, evaluation, data))
 
     def result(self, name: str, reference: Reference | None) -> dict[str, Any]:
         """Measure one model."""
-        classifier = _load(_model_config(self.config, name))
+        classifier = models.load(_model_config(self.config, name), models.MEASURED, rest=self._rest)
         if reference is not None:
-            _check_comparable(classifier, reference.classifier)
+            self._warn(_check_comparable(classifier, reference.classifier))
         data = self._images(classifier)
         evaluation = evaluate(
             self._network(classifier),
@@ -98,6 +101,16 @@ class Bench:
             reference=None if reference is None else reference.outcomes,
         )
         return self._document(name, classifier, evaluation, data)
+
+    @property
+    def _rest(self) -> str:
+        """What else a command line needs."""
+        return f"--data {self.config.data}"
+
+    def _warn(self, message: str) -> None:
+        if message and message not in self.warnings:
+            self.warnings.append(message)
+            self.log.note(message, level="warning")
 
     def _network(self, classifier: Classifier) -> Normalized:
         network = Normalized(classifier.network, classifier.normalization).to(self.device)
@@ -116,6 +129,7 @@ class Bench:
                 num_classes=classifier.num_classes,
                 limit=self.config.limit,
             )
+        self._warn(models.assumption(classifier, self._data[key]))
         return self._data[key]
 
     def _document(
@@ -148,33 +162,24 @@ def _check(config: EvaluateConfig) -> None:
             f"--weights names one file, but there are {len(config.models)} models",
             hint="measure them one at a time",
         )
-    if config.max_drop is not None and config.reference is None:
+    if config.max_drop is not None and not config.reference.name:
         raise ConfigError("--max-drop needs something to compare with", hint="add --reference MODEL")
 
 
-def _load(wanted: ModelConfig) -> Classifier:
-    """Load a classifier of any kind, ONNX files included."""
-    path = Path(wanted.name).expanduser()
-    if path.suffix != ".onnx":
-        return load_classifier(wanted)
-    from nayer_cli.classifiers.onnx_file import load_onnx  # what runs it need not be installed
-
-    return load_onnx(path)
-
-
 def _model_config(config: EvaluateConfig, name: str) -> ModelConfig:
-    return ModelConfig(
-        name=name,
-        weights=config.weights,
-        num_classes=config.num_classes,
-        input_size=config.input_size,
-        mean=config.mean,
-        std=config.std,
-    )
+    return ModelConfig(name=name, **{fact.name: getattr(config, fact.name) for fact in fields(ModelFacts)})
 
 
-def _check_comparable(model: Classifier, reference: Classifier) -> None:
-    """Agreement is about class indices: it means nothing where these stand for different classes."""
+def _check_comparable(model: Classifier, reference: Classifier) -> str:
+    """Agreement is about class indices: it means nothing where these stand for different classes.
+
+    Returns:
+        What has to be assumed, because one of them has no class names; empty if nothing is.
+
+    Raises:
+        InputError: they are known to have other classes, or another order of them.
+
+    """
     if model.num_classes != reference.num_classes:
         raise InputError(
             f"'{model.name}' has {model.num_classes} classes, but the reference '{reference.name}' has "
@@ -182,13 +187,20 @@ def _check_comparable(model: Classifier, reference: Classifier) -> None:
             hint="compare models of the same classes",
         )
     if model.labels is None or reference.labels is None:
-        return
+        if model.labels == reference.labels:
+            return ""
+        unnamed, option = (model, "--labels") if model.labels is None else (reference, "--reference-labels")
+        return (
+            f"'{unnamed.name}' does not tell its class names, so they are taken to be those of the other model, in "
+            f"the same order; give them with {option} if they are not"
+        )
     order = match_classes(model.labels, reference.labels, None, f"'{model.name}'")
     if order != list(range(model.num_classes)):
         raise InputError(
             f"'{model.name}' has its classes in another order than the reference '{reference.name}'",
             hint="compare models whose outputs stand for the same classes",
         )
+    return ""
 
 
 def _gates(config: EvaluateConfig, result: Mapping[str, Any], reference: Reference | None) -> list[dict[str, Any]]:

@@ -50,6 +50,11 @@ class RunFolder:
         self.owner = path / ".owner.json"
         self.checkpoints = Checkpoints(path / "checkpoints")
 
+    @property
+    def has_images(self) -> bool:
+        """Whether the run makes synthetic images, and keeps them."""
+        return self.pool.is_file() or self.checkpoints.bank.is_dir()
+
     def log(self, listen: Listener | None, output: OutputConfig) -> RunLog:
         """Open the log of this run."""
         if not self.is_main:

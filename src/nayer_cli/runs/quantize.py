@@ -58,14 +58,13 @@ def quantize(
     group = join()
     existing, settings = begin(settings, QuantizeConfig, group, resume=resume, dry_run=dry_run)
     with group.main_first():
-        settings = settings if existing else complete(settings)
+        unused_settings, settings = settings, settings if existing else complete(settings)
         config, teacher = assemble.resolve(settings, QuantizeConfig, "quantize")
+    unused = assemble.unused_text(unused_settings, config)
     if teacher.scheme is not None:
         raise InputError(f"'{teacher.name}' is quantized already", hint="name the float model that it was made from")
     config = _without_learning(shorten(config) if dry_run else config)
     is_imageless = _is_imageless(config)
-    if is_imageless and teacher.labels is None:
-        teacher = replace(teacher, labels=tuple(f"class {k}" for k in range(teacher.num_classes)))
     old = images_of(RunFolder(Path(config.reuse))) if config.reuse and existing is None else None
     if old:
         config = _with_room(config, len(old[1]))
@@ -74,6 +73,8 @@ def quantize(
     name = f"{folders.slug(teacher.name)}-{scheme_of(config)}"
     with folders.run_folder(config.output.out, name, group, existing=existing, temporary=dry_run) as folder:
         log = folder.log(listen, config.output)
+        if unused:
+            log.note(unused, level="warning")
         given = (config.bank.capacity or 0) if config.reuse else int(is_imageless)
         job = distill.prepare(config, teacher, student, folder, log, group, given=given)
         if is_imageless:

@@ -91,7 +91,7 @@ class Recorder:
             return
         check_finite(engine.student.model)
         state = snapshot.common_state(engine, [part for part, _ in parts])
-        state |= {"best": self.best, "fingerprints": self.fingerprints, "facts": self.facts}
+        state |= {"best": self.best, "fingerprints": self.fingerprints, "facts": self.facts, "names": list(self.names)}
         needed = [shard for part, _ in parts if part["bank"] for shard in part["bank"]["shards"]]
         new = {shard: content for _, written in parts for shard, content in written.items()}
         path = self.folder.checkpoints.save(snapshot.name(engine.state), state, self.output.keep, new, needed)

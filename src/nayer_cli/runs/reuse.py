@@ -38,7 +38,7 @@ def complete(settings: Mapping[str, Any]) -> dict[str, Any]:
         folder = _newest()
         given["teacher.name"] = str(folder.path)
         given.setdefault("reuse", str(folder.path))
-    elif "reuse" not in given and RunFolder(Path(model)).pool.is_file():
+    elif "reuse" not in given and RunFolder(Path(model)).has_images:
         given["reuse"] = model
     method = str(given.get("method.name", "nayer"))
     if method not in (known := [*plugins.names("methods"), WITHOUT_IMAGES]) and "." not in method:
@@ -46,10 +46,11 @@ def complete(settings: Mapping[str, Any]) -> dict[str, Any]:
             f"no method is called '{method}'{did_you_mean(method, known)}", hint=f"choose one of: {', '.join(known)}"
         )
     if method == WITHOUT_IMAGES:
-        given |= {"quantizer.calibration": WITHOUT_IMAGES, "quantizer.mode": "ptq", "lte.encoder": "onehot"}
+        given |= {"quantizer.calibration": WITHOUT_IMAGES, "quantizer.mode": "ptq"}
         del given["method.name"]
     if given.get("quantizer.calibration") == WITHOUT_IMAGES and given.get("quantizer.mode") == "ptq":
         given.pop("reuse", None)
+        given.setdefault("method.name", "zeroq")  # the cheapest to set up, since it is not asked for images
     if "reuse" not in given:
         return given
     return _settings_of(find(given["reuse"]), given) | given
@@ -73,7 +74,7 @@ def lend(engine: Engine, folder: RunFolder, images: Tensor, labels: Tensor) -> N
 def _newest() -> RunFolder:
     """Find the finished run of `nayer distill` that started last."""
     folders = [RunFolder(path.parent) for path in RUNS.glob("*/result.json")]
-    finished = [folder for folder in folders if folder.pool.is_file() and not _is_quantized(folder)]
+    finished = [folder for folder in folders if folder.has_images and not _is_quantized(folder)]
     if not finished:
         raise InputError(
             f"no model is named, and there is no finished run of nayer distill under {RUNS}/",
@@ -88,13 +89,14 @@ def _is_quantized(folder: RunFolder) -> bool:
 
 def _settings_of(folder: RunFolder, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a run that hold for one that uses its images."""
-    if not folder.pool.is_file():
+    if not folder.has_images:
         raise InputError(f"{folder.path} has no synthetic images: it is not a run of nayer distill")
     old = config.read_file(folder.config)
     kept = {key: value for key, value in old.items() if key.startswith(KEPT)}
     if given.get("method.name", kept.get("method.name")) != kept.get("method.name"):
         kept = {key: value for key, value in kept.items() if not key.startswith("method.")}
-    lte = {} if any(key.startswith("lte.") for key in given) else {"lte.file": str(folder.pool)}
+    is_known = any(key.startswith("lte.") for key in given) or not folder.pool.is_file()
+    lte = {} if is_known else {"lte.file": str(folder.pool)}
     life = {} if kept.get("method.name") == "nayer" else {"method.g_life": None}
     return {key: value for key, value in (kept | lte | NO_SYNTHESIS | life).items() if value is not None}
 

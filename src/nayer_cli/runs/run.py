@@ -61,6 +61,7 @@ def conclude(
     engine, recorder = job.engine, job.recorder
     teacher = _about_teacher(job.teacher) if job.teacher else {}
     about = _about(student)
+    more = {"label_names": list(student.labels) if student.labels else None, **(more or {})}
     result = recorder.finish(engine, job.method, teacher, about, scores=scores, shipped=shipped, pairs=pairs, more=more)
     if dry_run:
         result |= {"dry_run": True, "config": to_layer(job.config)}

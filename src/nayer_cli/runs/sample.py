@@ -39,9 +39,9 @@ def sample(settings: Mapping[str, Any]) -> dict[str, Any]:
     """
     config = configuration.build(SampleConfig, {k: v for k, v in settings.items() if v is not None})
     folder = find(config.run)
-    if not folder.pool.is_file():
+    if not folder.has_images:
         raise InputError(f"{folder.path} has no synthetic images: it is not a run of nayer distill")
-    names = load_pool(folder.pool).names
+    names = _names_of(folder)
     wanted = _class_indices(config.classes, names)
     total = config.per_class * len(wanted) if config.per_class else config.count
     found = _from_bank(folder, config) if config.source == "bank" else _fresh(folder, config, wanted, total)
@@ -51,6 +51,13 @@ def sample(settings: Mapping[str, Any]) -> dict[str, Any]:
     path = _write_grid(config, images, labels, names) if config.grid else _write_folders(config, images, labels, names)
     counts = {names[k]: int((labels == k).sum()) for k in labels.unique().tolist()}
     return {"images": len(images), "classes": counts, "path": str(path), "source": config.source}
+
+
+def _names_of(folder: RunFolder) -> Sequence[str]:
+    """Return the class names of a run; its checkpoints carry them, and of an older run the LTE pool."""
+    state = folder.checkpoints.load()
+    names: Sequence[str] = state["names"] if "names" in state else load_pool(folder.pool).names
+    return names
 
 
 def _class_indices(wanted: Sequence[int | str] | None, names: Sequence[str]) -> list[int]:

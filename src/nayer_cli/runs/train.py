@@ -1,6 +1,7 @@
 """`nayer train`: a network from real, labelled images; with a teacher, plain distillation on them."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,18 +11,20 @@ from nayer_cli import config as configuration
 from nayer_cli import losses, plugins
 from nayer_cli.augment import Augment
 from nayer_cli.bank import MemoryBank
-from nayer_cli.classifiers.model import Classifier, load_classifier, new_classifier, new_network
+from nayer_cli.classifiers.architecture import FACTORY
+from nayer_cli.classifiers.model import Classifier, new_classifier, new_network
 from nayer_cli.config import BankConfig, TrainConfig
 from nayer_cli.critic import Critic
 from nayer_cli.engine import Engine, Plan
 from nayer_cli.errors import ConfigError, InputError
 from nayer_cli.images import dataset
 from nayer_cli.images.labelled import LabelledImages, open_images
+from nayer_cli.lte.labels import read_labels
 from nayer_cli.machine.distributed import Group, join
 from nayer_cli.machine.interruption import Interruption
 from nayer_cli.machine.rng import Streams
 from nayer_cli.method import Batch, LoopState, Method
-from nayer_cli.runs import assemble
+from nayer_cli.runs import assemble, models
 from nayer_cli.runs import folder as folders
 from nayer_cli.runs.folder import RunFolder
 from nayer_cli.runs.measure import Measure
@@ -94,7 +97,8 @@ def train(
             raise InputError(f"{key} is missing", hint="for example: nayer train --model wrn_16_2 --data train.tar")
     if config.eval.max_drop is not None and not config.teacher.name:
         raise ConfigError("--max-drop compares with a teacher, and there is none", hint="gate with --min-top1")
-    teacher = load_classifier(config.teacher) if config.teacher.name else None
+    role, rest = models.TEACHERS["train"], f"--model {config.student.name} --data {config.data}"
+    teacher = models.load(config.teacher, role, rest=rest) if config.teacher.name else None
     name = f"train-{folders.slug(config.student.name)}"
     with folders.run_folder(config.output.out, name, group, existing=existing, temporary=dry_run) as folder:
         log = folder.log(listen, config.output)
@@ -121,8 +125,10 @@ def prepare(
     augment = assemble.augment(config.augment, classifier.shape)
     batch_size = group.share(config.schedule.batch_size, "schedule.batch_size")
     method = Supervised(critic, augment, computer.rng, batch_size, config)
-    class_names = tuple(data.class_names or ()) or None
-    measured = assemble.evaluation_data(config.eval, classifier, class_names, group)
+    is_named_elsewhere = teacher is not None or config.student.labels is not None
+    if is_named_elsewhere and (assumption := models.assumption(teacher or classifier, data)):
+        log.note(assumption, level="warning")
+    measured = assemble.evaluation_data(config.eval, classifier, classifier.labels, group, log)
     teacher_model = critic.teacher if critic else None
     interruption = Interruption(group)
     measure = Measure(
@@ -181,18 +187,29 @@ def _network_and_data(
     The classes are the data's, the image size is the network's (or the teacher's), and the normalization the teacher's,
     the data set's customary one, or the architecture's.
     """
+    labels = config.student.labels
     if teacher:
+        teacher = models.named(teacher, labels)
         classifier = new_classifier(config.student, teacher)
-        return classifier, _open(config, classifier.shape, classifier.labels, group)
+        data = _open(config, classifier.shape, classifier.labels, group)
+        return replace(classifier, labels=classifier.labels or _names_of(data)), data
     facts = dataset.find(config.data) if config.data in plugins.names("datasets") else None
-    probe = new_network(config.student, config.student.num_classes or 2, shape=facts.shape if facts else None)
-    data = _open(config, probe.shape, facts.class_names if facts else None, group)
+    with models.told(models.TRAINED, config.student, f"--data {config.data}"):
+        some = config.student.num_classes or (None if config.student.name.startswith(FACTORY) else 2)
+        probe = new_network(config.student, some, shape=facts.shape if facts else None)
+    names = read_labels(labels, dedupe="index") if labels else facts.class_names if facts else None
+    data = _open(config, probe.shape, names, group)
     if data.class_names is None and config.student.num_classes is None:
         raise InputError(f"{config.data} does not name its classes", hint="say how many there are with --num-classes")
     count = config.student.num_classes or len(data.class_names or ())
     normalization = facts.normalization if facts else None
-    classifier = new_network(config.student, count, data.class_names, shape=probe.shape, normalization=normalization)
+    with models.told(models.TRAINED, config.student, f"--data {config.data}"):
+        classifier = new_network(config.student, count, _names_of(data), shape=probe.shape, normalization=normalization)
     return classifier, data
+
+
+def _names_of(data: LabelledImages) -> tuple[str, ...] | None:
+    return tuple(data.class_names) if data.class_names else None
 
 
 def _open(config: TrainConfig, shape: ImageShape, names: Sequence[str] | None, group: Group) -> LabelledImages:

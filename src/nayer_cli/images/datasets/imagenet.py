@@ -1,5 +1,6 @@
-"""ImageNet-1k (ILSVRC 2012): class names as timm carries them, all WordNet synonyms of a class."""
+"""ImageNet-1k (ILSVRC 2012): class names as timm carries them, all WordNet synonyms of a class; no two are equal."""
 
+from nayer_cli.images.class_order import glossed_name
 from nayer_cli.images.dataset import DatasetFacts, Names
 from nayer_cli.types import ImageShape, Normalization
 
@@ -7,7 +8,9 @@ from nayer_cli.types import ImageShape, Normalization
 def _class_names() -> Names:
     from timm.data.imagenet_info import ImageNetInfo
 
-    return tuple(ImageNetInfo("imagenet-1k").label_descriptions())
+    info = ImageNetInfo("imagenet-1k")
+    wordnet_ids: list[str] = info.label_names()  # type: ignore[no-untyped-call]
+    return tuple(map(glossed_name, wordnet_ids, info.label_descriptions()))
 
 
 FACTS = DatasetFacts(
