@@ -85,11 +85,15 @@ def _method_config(name: str) -> type[Any]:
 BY_SETTING: Mapping[str, Complete] = {
     "teacher.name": models,
     "student.name": models,
-    "reference": models,
+    "reference.name": models,
     "method.name": methods,
     "preset": presets,
     "lte.encoder": encoders,
     "lte.labels": label_sets,
+    "labels": label_sets,
+    "student.labels": label_sets,
+    "teacher.labels": label_sets,
+    "reference.labels": label_sets,
     "quantizer.bits": bits,
     "device": devices,
 }
