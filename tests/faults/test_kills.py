@@ -1,100 +1,141 @@
-"""`kill -9`, at any moment: the same command ends with the same bits, and reads nothing that was never finished."""
+"""`kill -9` at every change that a run makes on disk: the same command ends with the same bits, and nothing is left.
+
+One run for each change: the process ends just before it, and of a write also when half of it is written.
+"""
 
 import json
-import random
+import re
 import signal
-import time
-from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from children import KILL, AtLine, AtWrite, Child, CountLines, Limit, run
-from quick import command, differences, few_images, leftovers, outcome, quick
+from changes import AtChange, Moment, Tally, read_report
+from children import Done, run
+from nayer_cli.storage.checkpoint import load_state, read_manifest
+from quick import OF_METHOD, QUICK, TIMES, few_images, metrics, same
 
-SETTINGS = {"output.sample_every": 2, "output.save_minutes": 0, "schedule.epochs": 2, "schedule.warmup_rounds": 2}
-KILLED = (-signal.SIGKILL, -signal.SIGXFSZ)
-PLACES = ("files", "checkpoint", "bank", "methods.nayer", "descent", "engine", "runs.recorder", "runs.folder")
-"""Modules to be killed in: writing, generating, appending to the bank, learning, measuring, drawing, locking."""
+SMALL = {
+    **QUICK, **OF_METHOD["nayer"], "schedule.epochs": 1, "schedule.kd_steps": 2, "schedule.batch_size": 4,
+    "method.batch": 4, "output.save_minutes": 0, "output.keep": 1, "eval.every": 1,
+}  # fmt: skip
+COMMANDS: dict[str, dict[str, Any]] = {
+    "distill": {**SMALL, "bank.place": "disk", "output.sample_every": 1},
+    "train": {
+        "student.name": "resnet8_digits", "device": "cpu", "amp": "off", "schedule.epochs": 2, "schedule.batch_size": 6,
+        "output.save_minutes": 0, "output.keep": 1,
+    },
+    "quantize": {**SMALL, "teacher.name": "builtin:digits", "quantizer.bits": "w4a4", "quantizer.images": 4,
+                 "output.sample_every": 0, "student.name": None},
+}  # fmt: skip
+PARTS = 6
+SOME = 5
+"""Moments of each command that are tried where all would take too long."""
+PAGE = Path(__file__).parents[2] / "docs/reliability.md"
 
 
 class Whole(NamedTuple):
     """A run that was not disturbed."""
 
-    settings: dict[str, Any]
-    outcome: dict[str, Any]
-    lines: dict[str, int]
-    """How many lines each module executed."""
+    words: list[str]
+    made: dict[str, Any]
+    tally: Tally
+    done: Done
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
-    folder = tmp_path_factory.mktemp("whole")
-    settings = quick(folder, SETTINGS | {"eval.data": few_images(folder)})
-    assert run(command(settings), CountLines(folder / "lines.json")).code == 0
-    return Whole(settings, outcome(folder / "run"), json.loads((folder / "lines.json").read_text()))
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What a run of each command makes; each is carried out once."""
+
+    @cache
+    def carried_out(command: str) -> Whole:
+        folder = tmp_path_factory.mktemp(command)
+        data = few_images(folder, 10)
+        own = {"data": data} if command == "train" else {"eval.data": data, "lte.cache_dir": str(folder / "cache")}
+        given = {key: json.dumps(value) for key, value in (COMMANDS[command] | own).items() if value is not None}
+        words = [command, "--quiet", *(word for key, text in given.items() for word in ("--set", f"{key}={text}"))]
+        done = run(in_folder(words, folder), AtChange(folder / "run", report=folder / "tally.json"))
+        assert done.code == 0, done.err
+        return Whole(words, made(folder / "run"), read_report(folder / "tally.json"), done)
+
+    return carried_out
 
 
-def command_in(folder: Path, whole: Whole) -> list[str]:
-    return command(whole.settings | {"output.out": str(folder / "run")}, "--resume", "auto")
+def in_folder(words: list[str], folder: Path) -> list[str]:
+    return [*words, "--out", str(folder / "run"), "--resume", "auto"]
 
 
-def ends_like(whole: Whole, folder: Path) -> None:
-    """The same command, once more, ends as the undisturbed run did."""
-    done = run(command_in(folder, whole))
-    assert done.code == 0, done.err
-    assert list(differences(outcome(folder / "run"), whole.outcome)) == []
-    assert leftovers(folder / "run") == []
+def made(run_path: Path) -> dict[str, Any]:
+    """Every file and folder of a run, whatever it is called, with its content but for times and places."""
+    return {str(path.relative_to(run_path)): _content(path) for path in sorted(run_path.rglob("*"))}
 
 
-def killed_again_and_again(whole: Whole, folder: Path, accidents: Iterable[Any]) -> int:
-    """Let one run have each accident in turn, and then end; return how often it was killed."""
-    ends = [run(command_in(folder, whole), accident) for accident in accidents]
-    for done in ends:
-        assert done.code in (*KILLED, 0), done.err
-    ends_like(whole, folder)
-    return sum(done.code in KILLED for done in ends)
+def _content(path: Path) -> Any:
+    if path.is_dir():
+        return "a folder"
+    if path.name in ("run.json", ".lock"):  # who started it, and when
+        return "a file"
+    if path.name == "metrics.jsonl":
+        return metrics(path.parent)
+    if path.name == "result.json":
+        document = json.loads(path.read_text())
+        quantization = document.get("quantization") or {}
+        (quantization.get("onnx") or {}).pop("path", None)
+        return {key: value for key, value in document.items() if key not in ("run", "seconds")}
+    if re.fullmatch(r"epoch-[\d-]+\.safetensors", path.name):
+        return {key: value for key, value in load_state(path).items() if key not in TIMES}
+    if re.fullmatch(r"epoch-[\d-]+\.json", path.name):
+        return sorted(read_manifest(path))
+    return path.read_bytes()
 
 
-def random_moments(whole: Whole, rng: random.Random) -> list[AtLine]:
-    """One in every place."""
-    return [AtLine(rng.randint(1, whole.lines[place]), KILL, place) for place in PLACES]
+def killed(whole: Whole, folder: Path, moment: Moment) -> str:
+    """Kill a run, let the same command end it; return what is then different from the undisturbed one."""
+    folder.mkdir()
+    first = run(in_folder(whole.words, folder), AtChange(folder / "run", moment))
+    where = f"{moment} ({whole.tally.changes[moment.number - 1]})"
+    if first.code != -signal.SIGKILL:
+        return f"{where}: was not killed, {first.err}"
+    second = run(in_folder(whole.words, folder))
+    if second.code:
+        return f"{where}: {second.err}"
+    found, wanted = made(folder / "run"), whole.made
+    different = [
+        name
+        for name in sorted({*found, *wanted})
+        if name not in found or name not in wanted or not same(found[name], wanted[name])
+    ]
+    return f"{where}: {different}" if different else ""
 
 
-def test_killed_where_it_hurts(whole: Whole, tmp_path: Path) -> None:
-    before = [AtLine(1, KILL, "runs.recorder"), AtLine(30, KILL, "runs.distill")]  # there is nothing to go on from
-    inside = [AtLine(20, KILL, "bank"), AtLine(60, KILL, "methods.nayer"), AtLine(200, KILL, "checkpoint")]
-    after = [AtLine(1, KILL, "runs.pictures"), AtWrite("result.json", KILL)]
-    assert killed_again_and_again(whole, tmp_path, [*before, *inside, *after]) == 7
+def survives(whole: Whole, folder: Path, moments: list[Moment]) -> None:
+    assert moments
+    assert [wrong for k, moment in enumerate(moments) if (wrong := killed(whole, folder / str(k), moment))] == []
 
 
-def test_killed_in_the_middle_of_a_write(whole: Whole, tmp_path: Path) -> None:
-    first = [AtWrite(part, Limit(100, deadly=True)) for part in ("lte.", "config.toml", "/shard-", "/epoch-")]
-    later = [AtWrite(part, Limit(100, deadly=True), nth=2) for part in ("/shard-", "/epoch-", ".jsonl")]
-    last = [AtWrite(part, Limit(100, deadly=True)) for part in (".png", "result.json", "student/")]
-    accidents = [*first, *later, *last]
-    assert killed_again_and_again(whole, tmp_path, accidents) == len(accidents)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_byte_that_a_run_writes_is_seen(command: str, whole: Any) -> None:
+    tally, done = whole(command).tally, whole(command).done
+    printed = len(done.out.encode()) + len(done.err.encode())
+    assert 0 <= tally.counted - tally.bytes - printed < 64  # a thread that is woken costs 8 bytes
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_killed_at_some_of_its_changes(command: str, whole: Any, tmp_path: Path) -> None:
+    moments = whole(command).tally.moments()
+    survives(whole(command), tmp_path, moments[:: -(-len(moments) // SOME)])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(4))
-def test_killed_at_random_moments(seed: int, whole: Whole, tmp_path: Path) -> None:
-    rng = random.Random(seed)
-    accidents = random_moments(whole, rng)
-    rng.shuffle(accidents)
-    killed_again_and_again(whole, tmp_path, accidents)
+@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("command", COMMANDS)
+def test_killed_at_every_one_of_its_changes(command: str, part: int, whole: Any, tmp_path: Path) -> None:
+    survives(whole(command), tmp_path, whole(command).tally.moments()[part::PARTS])
 
 
 @pytest.mark.slow
-def test_killed_by_the_clock(whole: Whole, tmp_path: Path) -> None:
-    rng = random.Random(0)
-    start = time.monotonic()
-    run(command_in(tmp_path / "other", whole))
-    took = time.monotonic() - start
-    for _ in range(12):
-        child = Child(command_in(tmp_path, whole))
-        time.sleep(rng.uniform(0, took))
-        child.send(signal.SIGKILL)
-        child.wait()
-    ends_like(whole, tmp_path)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_page_says_how_many_there_are(command: str, whole: Any) -> None:
+    assert f"{len(whole(command).tally.moments())} of `{command}`" in PAGE.read_text()

@@ -55,12 +55,12 @@ def command(settings: dict[str, Any], *options: str) -> list[str]:
     return ["distill", *options, *(word for assignment in given for word in ("--set", assignment))]
 
 
-def few_images(folder: Path) -> str:
-    """A file of evaluation data that is soon gone through: 40 images of noise, labelled like digits."""
+def few_images(folder: Path, count: int = 40) -> str:
+    """A file of evaluation data that is soon gone through: images of noise, labelled like digits."""
     rng, path = np.random.default_rng(0), folder / "few.npz"
     names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
-    images = rng.integers(0, 256, (40, 16, 16, 1), dtype=np.uint8)
-    np.savez(path, images=images, labels=np.arange(40) % 10, class_names=names)
+    images = rng.integers(0, 256, (count, 16, 16, 1), dtype=np.uint8)
+    np.savez(path, images=images, labels=np.arange(count) % 10, class_names=names)
     return str(path)
 
 

@@ -127,6 +127,7 @@ def prepare(
     names = teacher.labels or tuple(map(str, range(teacher.num_classes)))
     fingerprints = {
         "the teacher": fingerprint(teacher.network.state_dict()),
+        "how the teacher takes images": fingerprint([teacher.normalization, teacher.shape]),
         "the class list": fingerprint(tuple(names)),
         **({"the LTE pool": fingerprint(embeddings)} if has_text else {}),
     }

@@ -21,6 +21,7 @@ from nayer_cli import __version__, config
 from nayer_cli.config import OutputConfig
 from nayer_cli.errors import EnvironmentFault, InputError, Interrupted, is_out_of_memory
 from nayer_cli.machine.distributed import Group
+from nayer_cli.runs import paths
 from nayer_cli.runs.checkpoints import Checkpoints
 from nayer_cli.runs.ownership import RUN_FILE, RUN_FORMAT, is_run, is_vacant
 from nayer_cli.storage.disk import cannot_write, is_full
@@ -70,17 +71,31 @@ class RunFolder:
         layer.pop("output.out", None)  # a run varied from this file is another run, and belongs elsewhere
         old = config.read_file(self.config) if self.config.is_file() else layer
         changed = {key: [old.get(key), value] for key, value in layer.items() if old.get(key) != value}
-        starts = [*self._starts(), {**_circumstances(), "changed": changed}]
+        about = self._about()
+        starts = [*about.get("starts", ()), {**_circumstances(), "changed": changed}]
+        known = self.paths() | paths.absolute(layer)
         write_text(self.config, config.to_toml(layer))
-        write_json(self.about, {"schema": RUN_FORMAT, "starts": starts})
+        write_json(self.about, {"schema": RUN_FORMAT, "paths": known, "starts": starts})
 
-    def _starts(self) -> list[dict[str, Any]]:
+    def settings(self) -> dict[str, Any]:
+        """Return the settings of the run; paths lead from here to where they led when it was started."""
+        return paths.located(config.read_file(self.config), self.paths())
+
+    def paths(self) -> dict[str, str]:
+        """Return, by setting, the absolute paths of the files that the run was started with."""
+        known = self._about().get("paths", {})
+        return {key: str(path) for key, path in known.items()} if isinstance(known, dict) else {}
+
+    def _about(self) -> dict[str, Any]:
         if not self.about.is_file():
-            return []
+            return {}
         try:
-            return list(json.loads(self.about.read_bytes())["starts"])
+            found = json.loads(self.about.read_bytes())
+            return {**found, "starts": list(found["starts"])}
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{self.about} is damaged: {error}", hint="delete it: it only tells of starts") from error
+            raise InputError(
+                f"{self.about} is damaged: {error}", hint="delete it: it only tells of starts, and of where files were"
+            ) from error
 
     def mark(self) -> None:
         """Write into the directory whose it is, before anything else.

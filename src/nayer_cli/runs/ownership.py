@@ -8,7 +8,7 @@ from typing import Any
 
 from nayer_cli.errors import InputError, RunFailed
 from nayer_cli.storage.checkpoint import read_manifest
-from nayer_cli.storage.files import leftovers
+from nayer_cli.storage.files import PROBE, leftovers
 
 RUN_FORMAT = "nayer.run/1"
 """Stands in run.json, the first file of every run."""
@@ -27,7 +27,7 @@ def is_run(folder: Path) -> bool:
 
 def is_vacant(folder: Path) -> bool:
     """Say whether nothing is in `folder`, or only what a run left that was killed before its first file was there."""
-    begun = {path for path in leftovers(folder) if path.name.startswith(f".{RUN_FILE}.")}
+    begun = {path for path in leftovers(folder) if path.name.startswith((f".{RUN_FILE}.", f".{PROBE}."))}
     return all(path in begun for path in folder.iterdir())
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from nayer_cli import config
 from nayer_cli.errors import InputError, RunFailed
 from nayer_cli.machine.distributed import Group
+from nayer_cli.runs import paths
 from nayer_cli.runs.folder import RUNS, RunFolder
 from nayer_cli.runs.ownership import RUN_FILE, check_contained, is_run, is_vacant
 from nayer_cli.storage.files import check_writable
@@ -135,14 +136,15 @@ def resumed_settings(folder: RunFolder, settings: Mapping[str, Any], schema: typ
 
     Args:
         folder: the run.
-        settings: dotted keys.
+        settings: dotted keys. The path of a file that was moved may differ: its content is compared later.
         schema: the configuration class of the command that resumes.
 
     Raises:
-        InputError: the run is another command's, or a setting differs that would make it another run.
+        InputError: the run is another command's, a setting differs that would make it another run, or a file is
+            no longer there.
 
     """
-    old = config.read_file(folder.config)
+    old, there = config.read_file(folder.config), folder.paths()
     known = config.keys(schema)
     foreign = [key for key in old if key not in known and not key.startswith("method.")]
     lacking = sorted(_sections(known) - _sections(old))
@@ -154,14 +156,22 @@ def resumed_settings(folder: RunFolder, settings: Mapping[str, Any], schema: typ
         )
     new = {key: value for key, value in settings.items() if value is not None and key != "output.out"}
     plain = {key: list(value) if isinstance(value, tuple) else value for key, value in new.items()}
-    differ = [k for k, value in plain.items() if not k.startswith(FREE_TO_CHANGE) and old.get(k) != value]
+    moved = {key for key, value in plain.items() if paths.is_moved(key, old.get(key), value, schema)}
+    differ = [
+        key
+        for key, value in plain.items()
+        if not key.startswith(FREE_TO_CHANGE) and key not in moved and old.get(key) != value
+    ]
     if differ:
         words = "; ".join(f"with {key} = {plain[key]!r}: it was started with {old.get(key)!r}" for key in differ)
         raise InputError(
             f"cannot resume {folder.path} {words}",
             hint="leave that out to continue the run, or start a new one with another --out",
         )
-    return {**old, **new}
+    kept = {key: path for key, path in there.items() if plain.get(key, old.get(key)) == old.get(key)}
+    settings = paths.located({**old, **new}, kept)
+    paths.check_there(folder.path, settings, kept, schema)
+    return settings
 
 
 def _sections(keys: Iterable[str]) -> set[str]:

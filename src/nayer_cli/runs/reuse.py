@@ -91,7 +91,7 @@ def _settings_of(folder: RunFolder, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a run that hold for one that uses its images."""
     if not folder.has_images:
         raise InputError(f"{folder.path} has no synthetic images: it is not a run of nayer distill")
-    old = config.read_file(folder.config)
+    old = folder.settings()
     kept = {key: value for key, value in old.items() if key.startswith(KEPT)}
     if given.get("method.name", kept.get("method.name")) != kept.get("method.name"):
         kept = {key: value for key, value in kept.items() if not key.startswith("method.")}

@@ -112,7 +112,7 @@ def _rebuild(folder: RunFolder, config: SampleConfig) -> Engine:
             f"{folder.path} is a run of nayer quantize, whose generator is not kept apart from it",
             hint="sample from its bank (--source bank), or from the run whose images it used",
         )
-    settings = configuration.read_file(folder.config) | {"device": config.device, "seed": config.seed}
+    settings = folder.settings() | {"device": config.device, "seed": config.seed}
     resolved, teacher = assemble.resolve(
         {k: v for k, v in settings.items() if not k.startswith("eval.")}, DistillConfig, "distill"
     )

@@ -138,6 +138,7 @@ def prepare(
     fingerprints = {"the data": _fingerprint(bank, data, group)}
     if teacher:
         fingerprints["the teacher"] = fingerprint(teacher.network.state_dict())
+        fingerprints["how the teacher takes images"] = fingerprint([teacher.normalization, teacher.shape])
     recorder = Recorder(folder, log, measure, config.eval, config.output, names, store=None, fingerprints=fingerprints)
     # Every process has the same number of steps, by the smallest part of the images.
     kd_steps = steps or max(smallest // batch_size, 1)

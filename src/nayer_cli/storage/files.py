@@ -18,6 +18,8 @@ BLOCK = 2**20
 """Bytes from which a part is written alone; smaller ones are joined, because each write is a call to the system."""
 TEMPORARY = re.compile(r"\..+\.\d+\.nayer-tmp")
 """Names of the files that are being written: no reader looks for them, and nobody else's are called so."""
+PROBE = "probe"
+"""What a file is called that is made to see whether one can be made."""
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 """Makes opening fail where somebody has put a symbolic link: what it points to is not ours to write."""
 
@@ -132,7 +134,8 @@ def check_writable(folder: Path) -> None:
 
     """
     try:
-        TemporaryFile(dir=folder).close()
+        # On most file systems it never has a name; where it has one, that is one that is swept.
+        TemporaryFile(dir=folder, prefix=f".{PROBE}.", suffix=f".{os.getpid()}.nayer-tmp").close()
     except OSError as error:
         if is_full(error):
             raise cannot_write(folder, error, 0) from error
