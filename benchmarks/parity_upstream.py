@@ -48,7 +48,7 @@ QUANTITIES = {
     "state.bn_": "momentum buffers",
     "running_": "BatchNorm buffers",
     "num_batches": "BatchNorm buffers",
-    "state.noisy.": "noisy layer",
+    "state.codes.": "noisy layer",
     "state.generator.": "generator",
 }
 GOLDEN = ROOT / "tests" / "methods" / "nayer_golden.safetensors"
@@ -136,21 +136,21 @@ def _stored(folder: Path, number: int, count: int) -> Tensor:
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(torch.get_default_dtype()) / 255
 
 
-NAMES = {"n1.": "noisy.norm.", "l1.0.": "generator.linear.", "conv_blocks.": "generator.body."}
+NAMES = {"n1.": "codes.norm.", "l1.0.": "generator.linear.", "conv_blocks.": "generator.body."}
 
 
 def to_ours(state: Tensors) -> Tensors:
     """Rename the released generator's tensors; its noisy layers become one `[groups, E, r]`."""
     weights = [value.T for name, value in state.items() if name.startswith("le1.") and name.endswith("weight")]
     biases = [value for name, value in state.items() if name.startswith("le1.") and name.endswith("bias")]
-    noisy = {"noisy.weight": torch.stack(weights), "noisy.bias": torch.stack(biases)[:, None]}
+    noisy = {"codes.weight": torch.stack(weights), "codes.bias": torch.stack(biases)[:, None]}
     return _renamed(state, NAMES) | noisy
 
 
 def to_upstream(state: Tensors) -> Tensors:
     """Undo `to_ours`."""
     renamed = _renamed(state, {ours: theirs for theirs, ours in NAMES.items()})
-    for index, (weight, bias) in enumerate(zip(state["noisy.weight"], state["noisy.bias"], strict=True)):
+    for index, (weight, bias) in enumerate(zip(state["codes.weight"], state["codes.bias"], strict=True)):
         renamed |= {f"le1.{index}.weight": weight.T, f"le1.{index}.bias": bias[0]}
     return renamed
 

@@ -23,10 +23,10 @@ from torch import nn
 
 import nayer_cli.classifiers.models  # noqa: F401 - registers our networks with timm
 from nayer_cli import config as configuration
+from nayer_cli.codes import Noisy
 from nayer_cli.config import DistillConfig
 from nayer_cli.generator import new_generator
 from nayer_cli.methods.nayer import Config as Nayer
-from nayer_cli.noisy import NoisyLayer
 from nayer_cli.runs import assemble
 from nayer_cli.types import ImageShape
 
@@ -119,10 +119,10 @@ class Networks:
         with torch.device("meta"):
             self.teacher = timm.create_model(options.teacher, num_classes=options.classes).requires_grad_(False)
             self.student = timm.create_model(options.student, num_classes=options.classes)
-            self.noisy = NoisyLayer(EMBEDDING, method.code_size, method.batch, options.classes)
+            self.noisy = Noisy(torch.randn(options.classes, EMBEDDING), method.code_size, method.batch)
             self.generator = new_generator(method.generator, method.code_size, shape, method.width)
             self.images = torch.randn(method.batch, *shape)
-            self.embeddings = torch.randn(method.batch, EMBEDDING)
+            self.labels = torch.zeros(method.batch, dtype=torch.long)
         # Each process has noisy layers of its own: only their BatchNorm is averaged.
         self.generator_bytes = _bytes(self.generator) + _bytes(self.noisy.norm)
         self.student_bytes = _bytes(self.student)
@@ -143,7 +143,7 @@ class Networks:
         """Generator forward and backward, teacher and perhaps student forward and back to the image, of one image."""
 
         def step() -> None:
-            images = self.generator(self.noisy(self.embeddings))
+            images = self.generator(self.noisy(self.labels))
             judges = [self.teacher, self.student.requires_grad_(False)][: 1 + with_student]
             torch.stack([judge(images).sum() for judge in judges]).sum().backward()
 

@@ -1,38 +1,48 @@
+import pytest
 import torch
 
-from nayer_cli.noisy import NoisyLayer
+from nayer_cli.codes import CODES, Codes, Noisy, Sum
 
 K, E, R = 3, 4, 5
+POOL = torch.randn(K, E, generator=torch.Generator().manual_seed(3))
+LABELS = torch.tensor([0, 1, 2, 0, 1, 2, 0])
 
 
-def layer(batch: int) -> NoisyLayer:
-    noisy = NoisyLayer(E, R, batch, K)
+def layer(batch: int, **options) -> Noisy:
+    noisy = Noisy(POOL, R, batch, **options)
     noisy.renew(torch.Generator().manual_seed(0))
     return noisy
+
+
+def drawn(name: str, seed: int = 0, batch: int = 6) -> Codes:
+    torch.manual_seed(0)
+    codes = CODES[name](POOL, R, batch, 0.5)
+    codes.renew(torch.Generator().manual_seed(seed))
+    return codes
 
 
 def test_one_linear_layer_for_each_group_of_k_rows():
     assert layer(7).weight.shape == (3, E, R)
     assert layer(2).weight.shape == (1, E, R)
+    assert layer(6, group=1).weight.shape == (6, E, R)
+    assert layer(6, group=6).weight.shape == (1, E, R)
 
 
 def test_group_i_goes_through_linear_layer_i():
     noisy = layer(7)
-    embeddings = torch.randn(K, E)[torch.tensor([0, 1, 2, 0, 1, 2, 0])]
-    normed = noisy.norm(embeddings)
+    normed = noisy.norm(POOL[LABELS])
     expected = torch.cat([normed[:3] @ noisy.weight[0], normed[3:6] @ noisy.weight[1], normed[6:] @ noisy.weight[2]])
-    torch.testing.assert_close(noisy(embeddings), expected)
+    torch.testing.assert_close(noisy(LABELS), expected)
 
 
 def test_renewal_gives_independent_codes_and_keeps_the_batch_norm():
-    noisy = NoisyLayer(64, 4000, 6, K)
+    noisy = Noisy(torch.randn(K, 64), 4000, 6)
     generator = torch.Generator().manual_seed(0)
     norm_before = noisy.norm.weight.clone()
-    embeddings = torch.randn(K, 64).repeat(2, 1)
     codes = []
     for _ in range(2):
         noisy.renew(generator)
-        codes.append(noisy(embeddings))
+        codes.append(noisy(LABELS[:6]))
     cosine = torch.cosine_similarity(codes[0], codes[1]).abs()
     assert cosine.max() < 0.1
     assert torch.equal(noisy.norm.weight, norm_before)
@@ -51,19 +61,18 @@ def test_every_group_adds_its_own_bias():
     noisy = layer(6)
     torch.nn.init.zeros_(noisy.weight)
     noisy.bias.data.copy_(torch.tensor([1.0, 2.0]).view(2, 1, 1))
-    assert noisy(torch.randn(6, E))[:, 0].tolist() == [1, 1, 1, 2, 2, 2]
+    assert noisy(LABELS[:6])[:, 0].tolist() == [1, 1, 1, 2, 2, 2]
 
 
 def test_embeddings_are_normalized_unless_asked_not_to():
-    embeddings = 5 + 3 * torch.randn(6, E)
-    assert layer(6).norm(embeddings).mean(0).abs().max() < 1e-6
-    plain = NoisyLayer(E, R, 6, K, batch_norm=False)
+    assert layer(6).norm(5 + 3 * torch.randn(6, E)).mean(0).abs().max() < 1e-6
+    plain = layer(6, batch_norm=False)
     torch.nn.init.ones_(plain.weight)
-    torch.testing.assert_close(plain(embeddings)[:, 0], embeddings.sum(1))
+    torch.testing.assert_close(plain(LABELS[:6])[:, 0], POOL[LABELS[:6]].sum(1))
 
 
 def test_linear_layers_are_drawn_from_the_standard_normal_distribution():
-    noisy = NoisyLayer(64, 100, 6, K)
+    noisy = Noisy(torch.randn(K, 64), 100, 6)
     noisy.renew(torch.Generator().manual_seed(0))
     assert noisy.weight.mean().abs() < 0.05 and 0.95 < noisy.weight.std() < 1.05
 
@@ -78,4 +87,51 @@ def test_checkpoints_hold_no_linear_layers_and_fit_any_batch():
 
 
 def test_until_they_are_drawn_the_linear_layers_are_zero():
-    assert not NoisyLayer(E, R, 6, K)(torch.randn(6, E)).any()
+    assert not Noisy(POOL, R, 6)(LABELS[:6]).any()
+
+
+def test_a_layer_that_is_never_renewed_is_state_and_common_to_all_processes():
+    kept = layer(6, group=6, renewed=False)
+    before = kept.weight.clone()
+    kept.renew(torch.Generator().manual_seed(1))
+    assert torch.equal(kept.weight, before) and before.any()
+    assert {"weight", "bias"} <= kept.state_dict().keys()
+    assert kept.own() == () and len(layer(6).own()) == 2
+
+
+@pytest.mark.parametrize("name", CODES)
+def test_codes_have_the_size_asked_for_and_gradients_reach_what_is_learned(name):
+    codes = drawn(name)
+    made = codes(LABELS[:6])
+    assert made.shape == (6, R) and made.isfinite().all()
+    if parameters := list(codes.parameters()):
+        made.square().sum().backward()
+        assert all(parameter.grad is not None for parameter in parameters)
+
+
+@pytest.mark.parametrize("name", CODES)
+def test_images_of_one_class_differ_within_a_round_by_drawn_noise_alone(name):
+    made = drawn(name)(LABELS[:6])
+    is_same = name in ("onehot", "lte", "noisy-kept")
+    assert torch.allclose(made[0], made[3]) == is_same
+
+
+@pytest.mark.parametrize("name", CODES)
+def test_the_next_round_differs_where_something_is_drawn_in_it(name):
+    one, other = drawn(name, seed=0)(LABELS[:6]), drawn(name, seed=1)(LABELS[:6])
+    assert torch.equal(one, other) == (name in ("onehot", "lte", "noisy-kept"))
+
+
+def test_only_fresh_noise_changes_from_step_to_step():
+    fixed, fresh = drawn("noise"), drawn("noise-fresh")
+    assert torch.equal(fixed(LABELS[:6]), fixed(LABELS[:6]))
+    assert not torch.equal(fresh(LABELS[:6]), fresh(LABELS[:6]))
+
+
+def test_beta_weighs_the_noise_against_the_embedding_as_it_is():
+    silent = Sum(POOL, R, 6, beta=0.0)
+    silent.renew(torch.Generator())
+    torch.testing.assert_close(silent(LABELS[:6]), silent.linear(POOL[LABELS[:6]]))
+    loud = Sum(torch.zeros(K, E), E, 6, beta=2.0)
+    loud.renew(torch.Generator().manual_seed(0))
+    torch.testing.assert_close(loud(LABELS[:6]), loud.linear(2 * loud.noise(LABELS[:6])))

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from nayer_cli import config as configuration
 from nayer_cli.bank import MemoryBank
 from nayer_cli.classifiers.model import Classifier, new_classifier, new_network
+from nayer_cli.codes import Noisy
 from nayer_cli.config import DistillConfig, ModelConfig
 from nayer_cli.engine import Engine
 from nayer_cli.generator import new_generator
 from nayer_cli.machine.distributed import Group
 from nayer_cli.machine.rng import Streams
 from nayer_cli.methods.nayer import Config as Nayer
-from nayer_cli.noisy import NoisyLayer
 from nayer_cli.runs import assemble
 from nayer_cli.runs.distill import prepare
 from nayer_cli.runs.folder import RunFolder
@@ -151,7 +151,7 @@ class Bare:
         self.generator_batch = generator_batch
 
     def _generator(self, batch: int) -> nn.Module:
-        noisy = NoisyLayer(EMBEDDING, Nayer().code_size, batch, CLASSES).to(self.device)
+        noisy = Noisy(torch.randn(CLASSES, EMBEDDING), Nayer().code_size, batch).to(self.device)
         noisy.renew(self.computer.rng["noisy"])
         generator = new_generator("auto", Nayer().code_size, self.shape, Nayer().width).to(self.device)
         return nn.Sequential(noisy, generator.to(memory_format=self.computer.layout))
@@ -175,15 +175,14 @@ class Bare:
 
     def generator_step(self) -> Step:
         """Generator forward and backward, both networks forward and input-backward, Adam."""
-        embeddings = torch.randn(CLASSES, EMBEDDING, device=self.device)
-        codes = embeddings[torch.arange(self.generator_batch, device=self.device) % CLASSES]
+        labels = torch.arange(self.generator_batch, device=self.device) % CLASSES
         toward = self._cotangent(self.generator_batch)
         optimizer = torch.optim.Adam(self.generator.parameters(), lr=4e-3, betas=(0.5, 0.999), fused=True)
 
         def step() -> None:
             self.student.eval().requires_grad_(False)
             with self.precision():
-                images = self.generator(codes)
+                images = self.generator(labels)
                 logits = [self.teacher(images), self.student(images)]
             optimizer.zero_grad()
             torch.autograd.backward(logits, [toward.to(one.dtype) for one in logits])

@@ -18,11 +18,11 @@ from torch._inductor.exc import InductorError
 from torch.fx.experimental.optimization import fuse
 
 from nayer_cli import critic
+from nayer_cli.codes import Noisy
 from nayer_cli.engine import Engine
-from nayer_cli.noisy import NoisyLayer
 
 from .common import Figure, Step, compare, make_clock
-from .networks import CLASSES, EMBEDDING, Bare, demonstration, epoch, running
+from .networks import CLASSES, Bare, demonstration, epoch, running
 
 
 class Way(NamedTuple):
@@ -125,11 +125,11 @@ def batched_noise(options: Namespace, bare: Bare) -> Iterator[Way]:
     """All noisy layers as one product instead of a linear layer for each group."""
     batch = max(options.generator_batch)
     noisy = Bare(options, batch).generator[0]
-    assert isinstance(noisy, NoisyLayer)
-    embeddings = torch.randn(batch, EMBEDDING, device=bare.device)
+    assert isinstance(noisy, Noisy)
+    labels = torch.arange(batch, device=bare.device) % CLASSES
 
     def looped() -> Tensor:
-        groups = noisy.norm(embeddings).split(noisy.group)
+        groups = noisy.norm(noisy.pool[labels]).split(noisy.group)
         return torch.cat([torch.addmm(b, x, w) for b, x, w in zip(noisy.bias, groups, noisy.weight, strict=True)])
 
     def step(codes: Callable[[], Tensor]) -> None:
@@ -140,7 +140,7 @@ def batched_noise(options: Namespace, bare: Bare) -> Iterator[Way]:
     yield Way(
         f"{noisy.groups} noisy layers as one product, forward and backward",
         partial(step, looped),
-        partial(step, partial(noisy, embeddings)),
+        partial(step, partial(noisy, labels)),
     )
 
 

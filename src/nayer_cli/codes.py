@@ -1,48 +1,203 @@
-"""The noisy layer: where the randomness of NAYER's images comes from."""
+"""Codes: what the generator of NAYER is fed with. One class each, with one signature (NAYER, Table 4).
+
+E is the length of a class embedding, K the number of classes, r the length of a code, B the rows of a batch.
+"""
+
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 
-class NoisyLayer(nn.Module):
-    """BatchNorm, then one freshly drawn linear layer for each group of K images (NAYER §3.3, "K-to-1").
+class Codes(nn.Module):
+    """Maps class labels `[B]` to codes `[B, r]`.
 
-    A batch of B class embeddings in class order is split into groups of K rows; group i goes through its own linear
+    Args:
+        pool: LTE pool `[K, E]`, float32.
+        size: r.
+        batch: B, rows per forward.
+
+    """
+
+    pool: Tensor
+
+    def __init__(self, pool: Tensor, size: int, batch: int) -> None:
+        super().__init__()
+        self.register_buffer("pool", pool.detach().clone(), persistent=False)
+        self.size, self.batch = size, batch
+
+    def renew(self, generator: torch.Generator) -> None:
+        """Draw anew what is drawn in every round; by default nothing is."""
+
+    def own(self) -> Sequence[nn.Parameter]:
+        """Return the parameters that only the images of this process go through."""
+        return ()
+
+    def forward(self, labels: Tensor) -> Tensor:
+        """Return the codes of `labels`, which are in class order."""
+        raise TypeError(f"{type(self).__name__} must define forward")
+
+
+class OneHot(Codes):
+    """W · onehot(y) + b: the class alone, by a layer that is learned (column OH)."""
+
+    def __init__(self, pool: Tensor, size: int, batch: int) -> None:
+        super().__init__(pool, size, batch)
+        self.linear = nn.Linear(len(pool), size)
+
+    def forward(self, labels: Tensor) -> Tensor:
+        """Return the codes of `labels`."""
+        return self.linear.weight.mT[labels] + self.linear.bias
+
+
+class Noise(Codes):
+    """z ~ N(0, I), the same for all steps of a round, or with `fresh` another one in each (column Z)."""
+
+    noise: Tensor
+
+    def __init__(self, pool: Tensor, size: int, batch: int, fresh: bool = False) -> None:
+        super().__init__(pool, size, batch)
+        self.fresh = fresh
+        self.register_buffer("noise", torch.zeros(batch, size), persistent=False)
+
+    def renew(self, generator: torch.Generator) -> None:
+        """Draw z."""
+        self._generator = generator
+        self.noise.normal_(generator=generator)
+
+    def forward(self, labels: Tensor) -> Tensor:
+        """Return z, whatever the labels."""
+        if self.fresh:
+            self.renew(self._generator)
+        return self.noise[: len(labels)].clone()
+
+
+class Lte(Codes):
+    """W · BN(e) + b: the embedding by a layer that is learned (column LTE)."""
+
+    def __init__(self, pool: Tensor, size: int, batch: int) -> None:
+        super().__init__(pool, size, batch)
+        self.norm = nn.BatchNorm1d(pool.shape[1])
+        self.linear = nn.Linear(pool.shape[1], size)
+
+    def forward(self, labels: Tensor) -> Tensor:
+        """Return the codes of `labels`."""
+        codes: Tensor = self.linear(self.norm(self.pool[labels]))
+        return codes
+
+
+class Cat(Codes):
+    """W · [BN(e); z] + b with z ~ N(0, I), as long as the embedding, drawn in every round (column cat)."""
+
+    def __init__(self, pool: Tensor, size: int, batch: int) -> None:
+        super().__init__(pool, size, batch)
+        self.norm = nn.BatchNorm1d(pool.shape[1])
+        self.noise = Noise(pool, pool.shape[1], batch)
+        self.linear = nn.Linear(2 * pool.shape[1], size)
+
+    def renew(self, generator: torch.Generator) -> None:
+        """Draw z."""
+        self.noise.renew(generator)
+
+    def forward(self, labels: Tensor) -> Tensor:
+        """Return the codes of `labels`."""
+        codes: Tensor = self.linear(torch.cat([self.norm(self.pool[labels]), self.noise(labels)], dim=1))
+        return codes
+
+
+class Sum(Codes):
+    """W (e + βz) + b with z ~ N(0, I) drawn in every round (column sum).
+
+    The embedding is taken as the encoder gives it: with a BatchNorm before it the noise would drown it at β = 1 alone,
+    not as gradually as the paper reports.
+    """
+
+    def __init__(self, pool: Tensor, size: int, batch: int, beta: float = 0.1) -> None:
+        super().__init__(pool, size, batch)
+        self.beta = beta
+        self.noise = Noise(pool, pool.shape[1], batch)
+        self.linear = nn.Linear(pool.shape[1], size)
+
+    def renew(self, generator: torch.Generator) -> None:
+        """Draw z."""
+        self.noise.renew(generator)
+
+    def forward(self, labels: Tensor) -> Tensor:
+        """Return the codes of `labels`."""
+        codes: Tensor = self.linear(self.pool[labels] + self.beta * self.noise(labels))
+        return codes
+
+
+class Noisy(Codes):
+    """The noisy layer: BatchNorm, then one freshly drawn linear layer for each group of images (NAYER §3.3).
+
+    A batch of B class embeddings in class order is split into groups of rows; group i goes through its own linear
     layer W_i, so that the same class gives another code in every group. `renew` draws all layers anew.
 
     Args:
-        embedding_size: E, length of a class embedding.
-        code_size: r, length of a code.
-        batch: B, rows per forward.
-        classes: K, rows per group.
+        pool, size, batch: as for all codes.
+        group: rows per linear layer; by default K ("K-to-1").
+        renewed: whether every round draws the layers anew. If not, they are drawn once, are the same in every process,
+            and what they learned is kept in checkpoints.
         batch_norm: whether embeddings pass a BatchNorm first; it removes what all class names have in common.
 
     """
 
-    def __init__(self, embedding_size: int, code_size: int, batch: int, classes: int, batch_norm: bool = True) -> None:
-        super().__init__()
-        self.group = min(classes, batch)
+    def __init__(
+        self,
+        pool: Tensor,
+        size: int,
+        batch: int,
+        group: int | None = None,
+        renewed: bool = True,
+        batch_norm: bool = True,
+    ) -> None:
+        super().__init__(pool, size, batch)
+        self.group = min(group or len(pool), batch)
         self.groups = -(-batch // self.group)
-        self.norm = nn.BatchNorm1d(embedding_size) if batch_norm else nn.Identity()
+        self.renewed = renewed
+        self.norm = nn.BatchNorm1d(pool.shape[1]) if batch_norm else nn.Identity()
         # [groups, E, r]: all groups are one batched product instead of a loop of linear layers.
-        self.weight = nn.Parameter(torch.zeros(self.groups, embedding_size, code_size))
-        self.bias = nn.Parameter(torch.zeros(self.groups, 1, code_size))
-        # Drawn anew in every round, they are no state: checkpoints stay small and fit any number of processes.
-        self.register_state_dict_post_hook(_forget_linear)  # type: ignore[no-untyped-call]
-        self.register_load_state_dict_pre_hook(_keep_linear)  # type: ignore[no-untyped-call]
+        weight = torch.zeros if renewed else torch.randn
+        self.weight = nn.Parameter(weight(self.groups, pool.shape[1], size))
+        self.bias = nn.Parameter(torch.zeros(self.groups, 1, size))
+        if renewed:
+            # Drawn anew in every round, they are no state: checkpoints stay small and fit any number of processes.
+            self.register_state_dict_post_hook(_forget_linear)  # type: ignore[no-untyped-call]
+            self.register_load_state_dict_pre_hook(_keep_linear)  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def renew(self, generator: torch.Generator) -> None:
         """Draw the linear layers from N(0, 1) with zero bias; the BatchNorm stays."""
-        self.weight.normal_(generator=generator)
-        self.bias.zero_()
+        if self.renewed:
+            self.weight.normal_(generator=generator)
+            self.bias.zero_()
 
-    def forward(self, embeddings: Tensor) -> Tensor:
-        """Map embeddings `[B, E]` in class order to codes `[B, r]`."""
-        normed = self.norm(embeddings)
+    def own(self) -> Sequence[nn.Parameter]:
+        """Return the layers where each process draws its own."""
+        return (self.weight, self.bias) if self.renewed else ()
+
+    def forward(self, labels: Tensor) -> Tensor:
+        """Return the codes of `labels`, which are in class order."""
+        normed = self.norm(self.pool[labels])
         missing = self.groups * self.group - normed.shape[0]
         grouped = nn.functional.pad(normed, (0, 0, 0, missing)).view(self.groups, self.group, -1)
         return torch.baddbmm(self.bias, grouped, self.weight).flatten(0, 1)[: normed.shape[0]]
+
+
+CODES: dict[str, Callable[[Tensor, int, int, float], Codes]] = {
+    "onehot": lambda pool, size, batch, beta: OneHot(pool, size, batch),
+    "noise": lambda pool, size, batch, beta: Noise(pool, size, batch),
+    "noise-fresh": lambda pool, size, batch, beta: Noise(pool, size, batch, fresh=True),
+    "lte": lambda pool, size, batch, beta: Lte(pool, size, batch),
+    "cat": lambda pool, size, batch, beta: Cat(pool, size, batch),
+    "sum": lambda pool, size, batch, beta: Sum(pool, size, batch, beta),
+    "noisy": lambda pool, size, batch, beta: Noisy(pool, size, batch),
+    "noisy-kept": lambda pool, size, batch, beta: Noisy(pool, size, batch, group=batch, renewed=False),
+    "noisy-single": lambda pool, size, batch, beta: Noisy(pool, size, batch, group=1),
+    "noisy-raw": lambda pool, size, batch, beta: Noisy(pool, size, batch, batch_norm=False),
+}
+"""Every column of Table 4 by name; β counts for `sum` alone."""
 
 
 def _forget_linear(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:

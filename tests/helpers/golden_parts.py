@@ -125,7 +125,7 @@ def computing_in(dtype: torch.dtype) -> Iterator[None]:
 def run_check(case: Case, check: Check) -> Tensors:
     """Our half of a check: what `synthesize` leaves behind."""
     method, draws = _method(case, check), iter(case.draws)
-    method.noisy.renew = lambda generator: _renew(method.noisy, next(draws))
+    method.codes.renew = lambda generator: _renew(method.codes, next(draws))
     network = deepcopy(case.student).requires_grad_(False).eval()
     student = Normalized(network, NORMALIZATION)
     for number in range(check.rounds):
@@ -253,7 +253,7 @@ def golden_case() -> Case:
 
 def state_of(method: Method) -> Tensors:
     """Return the state with the noisy layer's weights, which checkpoints leave out."""
-    drawn = {"noisy.weight": method.noisy.weight, "noisy.bias": method.noisy.bias}
+    drawn = {"codes.weight": method.codes.weight, "codes.bias": method.codes.bias}
     return {name: value.detach() for name, value in drawn.items()} | dict(method.state_dict())
 
 

@@ -104,7 +104,7 @@ class Scripted(nayer.Method):
         torch.manual_seed(0)
         self.generator = Plain()
         drawn = torch.randn(4, 5, 6).tensor_split(given.group.size)[given.group.rank]
-        self.noisy.renew = lambda _: (self.noisy.weight.data.copy_(drawn), self.noisy.bias.data.zero_())
+        self.codes.renew = lambda _: (self.codes.weight.data.copy_(drawn), self.codes.bias.data.zero_())
         self.labels = torch.arange(CLASSES).repeat(4 // given.group.size)
 
     def replay(self, bank: MemoryBank, steps: int) -> Iterator[Batch]:
@@ -145,10 +145,10 @@ def learn() -> dict[str, Any]:
     )
     engine.run()
     method = {name: value.detach() for name, value in engine.method.state_dict().items()}
-    method.pop("noisy.norm.running_var")  # of n images it is n / (n - 1) times their variance, and each has its own n
+    method.pop("codes.norm.running_var")  # of n images it is n / (n - 1) times their variance, and each has its own n
     return {
         "student": {name: value.detach() for name, value in engine.student.model.state_dict().items()},
-        "method": method | {"own noisy layers": group.collect(engine.method.noisy.weight.detach())},
+        "method": method | {"own noisy layers": group.collect(engine.method.codes.weight.detach())},
         "losses": [record["losses"] for record in records],
         "counts": [(record["images"], record["seen"]) for record in records],
     }

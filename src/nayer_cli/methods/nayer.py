@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from nayer_cli import losses, method
+from nayer_cli.codes import CODES, Codes
 from nayer_cli.config import setting
 from nayer_cli.critic import Judgement, Statistics
 from nayer_cli.generator import Generator, new_generator
 from nayer_cli.machine.rng import seeded
 from nayer_cli.method import LoopState, Parts, SynthBatch
-from nayer_cli.noisy import NoisyLayer
 from nayer_cli.synthesis import Best, draw_labels
 
 
@@ -32,6 +32,8 @@ class Config:
     code_size: int = setting(1000, "length of the noisy layer's output", low=1)
     width: int = setting(64, "channels of the generator at full size", low=1)
     generator: str = setting("auto", "shallow, deep, auto, or a dotted path")
+    codes: str = setting("noisy", "what the generator is fed with; noisy: the noisy layer", choices=tuple(CODES))
+    beta: float = setting(0.1, "weight β of the noise in the codes `sum`", low=0)
     temperature: float = setting(20.0, "softmax temperature T of the student's loss", low=0)
     faithful: bool = setting(False, "repeat what the released code does and the paper does not say")
 
@@ -39,7 +41,6 @@ class Config:
 class Method(method.Method):
     """Each round draws new noisy layers and fits the generator to them for `g_steps`; the best step is kept."""
 
-    pool: Tensor
     bn_mean: Tensor
     bn_var: Tensor
 
@@ -47,8 +48,7 @@ class Method(method.Method):
         super().__init__(parts)
         self.config = config
         self.temperature, self.batch = config.temperature, config.batch
-        self.register_buffer("pool", parts.pool.float(), persistent=False)
-        self.noisy, self.generator = self._fresh_generator()
+        self.codes, self.generator = self._fresh_generator()
         # Statistics of earlier rounds; they outlive the generator. NaN marks that there was no round yet.
         self.register_buffer("bn_mean", torch.full_like(parts.critic.running.mean, torch.nan))
         self.register_buffer("bn_var", torch.full_like(parts.critic.running.var, torch.nan))
@@ -57,18 +57,18 @@ class Method(method.Method):
         """One round (paper, Algorithm 1, lines 4–11)."""
         config, rng = self.config, self.parts.rng
         if state.round == 0 and config.g_life and self._life_ends(state):
-            self.noisy, self.generator = self._fresh_generator()
-        self.noisy.renew(rng["noisy"])
-        labels = draw_labels(config.batch, len(self.pool), rng["labels"], replace=config.faithful)
+            self.codes, self.generator = self._fresh_generator()
+        self.codes.renew(rng["noisy"])
+        labels = draw_labels(config.batch, len(self.parts.pool), rng["labels"], replace=config.faithful)
         optimizer = torch.optim.Adam(
-            [*self.noisy.parameters(), *self.generator.parameters()],
+            [*self.codes.parameters(), *self.generator.parameters()],
             lr=config.lr_g,
             betas=(0.5, 0.999),
             fused=True,
         )
         student.train(config.faithful and state.round > 0 and not state.warming_up)
         # The images of another process went through noisy layers of its own.
-        descent, best = self.parts.descent(optimizer, own=(self.noisy.weight, self.noisy.bias)), Best()
+        descent, best = self.parts.descent(optimizer, own=self.codes.own()), Best()
         for _ in self.parts.interruption.steps(config.g_steps):
             images, judgement, terms = self._draw(labels, student, adversarial=not state.warming_up)
             loss = self._weigh(terms)
@@ -81,7 +81,7 @@ class Method(method.Method):
     def draw(self, labels: Tensor) -> Tensor:
         """Images `[B, C, H, W]` in [0, 1] for labels `[B]` in class order, from the generator as it stands."""
         with self.parts.precision():
-            images: Tensor = self.generator(self.noisy(self.pool[labels]))
+            images: Tensor = self.generator(self.codes(labels))
         return images.float()
 
     def _draw(
@@ -133,10 +133,10 @@ class Method(method.Method):
     def _life_ends(self, state: LoopState) -> bool:
         return state.epoch % self.config.g_life == 0 or state.student_epoch % self.config.g_life == 0
 
-    def _fresh_generator(self) -> tuple[NoisyLayer, Generator]:
+    def _fresh_generator(self) -> tuple[Codes, Generator]:
         config, parts = self.config, self.parts
         with seeded(parts.rng.shared("generator")):
-            noisy = NoisyLayer(parts.pool.shape[1], config.code_size, config.batch, len(parts.pool))
+            codes = CODES[config.codes](parts.pool.float(), config.code_size, config.batch, config.beta)
             generator = new_generator(config.generator, config.code_size, parts.shape, config.width)
         device = parts.pool.device
-        return noisy.to(device), generator.to(device).to(memory_format=torch.channels_last)
+        return codes.to(device), generator.to(device).to(memory_format=torch.channels_last)
