@@ -217,6 +217,12 @@ class QuantizerConfig:
         "bits of the input, of sums, of pooled features and of layers without activation; 0: as the others",
         choices=(0, 2, 3, 4, 5, 6, 7, 8),
     )
+    weight_range: str = setting(
+        "7bit",
+        "8-bit weights where two products could exceed 16 bits: 7bit keeps them within ±64, u8u8 stores them unsigned,"
+        " full lets processors without VNNI saturate",
+        choices=("7bit", "u8u8", "full"),
+    )
     mode: str = setting("qat", "learn with rounding (qat), or only choose the steps (ptq)", choices=("qat", "ptq"))
     calibration: str = setting(
         "mse",

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nayer_cli.errors import InputError
+from nayer_cli.quant.scheme import WEIGHT_RANGES
 from nayer_cli.storage.text import printable, read_json
 
 LARGEST_IMAGE = 2**26
@@ -76,8 +77,11 @@ def _is_list_of(value: Any, fits: Callable[[Any], bool]) -> bool:
 
 
 def _is_scheme(value: Any) -> bool:
-    names = ("weights", "activations", "first_last", "edges")
-    return _is_object(value) and set(value) == set(names) and all(bits in ALLOWED_BITS for bits in value.values())
+    if not _is_object(value) or value.get("weight_range", WEIGHT_RANGES[0]) not in WEIGHT_RANGES:
+        return False
+    bits = {name: one for name, one in value.items() if name != "weight_range"}
+    names = {"weights", "activations", "first_last", "edges"}
+    return set(bits) == names and all(one in ALLOWED_BITS for one in bits.values())
 
 
 FACTS: dict[str, tuple[Callable[[Any], bool], str]] = {

@@ -209,6 +209,9 @@ FirstLastBits = Annotated[
     Int, _setting("quantizer.first_last_bits", "--first-last-bits", QUANTIZATION, "N", schema=QuantizeConfig)
 ]
 EdgeBits = Annotated[Int, _setting("quantizer.edge_bits", "--edge-bits", QUANTIZATION, "N", schema=QuantizeConfig)]
+WeightRange = Annotated[
+    Text, _setting("quantizer.weight_range", "--weight-range", QUANTIZATION, "", schema=QuantizeConfig)
+]
 Mode = Annotated[Text, _setting("quantizer.mode", "--mode", QUANTIZATION, "", schema=QuantizeConfig)]
 Calibration = Annotated[
     Text, _setting("quantizer.calibration", "--calibration", QUANTIZATION, "", schema=QuantizeConfig)

@@ -29,6 +29,7 @@ def command(
     bits: options.Bits = None,
     first_last_bits: options.FirstLastBits = None,
     edge_bits: options.EdgeBits = None,
+    weight_range: options.WeightRange = None,
     mode: options.Mode = None,
     calibration: options.Calibration = None,
     bn: options.Bn = None,

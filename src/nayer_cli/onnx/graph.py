@@ -29,11 +29,12 @@ class Unwritable(InputError):
 
 
 class Integers(NamedTuple):
-    """The names of a tensor of uint8, of its scale and of the integer that stands for zero."""
+    """A tensor of uint8: its name, those of its scale and of the integer that stands for zero, and what it holds."""
 
     name: str
     scale: str
     zero: str
+    largest: int
 
 
 class Value(NamedTuple):
@@ -70,10 +71,12 @@ class OnnxGraph:
 
     Args:
         storage: of weights: `int8`, or `int4` where they fit.
+        exact: whether weights are stored as uint8 where int8 could saturate on processors without VNNI.
 
     """
 
     storage: str
+    exact: bool = True
     nodes: list[Node] = field(default_factory=list)
     constants: dict[str, Array] = field(default_factory=dict)
     packed: set[str] = field(default_factory=set)
@@ -189,7 +192,8 @@ class Call:
 
     def dequantize(self, integers: Integers) -> Value:
         """Append the node that makes floats of integers."""
-        return Value(self.add("DequantizeLinear", *integers), self.dims, integers)
+        floats = self.add("DequantizeLinear", integers.name, integers.scale, integers.zero)
+        return Value(floats, self.dims, integers)
 
     def keep(self, what: str, content: Tensor | Array) -> str:
         """Keep a constant that several nodes read; return its name."""

@@ -11,8 +11,9 @@ from torch import nn
 from nayer_cli.onnx.graph import INT8, Call, Integers, Operand, Rule, Value
 from nayer_cli.onnx.ops import conv2d, linear
 from nayer_cli.quant.integers import CONTAINER, Grid, IntegerConv2d, IntegerLayer, IntegerLinear
+from nayer_cli.quant.lanes import MIDDLE, can_saturate
 
-MIDDLE, MOST = 2 ** (CONTAINER - 1), 2**CONTAINER - 1
+MOST = 2**CONTAINER - 1
 PACKED_BITS = 4
 
 
@@ -24,7 +25,7 @@ def grid(call: Call, layer: Grid, x: Operand) -> Value:
     integers = call.add("QuantizeLinear", x, scale, zero_point)
     if (low, high) != (0, MOST):
         integers = call.add("Clip", integers, np.array(low, np.uint8), np.array(high, np.uint8))
-    return call.dequantize(Integers(integers, scale, zero_point))
+    return call.dequantize(Integers(integers, scale, zero_point, layer.largest_byte))
 
 
 def convolution(call: Call, layer: IntegerConv2d, x: Operand) -> str:
@@ -32,7 +33,7 @@ def convolution(call: Call, layer: IntegerConv2d, x: Operand) -> str:
     return conv2d(
         call,
         x,
-        _weight(call, layer),
+        _weight(call, layer, x),
         _bias(call, layer),
         layer.stride,
         layer.padding,
@@ -44,15 +45,19 @@ def convolution(call: Call, layer: IntegerConv2d, x: Operand) -> str:
 
 def product(call: Call, layer: IntegerLinear, x: Value) -> str:
     """Multiply matrices."""
-    return linear(call, x, _weight(call, layer), _bias(call, layer))
+    return linear(call, x, _weight(call, layer, x), _bias(call, layer))
 
 
-def _weight(call: Call, layer: IntegerLayer) -> str:
+def _weight(call: Call, layer: IntegerLayer, x: Operand) -> str:
+    """Write a weight as int8, or as uint8 where a processor that adds pairs of products in 16 bits would lose some."""
+    largest = x.integers.largest if isinstance(x, Value) and x.integers else MOST
+    zero = MIDDLE if call.graph.exact and can_saturate(layer.weight, largest) else 0
+    content = (layer.weight.int() + zero).to(torch.uint8 if zero else torch.int8)
     packed = call.graph.storage == "int4" and layer.bits <= PACKED_BITS
-    integers = call.graph.constant(f"{call.name}/weight", layer.weight, packed=packed)
+    integers = call.graph.constant(f"{call.name}/weight", content, packed=packed)
     if packed:  # folded when the file is loaded: the kernels that take int8 are the fast ones
         integers = call.add("Cast", integers, to=INT8)
-    zeros = torch.zeros(len(layer.weight), dtype=torch.int8)  # without them linear layers would stay float
+    zeros = torch.full((len(content),), zero, dtype=content.dtype)  # without them linear layers would stay float
     return call.add("DequantizeLinear", integers, layer.weight_scale, zeros, axis=0)
 
 

@@ -20,7 +20,13 @@ IN_PLACE = (operator.iadd, operator.isub, operator.imul, operator.itruediv)
 
 
 def write_onnx(
-    network: fx.GraphModule, shape: ImageShape, path: Path, *, storage: str = "int8", facts: Mapping[str, str]
+    network: fx.GraphModule,
+    shape: ImageShape,
+    path: Path,
+    *,
+    storage: str = "int8",
+    exact: bool = True,
+    facts: Mapping[str, str],
 ) -> None:
     """Write a file that maps `images` `[batch, C, H, W]`, which are normalized, to `logits` `[batch, K]`.
 
@@ -29,6 +35,8 @@ def write_onnx(
         shape: of one image.
         path: the file.
         storage: of weights: `int8`, or `int4`, which packs those of at most four bits.
+        exact: whether 8-bit weights of which two products could exceed 16 bits are stored as uint8: every processor
+            multiplies these without loss, those without VNNI more slowly.
         facts: goes into the file's metadata.
 
     Raises:
@@ -37,7 +45,7 @@ def write_onnx(
         InputError: the file cannot be written.
 
     """
-    graph = OnnxGraph(storage)
+    graph = OnnxGraph(storage, exact)
     logits = _Writer(network, graph, results(network, shape)).write()
     files.write_bytes(path, graph.serialize(Value(INPUT, (BATCH, *shape)), logits, facts))
 

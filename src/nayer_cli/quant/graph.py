@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 
 from nayer_cli.errors import InputError
 from nayer_cli.quant.integers import Grid, IntegerLayer
+from nayer_cli.quant.lanes import safe_weight
 from nayer_cli.quant.quantizers import ActivationQuantizer, Quantizer, WeightQuantizer
 from nayer_cli.quant.scheme import Scheme
 from nayer_cli.quant.trace import module_of, note_shapes, shape_of, trace
@@ -135,6 +136,8 @@ def quantize(network: nn.Module, shape: ImageShape, scheme: Scheme, *, frozen: b
         source = grid_of(node.args[0], traced)
         if source is None:
             _round_after(traced, node.args[0], scheme)
+    if scheme.weight_range == "7bit":
+        _limit_weights(traced)
     if frozen:
         _freeze(traced)
     traced.graph.lint()
@@ -211,6 +214,14 @@ def _quantize_layer(network: fx.GraphModule, node: fx.Node, bits: int) -> None:
     module = module_of(node, network)
     if isinstance(module, (nn.Conv2d, nn.Linear)):  # else it is called twice, and quantized already
         network.set_submodule(str(node.target), QuantizedLayer(module, bits))
+
+
+def _limit_weights(network: fx.GraphModule) -> None:
+    """Let no two products of any layer exceed 16 bits."""
+    for node in _layers(network):
+        layer, grid = module_of(node, network), grid_of(node.args[0], network)
+        assert isinstance(layer, QuantizedLayer) and grid is not None
+        layer.quantizer.limit(safe_weight(grid.largest_byte))
 
 
 def _sites(network: fx.GraphModule) -> Iterator[fx.Node]:

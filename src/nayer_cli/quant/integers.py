@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nayer_cli.quant.lanes import largest_byte
+
 CONTAINER = 8
 """Bits of the integers that hold activations and weights; those of fewer bits use a part of the range."""
 
@@ -39,6 +41,11 @@ class Grid(nn.Module):
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("low", torch.zeros((), dtype=torch.int32))
         self.register_buffer("high", torch.zeros((), dtype=torch.int32))
+
+    @property
+    def largest_byte(self) -> int:
+        """The largest byte that holds one of the integers."""
+        return largest_byte(int(self.high), self.signed)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the nearest values to `x` on the grid, of the same shape."""

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nayer_cli.quant.lanes import largest_byte
+
 SMALLEST_SCALE = 1e-8
 
 
@@ -96,6 +98,11 @@ class WeightQuantizer(Quantizer):
         super().__init__(-high, high, (len(weight), *[1] * (weight.ndim - 1)))
         self.bits = bits
 
+    def limit(self, most: int) -> None:
+        """Use no integers beyond ±`most`."""
+        self.high = min(self.high, most)
+        self.low = -self.high
+
 
 class ActivationQuantizer(Quantizer):
     """One step for a tensor; unsigned where values cannot be negative.
@@ -109,3 +116,8 @@ class ActivationQuantizer(Quantizer):
     def __init__(self, bits: int, signed: bool) -> None:
         super().__init__(*((-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)))
         self.bits, self.signed = bits, signed
+
+    @property
+    def largest_byte(self) -> int:
+        """The largest byte that holds one of the integers."""
+        return largest_byte(self.high, self.signed)

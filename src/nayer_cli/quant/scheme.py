@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from nayer_cli.errors import ConfigError
 
 LEAST, MOST = 2, 8
+WEIGHT_RANGES = ("7bit", "u8u8", "full")
+"""What happens to 8-bit weights of which two products could exceed 16 bits: see `Scheme.weight_range`."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,9 @@ class Scheme:
     edges: int = 8
     """Of everything else that a layer or an addition reads or returns: the input, residual sums, layers without an
     activation function, pooled features; 0: as `activations`."""
+    weight_range: str = WEIGHT_RANGES[0]
+    """Of 8-bit weights where two products could exceed 16 bits, which saturates on x86 without VNNI. `7bit`: they stay
+    within ±64. `u8u8`: ONNX files store them unsigned, for kernels that add in 32 bits. `full`: nothing is done."""
 
     @property
     def first_last_bits(self) -> int:

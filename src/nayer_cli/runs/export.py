@@ -70,8 +70,9 @@ def _write(student: Classifier, path: Path, storage: str) -> str:
     from nayer_cli.onnx.writer import write_onnx
 
     assert isinstance(student.network, fx.GraphModule)
+    exact = student.scheme is None or student.scheme.weight_range != "full"
     try:
-        write_onnx(student.network, student.shape, path, storage=storage, facts=facts_of(student))
+        write_onnx(student.network, student.shape, path, storage=storage, exact=exact, facts=facts_of(student))
     except Unwritable as error:
         return str(error)
     return ""

@@ -92,7 +92,8 @@ def quantize(
 def scheme_of(config: QuantizeConfig) -> Scheme:
     """Return the bits that the settings ask for."""
     quantizer = config.quantizer
-    return Scheme(*parse_bits(quantizer.bits), quantizer.first_last_bits, quantizer.edge_bits)
+    bits = parse_bits(quantizer.bits)
+    return Scheme(*bits, quantizer.first_last_bits, quantizer.edge_bits, quantizer.weight_range)
 
 
 def _with_quantizers(teacher: Classifier, config: QuantizeConfig) -> tuple[fx.GraphModule, dict[str, Gaussian] | None]:
