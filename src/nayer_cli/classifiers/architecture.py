@@ -36,7 +36,7 @@ class Architecture:
     """timm's `pretrained_cfg`: input_size, mean, std, num_classes, label_names, first_conv, classifier …"""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """timm's keyword arguments, besides number of classes, channels and image size."""
-    quantization: Mapping[str, int] = field(default_factory=dict)
+    quantization: Mapping[str, Any] = field(default_factory=dict)
     """The `Scheme` of a network of integers; empty for a float one."""
     folder: Path | None = None
     """Where its weights lie, if it was named by a folder."""
