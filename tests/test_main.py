@@ -1,7 +1,6 @@
 import contextlib
 import os
 import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -70,18 +69,81 @@ def test_nothing_given_shows_the_help(capsys):
     assert "Commands" in capsys.readouterr().out
 
 
-def test_help_comes_at_once_and_without_torch():
-    seconds = []
-    for _ in range(5):
-        began = time.perf_counter()
-        done = subprocess.run([*NAYER, "--help"], capture_output=True, check=True)
-        seconds.append(time.perf_counter() - began)
-    assert statistics.median(seconds) < 2.5  # 0.4 on a quiet machine
+CASES = [
+    ("--help", 0),
+    ("distill --help", 0),
+    ("info --methods", 0),
+    ("info --models wrn_*", 0),
+    ("distill --method neyer", 2),
+    ("distill --method zeroq --set method.adv=1", 2),
+    ("distill --preset cifar", 2),
+    ("distill --encoder clipp", 2),
+    ("distill --epochs -1", 2),
+    ("distill --set g_steps=3", 2),
+    ("distill --set method.g_stps=3", 2),
+    ("distill --teacher resnet5O", 2),
+    ("distill --teacher-weights nowhere.pth", 2),
+    ("distill --labels nowhere.txt", 2),
+    ("distill --lte nowhere.safetensors", 2),
+    ("distill --eval-data nowhere", 2),
+    ("distill --resume nowhere", 2),
+    ("distill --config nowhere.toml", 2),
+    ("distill --device cudo", 2),
+    ("distill --device cuda:99", 3),
+    ("quantize --bits w4", 2),
+    ("quantize --method neyer", 2),
+    ("quantize --generator nowhere", 2),
+    ("train --model wrn_40_3 --data digits", 2),
+    ("train --model wrn_40_2 --data nowhere", 2),
+    ("eval wrn_40_3 --data digits", 2),
+    ("eval resnet18 --reference resnet5O --data digits", 2),
+    ("sample nowhere", 2),
+    ("embed --labels nowhere.txt", 2),
+]
+
+
+def test_what_can_be_told_at_once_is_told_without_importing_torch():
+    code = (
+        "import sys; from nayer_cli.__main__ import main\n"
+        f"got = [main(line.split()) for line, _ in {CASES}]\n"
+        f"assert got == {[code for _, code in CASES]}, got\n"
+        "from nayer_cli.runs import info; assert info.describe_packages()['nayer']\n"  # what nayer info shows first
+        "print(sorted({'torch', 'timm', 'torchvision', 'sentence_transformers', 'sklearn'} & set(sys.modules)))"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("NAYER_")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert done.stdout.splitlines()[-1:] == ["[]"], done.stderr[-2000:]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_help_page_needs_neither_numpy_nor_the_display():
     code = "import sys; from nayer_cli.__main__ import main; main(['distill', '--help']); print(sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     loaded = done.stdout.splitlines()[-1]
-    for heavy in ("torch", "timm", "numpy", "sentence_transformers", "rich.live", "nayer_cli.runs.distill"):
+    for heavy in ("torch", "numpy", "PIL", "rich.live", "nayer_cli.runs.distill", "huggingface_hub"):
         assert f"'{heavy}'" not in loaded
+
+
+def test_a_variable_is_blamed_for_its_value(monkeypatch, capsys):
+    monkeypatch.setenv("NAYER_EPOCHS", "many")
+    assert main(["distill"]) == 2
+    assert "NAYER_EPOCHS=many" in capsys.readouterr().err
+    assert main(["distill", "--epochs", "few"]) == 2
+    assert "'--epochs'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("--set g_steps=3", "did you mean 'method.g_steps'"),
+        ("--method zeroq --set method.adv=1", "deepinv and nayer have"),
+        ("--encoder clipp", "did you mean 'clip'"),
+        ("--teacher resnet5O", "did you mean 'resnet50'"),
+    ],
+)
+def test_a_slip_is_told_with_what_was_meant(words, told, capsys):
+    assert main(["distill", *words.split()]) == 2
+    assert told in capsys.readouterr().err
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs named pipes and POSIX signals")

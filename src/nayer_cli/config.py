@@ -5,7 +5,7 @@ below, preset, configuration file, `NAYER_*` variables, command line.
 """
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from types import NoneType, UnionType
@@ -346,15 +346,17 @@ def _of(method: str, table: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def build(config_class: type[C], layer: Layer, prefix: str = "") -> C:
+def build(config_class: type[C], layer: Layer, prefix: str = "", also: Iterable[str] = ()) -> C:
     """Check `layer` against the dataclass and make it; keys are named with `prefix` in messages.
+
+    `also` are keys of elsewhere that an unknown one may have meant.
 
     Raises:
         ConfigError: a key is unknown, or a value has the wrong type or is out of range.
 
     """
     base = config_class()
-    return _build(base, unflatten(_with_names(base, layer)), prefix, keys(config_class, prefix))
+    return _build(base, unflatten(_with_names(base, layer)), prefix, [*keys(config_class, prefix), *also])
 
 
 def _with_names(base: Any, layer: Layer) -> Layer:
@@ -363,7 +365,7 @@ def _with_names(base: Any, layer: Layer) -> Layer:
     return {f"{key}.name" if key in sections and isinstance(value, str) else key: value for key, value in layer.items()}
 
 
-def check(config_class: type, layer: Layer, source: str) -> None:
+def check(config_class: type, layer: Layer, source: str, also: Iterable[str] = ()) -> None:
     """Check one layer by itself, so that a fault names the `source` that the layer came from.
 
     Raises:
@@ -371,7 +373,7 @@ def check(config_class: type, layer: Layer, source: str) -> None:
 
     """
     try:
-        build(config_class, layer)
+        build(config_class, layer, also=also)
     except ConfigError as error:
         raise ConfigError(f"{error} (from {source})", hint=error.hint) from error
 
@@ -407,7 +409,7 @@ def _build(base: C, tree: Mapping[str, Any], prefix: str, known: list[str]) -> C
         key = f"{prefix}{name}"
         if name not in own:
             raise ConfigError(
-                f"unknown setting '{key}'{did_you_mean(key, known)}",
+                f"unknown setting '{key}'{_meant(key, known)}",
                 hint="docs/reference/settings.md lists every setting",
             )
         default = getattr(base, name)
@@ -421,6 +423,13 @@ def _build(base: C, tree: Mapping[str, Any], prefix: str, known: list[str]) -> C
         else:
             values[name] = _check(key, value, hints[name], own[name])
     return replace(base, **values)  # type: ignore[type-var]
+
+
+def _meant(key: str, known: list[str]) -> str:
+    """Say which setting `key` may mean: one with the same last word before one that is spelled alike."""
+    last = key.rpartition(".")[2]
+    same = [one for one in known if one.rpartition(".")[2] == last]
+    return did_you_mean(key, same) or did_you_mean(last, same) or did_you_mean(key, known)
 
 
 def _check(key: str, value: Any, hint: Any, limits: Mapping[str, Any]) -> Any:

@@ -1,5 +1,6 @@
 """The directory is the registry: a plug-in is one file, its name is the file's, names are listed unimported."""
 
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -28,6 +29,23 @@ def names(kind: str) -> list[str]:
     return sorted(file.stem.replace("_", "-") for file in folder(kind).glob("[!_]*.py"))
 
 
+def check(kind: str, name: str, extra: Sequence[str] = ()) -> None:
+    """Make sure, without importing it, that a plug-in of a kind may be called `name`: known here, or a dotted path.
+
+    `extra` are words that are as good.
+
+    Raises:
+        InputError: there is no such plug-in.
+
+    """
+    known = [*names(kind), *extra]
+    if name not in known and "." not in name:
+        raise InputError(
+            f"no {kind.rstrip('s')} is called '{name}'{did_you_mean(name, known)}",
+            hint=f"choose one of: {', '.join(known)}",
+        )
+
+
 def load(kind: str, name: str) -> ModuleType:
     """Import plug-in `name` of a kind; a dotted path such as `mylab.methods.best` loads code from outside.
 
@@ -35,14 +53,10 @@ def load(kind: str, name: str) -> ModuleType:
         InputError: there is no such plug-in.
 
     """
+    check(kind, name)
     if name in names(kind):
         return import_module(f"nayer_cli.{ROOMS[kind].replace('/', '.')}.{name.replace('-', '_')}")
-    if "." in name:
-        try:
-            return import_module(name)
-        except ModuleNotFoundError as error:
-            raise InputError(f"cannot import '{name}': {error}", hint="check the dotted path and PYTHONPATH") from error
-    raise InputError(
-        f"no {kind.rstrip('s')} is called '{name}'{did_you_mean(name, names(kind))}",
-        hint=f"choose one of: {', '.join(names(kind))}",
-    )
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        raise InputError(f"cannot import '{name}': {error}", hint="check the dotted path and PYTHONPATH") from error

@@ -82,6 +82,7 @@ def test_a_shell_gets_its_script_and_code_0(shell):
         ("distill --set bank.policy=", "bank.policy=reservoir"),
         ("embed --set enc", "encoder="),
         ("eval wrn_1", "wrn_16_2"),
+        ("eval wrn_16_2 --reference wrn_4", "wrn_40_2"),
     ],
 )
 def test_values_are_offered(line, offered, nayer, monkeypatch):

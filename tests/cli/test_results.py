@@ -102,7 +102,7 @@ def test_a_missing_extra_comes_with_the_command_that_adds_it():
         "caches": {},
         "methods": ["a", "b"],
     }
-    rows = dict(results.installation_rows(document)[1:])
+    rows = {name.strip(): value for name, value in results.installation_rows(document)[1:]}
     assert rows["torch"] == "missing"
     assert rows["extra doc2vec"] == "missing: pip install 'nayer-cli[doc2vec]'"
     assert (rows["extra report"], rows["methods"]) == ("matplotlib 3.8", "a, b")

@@ -97,3 +97,8 @@ def test_keys_that_are_too_deep_are_refused():
 def test_texts_that_are_no_path_are_refused(value):
     with pytest.raises(ConfigError, match="has a NUL, or bytes that are not UTF-8"):
         toml.coerce("output.out", value, str)
+
+
+@pytest.mark.parametrize(("text", "value"), [(".49", 0.49), ("-.5", -0.5), ("1.", 1.0), (".5e-3", 0.0005)])
+def test_a_number_may_begin_or_end_with_its_point(text, value):
+    assert toml.coerce("x", toml.parse_assignment(f"x={text}")[1], float) == value

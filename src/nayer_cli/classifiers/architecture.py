@@ -11,6 +11,7 @@ import timm
 from torch import nn
 
 from nayer_cli import plugins
+from nayer_cli.classifiers import names
 from nayer_cli.classifiers.config_json import read_model_json
 from nayer_cli.classifiers.pretrained import fetch, fetch_url, from_cache
 from nayer_cli.classifiers.weights import FILE_NAMES
@@ -206,10 +207,7 @@ def _unknown(name: str) -> InputError:
         return InputError(
             f"there is no folder '{name}'", hint=f"for a repository on the Hugging Face hub write {HUB}{name}"
         )
-    return InputError(
-        f"timm has no model '{name}'{did_you_mean(name, timm.list_models())}",
-        hint="timm.list_models() lists all names; a folder must have config.json",
-    )
+    return names.unknown(name)
 
 
 def _call_factory(key: str) -> nn.Module:

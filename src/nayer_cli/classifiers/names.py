@@ -5,6 +5,8 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from nayer_cli.errors import InputError, did_you_mean
+
 ASSETS = Path(__file__).parents[1] / "assets"
 OURS = (
     "mobilenetv2_cifar",
@@ -14,6 +16,8 @@ OURS = (
     *("wrn_16_1", "wrn_16_2", "wrn_40_1", "wrn_40_2"),
 )
 """What the families in `models/` register; a test compares the two."""
+WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".th", ".bin", ".ckpt", ".onnx")
+"""Ends of names of files that hold weights, and do not tell their architecture."""
 ENTRYPOINT = re.compile(r"^@register_model\s+def (\w+)", re.MULTILINE)
 
 
@@ -31,6 +35,26 @@ def may_exist(name: str) -> bool:
     """Say whether timm or we may have network `name`: false only if it stands nowhere in timm's source text."""
     key = name.partition(".")[0]
     return key in OURS or not _timms_text() or re.search(rf"\b{re.escape(key)}\b", _timms_text()) is not None
+
+
+def check(name: str) -> None:
+    """Refuse what looks like the name of a network, and is none; paths and prefixes are for others to check.
+
+    Raises:
+        InputError: there is no such network.
+
+    """
+    is_word = re.fullmatch(r"[\w.-]+", name) and Path(name).suffix not in WEIGHT_FILES
+    if is_word and not Path(name).exists() and not may_exist(name):
+        raise unknown(name)
+
+
+def unknown(name: str) -> InputError:
+    """Return the fault of a name that no network has."""
+    return InputError(
+        f"timm has no model '{name}'{did_you_mean(name, networks())}",
+        hint=f"nayer info --models '*{name[:4]}*' lists names; a folder must have config.json",
+    )
 
 
 @cache

@@ -37,7 +37,7 @@ def command(
     """
     from nayer_cli.cli.output import Output
 
-    given = settings.merge(ctx, SCHEMA)
+    given = settings.read(ctx, SCHEMA)
     output = Output(json=json, quiet=quiet)
     with output.progress():
         from nayer_cli.runs.embed import embed

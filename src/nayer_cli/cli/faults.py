@@ -6,6 +6,7 @@ import signal
 import sys
 import tempfile
 import traceback
+from typing import Any
 
 import typer
 
@@ -88,7 +89,17 @@ def _explain_usage(error: BaseException) -> NayerError:
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "nayer"
     message: str = error.format_message()  # type: ignore[attr-defined]
+    if variable := _variable(error, context):
+        reason = message.partition(": ")[2] or message  # Typer's sentence begins with the option
+        return InputError(f"{variable}={os.environ[variable]}: {reason}", hint=f"mend it, or: unset {variable}")
     return InputError(message, hint=f"{command} --help")
+
+
+def _variable(error: BaseException, context: Any) -> str | None:
+    """Return the environment variable that a wrong value came from, if it came from one."""
+    parameter = getattr(error, "param", None)
+    source = context.get_parameter_source(parameter.name) if context and parameter else None
+    return str(parameter.envvar) if parameter and source and source.name == "ENVIRONMENT" else None
 
 
 def _is_closed_pipe(error: BaseException) -> bool:

@@ -1,12 +1,15 @@
 """`nayer info`: flags, help, examples."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nayer_cli.cli import options
 from nayer_cli.cli.results import Document, Rows, fact_rows, installation_rows
 from nayer_cli.errors import InputError
+
+if TYPE_CHECKING:
+    from nayer_cli.cli.output import Output
 
 EXAMPLES = (
     ("nayer info", "versions, extras, devices, caches: paste it into a report"),
@@ -34,9 +37,25 @@ def command(
     if methods and models is not None:
         raise InputError("--methods and --models exclude each other", hint="ask for one list at a time")
     output = Output(json=json, quiet=quiet)
+    if methods or models is not None:
+        output.result(*_look_up(methods, models))
+    else:
+        _show_installation(output)
+
+
+def _show_installation(output: "Output") -> None:
+    """Show what needs no torch first: importing it takes many seconds on a slow machine."""
+    from nayer_cli.runs import info
+
+    known = info.describe_packages()
+    if not output.json:
+        output.result(known, installation_rows(known))
     with output.progress():
-        document, rows = _look_up(methods, models)
-    output.result(document, rows)
+        machine = info.describe_machine()
+    if output.json:
+        output.result(known | machine, [])
+    else:
+        output.result(machine, installation_rows(machine))
 
 
 def _look_up(methods: bool, models: str | None) -> tuple[Document, Rows]:
@@ -45,8 +64,5 @@ def _look_up(methods: bool, models: str | None) -> tuple[Document, Rows]:
     if methods:
         sentences = info.describe_plugins("methods")
         return {"methods": sentences}, fact_rows(sentences)
-    if models is not None:
-        names = info.find_models(models)
-        return {"models": names}, [("",), *((name,) for name in names)]
-    document = info.describe_installation()
-    return document, installation_rows(document)
+    names = info.find_models(models or "*")
+    return {"models": names}, [("",), *((name,) for name in names)]

@@ -33,8 +33,11 @@ class Output:
     quiet: bool = False
 
     @contextmanager
-    def progress(self) -> Iterator[Listener]:
-        """Show the records of a run while the block runs; whatever else prints in it goes to stderr."""
+    def progress(self, first: str = "loading torch") -> Iterator[Listener]:
+        """Show the records of a run while the block runs; whatever else prints in it goes to stderr.
+
+        The `first` line comes at once: importing torch takes many seconds on a slow machine.
+        """
         console = _stderr()
         with redirect_stdout(sys.stderr):
             if not speaks():
@@ -45,6 +48,7 @@ class Output:
                 with LiveDisplay(console) as display:
                     yield display
             else:
+                console.print(Text(first))
                 yield Lines(console)
 
     def result(self, document: Document, rows: Rows) -> None:

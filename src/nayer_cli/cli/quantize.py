@@ -75,7 +75,7 @@ def command(
     """
     from nayer_cli.cli.output import Output
 
-    given = settings.merge(ctx, SCHEMA, OF_THE_MODEL)
+    given = settings.read(ctx, SCHEMA, OF_THE_MODEL)
     output = Output(json=json, quiet=quiet)
     with output.progress() as listen:
         from nayer_cli.runs.quantize import quantize

@@ -12,6 +12,7 @@ Rows = list[tuple[str, ...]]
 """A table: the headings, which may be empty, then the rows."""
 
 OF_A_MODEL = ("model", "top-1", "95 % interval", "top-5", "loss", "ECE", "n", "agreement", "drop", "parameters")
+INSTALLATION_WIDTH = 30
 CHOICES = ("presets", "methods", "generators", "encoders", "datasets")
 
 
@@ -116,15 +117,18 @@ def _evaluation_row(result: Document) -> tuple[str, ...]:
 
 
 def installation_rows(document: Document) -> Rows:
-    """Return what `nayer info` found, with the command that adds each missing extra and mends each problem."""
-    rows: Rows = [("", ""), *((name, str(document[name])) for name in ("nayer", "python", "platform"))]
-    rows += [(name, version or "missing") for name, version in document["packages"].items()]
-    rows += [(f"extra {name}", _extra(name, packages)) for name, packages in document["extras"].items()]
-    rows += [("problem", f"{problem['what']}; mend: {problem['mend']}") for problem in document["problems"]]
-    rows += [(f"device {one['device']}", f"{one['name']}, {one['gb']} GB") for one in document["devices"]]
-    rows += [(f"cache of {name}", path) for name, path in document["caches"].items()]
-    lists = ((name, value) for name, value in document.items() if name in CHOICES)
-    return rows + [(name, ", ".join(value)) for name, value in lists]
+    """Return what `nayer info` found, with the command that adds each missing extra and mends each problem.
+
+    A part of the document gives a part of the table, of the same width.
+    """
+    rows: Rows = [(name, str(document[name])) for name in ("nayer", "python", "platform") if name in document]
+    rows += [(name, version or "missing") for name, version in document.get("packages", {}).items()]
+    rows += [(f"extra {name}", _extra(name, packages)) for name, packages in document.get("extras", {}).items()]
+    rows += [(f"cache of {name}", path) for name, path in document.get("caches", {}).items()]
+    rows += [(name, ", ".join(value)) for name, value in document.items() if name in CHOICES]
+    rows += [("problem", f"{problem['what']}; mend: {problem['mend']}") for problem in document.get("problems", ())]
+    rows += [(f"device {one['device']}", f"{one['name']}, {one['gb']} GB") for one in document.get("devices", ())]
+    return [("", ""), *((name.ljust(INSTALLATION_WIDTH), value) for name, value in rows)]
 
 
 def _extra(name: str, packages: Mapping[str, str | None]) -> str:

@@ -35,7 +35,7 @@ def command(
     """Write synthetic images of a run, from its memory bank or fresh from its generator."""
     from nayer_cli.cli.output import Output
 
-    given = settings.merge(ctx, SCHEMA)
+    given = settings.read(ctx, SCHEMA)
     output = Output(json=json, quiet=quiet)
     with output.progress():
         from nayer_cli.runs.sample import sample

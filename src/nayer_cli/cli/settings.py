@@ -9,7 +9,9 @@ from typing import Any
 import typer
 
 from nayer_cli import config
+from nayer_cli.cli import checks
 from nayer_cli.cli.options import SETTING_OF, VARIABLES, setting_in
+from nayer_cli.config import DistillConfig
 from nayer_cli.errors import ConfigError, did_you_mean
 from nayer_cli.storage import toml
 from nayer_cli.storage.toml import Layer
@@ -18,6 +20,19 @@ ALTERNATIVES = (("lte.file", "lte.encoder"), ("lte.file", "lte.prompt"), ("per_c
 """Pairs of settings that replace each other."""
 
 COMMAND_LINE, ENVIRONMENT = "COMMANDLINE", "ENVIRONMENT"
+
+
+def read(ctx: typer.Context, schema: type[Any], renamed: Mapping[str, str] | None = None) -> Layer:
+    """Merge the settings of a command as `merge` does, and check what can be told before torch is imported.
+
+    Raises:
+        InputError: a name, a file or a value is wrong.
+        EnvironmentFault: there is no such device.
+
+    """
+    merged, resume = merge(ctx, schema, renamed), ctx.params.get("resume")
+    checks.check(schema, merged | ({"resume": str(resume)} if resume else {}))
+    return merged
 
 
 def merge(ctx: typer.Context, schema: type[Any], renamed: Mapping[str, str] | None = None) -> Layer:
@@ -37,7 +52,9 @@ def merge(ctx: typer.Context, schema: type[Any], renamed: Mapping[str, str] | No
     _check_variables(os.environ)
     merged: Layer = {}
     for source, layer in _layers(ctx, schema, {**SETTING_OF, **(renamed or {})}):
-        config.check(schema, layer, source)
+        method = str((merged | layer).get("method.name", "nayer"))
+        also = checks.method_keys(method) if issubclass(schema, DistillConfig) else ()
+        config.check(schema, layer, source, also)
         merged = {key: value for key, value in merged.items() if key not in _replaced_by(layer)} | layer
     return merged
 

@@ -14,11 +14,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from nayer_cli import plugins
-from nayer_cli.errors import InputError, did_you_mean
+from nayer_cli.errors import InputError
 from nayer_cli.images.class_order import is_assumed, match_classes
 from nayer_cli.images.pictures import MODES, Pixels, fit
-from nayer_cli.images.source import ArraySource, Sample, Source
+from nayer_cli.images.source import ArraySource, Sample, Source, recognized
 from nayer_cli.types import ImageShape
 
 MEMORY_BYTES = 512 * 2**20
@@ -190,15 +189,8 @@ def open_images(
 
 
 def _open_source(spec: str, split: str) -> Source:
-    for name in plugins.names("sources"):
-        plugin = plugins.load("sources", name)
-        if plugin.recognizes(spec):
-            source: Source = plugin.open_source(spec, split)
-            return source
-    raise InputError(
-        f"there is no data '{spec}'{did_you_mean(spec, plugins.names('datasets'))}",
-        hint="give an image folder, a .tar or .tar.gz of one, an .npz, a built-in set, or torch/NAME@ROOT",
-    )
+    source: Source = recognized(spec).open_source(spec, split)
+    return source
 
 
 def _check_channels(source: Source, shape: ImageShape, where: str) -> None:

@@ -6,12 +6,15 @@ recognizes a specification opens it.
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
+from types import ModuleType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from nayer_cli import plugins
+from nayer_cli.errors import InputError, did_you_mean
 from nayer_cli.images.pictures import Pixels
 
 Images = NDArray[np.uint8]
@@ -56,3 +59,20 @@ class ArraySource:
 
     def _load(self, i: int) -> tuple[Picture, int]:
         return self.images[i], int(self.labels[i])
+
+
+def recognized(spec: str) -> ModuleType:
+    """Return the plug-in that recognizes `spec`.
+
+    Raises:
+        InputError: none does.
+
+    """
+    for name in plugins.names("sources"):
+        plugin = plugins.load("sources", name)
+        if plugin.recognizes(spec):
+            return plugin
+    raise InputError(
+        f"there is no data '{spec}'{did_you_mean(spec, plugins.names('datasets'))}",
+        hint="give an image folder, a .tar or .tar.gz of one, an .npz, a built-in set, or torch/NAME@ROOT",
+    )

@@ -1,12 +1,15 @@
 """The contract of a text encoder, and how one is named."""
 
 from collections.abc import Sequence
-from typing import Protocol
-
-from torch import Tensor
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Protocol
 
 from nayer_cli import plugins
 from nayer_cli.errors import InputError
+from nayer_cli.storage.text import user_path
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Encoder(Protocol):
@@ -24,7 +27,7 @@ class Encoder(Protocol):
     def revision(self) -> str:
         """What identifies the weights: a commit, a release, or the SHA-256 of the files."""
 
-    def encode(self, texts: Sequence[str]) -> Tensor:
+    def encode(self, texts: Sequence[str]) -> "Tensor":
         """Return vectors `[K, E]` float32 on the CPU of K texts, not scaled to length 1."""
 
 
@@ -49,6 +52,25 @@ def find(spec: str, device: str = "cpu") -> Encoder:
         raise InputError(f"'{name}' is no encoder: it does not define open_encoder(argument, device)")
     encoder: Encoder = plugin.open_encoder(argument or None, device)
     return encoder
+
+
+def check(spec: str) -> None:
+    """Refuse, without opening anything, what is meant to be the name of a plug-in and is not quite.
+
+    Raises:
+        InputError: it is a typing error, or a folder that is not there.
+
+    """
+    name, known = spec.partition(":")[0], plugins.names("encoders")
+    if name in known or name == "py" or user_path(spec).is_dir():
+        return
+    if spec.startswith((".", "/", "~")):
+        raise InputError(f"there is no folder {spec} with a text encoder")
+    if "/" not in spec and (close := get_close_matches(name, known, n=1, cutoff=0.7)):
+        raise InputError(
+            f"no text encoder is called '{spec}' (did you mean '{close[0]}'?)",
+            hint=f"choose one of: {', '.join(known)}; or write sentence-transformers/{spec} for a model of the hub",
+        )
 
 
 def refuse_argument(name: str, argument: str | None) -> None:

@@ -1,7 +1,6 @@
 """The LTE pool: a text embedding for each class `[K, E]`, in a safetensors file that says how it was made."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -17,6 +16,7 @@ from nayer_cli.errors import InputError
 from nayer_cli.lte.encoder import Encoder
 from nayer_cli.lte.labels import canonical, distinct_names, is_one_word, place
 from nayer_cli.lte.prompts import render, template
+from nayer_cli.storage.caches import cache_folder as cache_folder
 from nayer_cli.storage.safetensors_header import check_header
 from nayer_cli.storage.tensors import save_tensors
 from nayer_cli.storage.text import parse_json, printable, unfit, user_path
@@ -67,15 +67,6 @@ def build_pool(encoder: Encoder, names: Sequence[str], prompt: str, dedupe: str 
         )
     check_rows(embeddings, names, f"encoder '{encoder.name}' with prompt '{template(prompt)}'")
     return Pool(embeddings, tuple(names), encoder.name, encoder.revision, template(prompt))
-
-
-def cache_folder(cache_dir: str | None = None) -> Path:
-    """Return the folder of cached pools: `lte` in `cache_dir`, $XDG_CACHE_HOME/nayer or ~/.cache/nayer."""
-    if cache_dir:
-        return user_path(cache_dir) / "lte"
-    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    # The XDG specification tells us to ignore a relative path.
-    return (base if base.is_absolute() else Path.home() / ".cache") / "nayer" / "lte"
 
 
 def cache_key(names: Sequence[str], encoder: str, revision: str, prompt: str) -> str:

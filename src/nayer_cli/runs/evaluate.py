@@ -33,7 +33,7 @@ def evaluate_models(settings: Mapping[str, object], *, listen: Listener | None =
     Args:
         settings: keys of `EvaluateConfig`, such as `{"models": ["RUN/student"], "data": "digits"}`; None is
             unset.
-        listen: called with a record for each warning.
+        listen: called with a record for each model, before it is measured, and for each warning.
 
     Raises:
         InputError: a model or the data cannot be read, or they do not fit each other.
@@ -81,6 +81,7 @@ class Bench:
 
     def reference(self, spec: ModelConfig) -> Reference:
         """Measure the reference once, for all models."""
+        self.log.note(f"measuring the reference {spec.name}")
         classifier = models.load(spec, models.REFERENCE, rest=f"{' '.join(self.config.models)} {self._rest}")
         data, network = self._images(classifier), self._network(classifier)
         outcomes = measure(network, data, device=self.device, batch_size=self.config.batch_size)
@@ -89,6 +90,7 @@ class Bench:
 
     def result(self, name: str, reference: Reference | None) -> dict[str, Any]:
         """Measure one model."""
+        self.log.note(f"measuring {name}")
         classifier = models.load(_model_config(self.config, name), models.MEASURED, rest=self._rest)
         if reference is not None:
             self._warn(_check_comparable(classifier, reference.classifier))

@@ -1,6 +1,7 @@
 """The recipe of `nayer info`: what is installed, what this machine has, and what can be chosen."""
 
 import ast
+import fnmatch
 import os
 import platform
 import re
@@ -10,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from nayer_cli import __version__, config, plugins
+from nayer_cli.classifiers import names
 from nayer_cli.errors import InputError, did_you_mean
+from nayer_cli.storage import caches
 
 DISTRIBUTION = "nayer-cli"
 PACKAGES = (
@@ -35,19 +38,27 @@ MEND_MISMATCH = "pip install --force-reinstall torch torchvision"
 
 
 def describe_installation() -> dict[str, Any]:
-    """Return versions, extras, problems, devices, caches, and the plug-ins and presets to choose from."""
+    """Return versions, extras, caches, the plug-ins and presets to choose from, problems and devices."""
+    return describe_packages() | describe_machine()
+
+
+def describe_packages() -> dict[str, Any]:
+    """Return what can be told without torch: versions, extras, caches, plug-ins and presets."""
     return {
         "nayer": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: version(name) for name in PACKAGES},
         "extras": {extra: {name: version(name) for name in names} for extra, names in extras().items()},
-        "problems": list(_problems()),
-        "devices": list(_devices()),
         "caches": _caches(),
         "presets": config.preset_names(),
         **{folder: plugins.names(folder) for folder in FOLDERS},
     }
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return problems and devices, for which torch and torchvision are imported: seconds on a slow machine."""
+    return {"problems": list(_problems()), "devices": list(_devices())}
 
 
 def describe_plugins(folder: str) -> dict[str, str]:
@@ -63,15 +74,14 @@ def find_models(pattern: str) -> list[str]:
         InputError: none does.
 
     """
-    import timm
-
-    import nayer_cli.classifiers.models  # noqa: F401 - adds our networks to the registry
-
-    names: list[str] = timm.list_models(pattern)
-    if not names:
-        known = did_you_mean(pattern, timm.list_models())
-        raise InputError(f"no network matches '{pattern}'{known}", hint=f"add stars: nayer info --models '*{pattern}*'")
-    return names
+    known = names.networks()
+    found = fnmatch.filter(known, pattern)
+    if not found:
+        raise InputError(
+            f"no network matches '{pattern}'{did_you_mean(pattern, known)}",
+            hint=f"add stars: nayer info --models '*{pattern}*'",
+        )
+    return found
 
 
 def version(package: str) -> str | None:
@@ -120,13 +130,10 @@ def _devices() -> Iterator[dict[str, str | float]]:
 
 def _caches() -> dict[str, str]:
     """Return where pools and models are kept."""
-    import torch
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    from nayer_cli.lte.pool import cache_folder
-
     return {
-        "label-text embeddings": str(cache_folder(None)),
+        "label-text embeddings": str(caches.cache_folder()),
         "Hugging Face hub": HF_HUB_CACHE,
-        "torch hub": torch.hub.get_dir(),
+        "torch hub": str(caches.torch_hub()),
     }

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nayer_cli import config, plugins
 from nayer_cli.engine import Engine
-from nayer_cli.errors import InputError, did_you_mean
+from nayer_cli.errors import InputError
 from nayer_cli.runs.folder import RUNS, RunFolder
 from nayer_cli.runs.resume import find
 
@@ -41,10 +41,7 @@ def complete(settings: Mapping[str, Any]) -> dict[str, Any]:
     elif "reuse" not in given and RunFolder(Path(model)).has_images:
         given["reuse"] = model
     method = str(given.get("method.name", "nayer"))
-    if method not in (known := [*plugins.names("methods"), WITHOUT_IMAGES]) and "." not in method:
-        raise InputError(
-            f"no method is called '{method}'{did_you_mean(method, known)}", hint=f"choose one of: {', '.join(known)}"
-        )
+    plugins.check("methods", method, extra=(WITHOUT_IMAGES,))
     if method == WITHOUT_IMAGES:
         given |= {"quantizer.calibration": WITHOUT_IMAGES, "quantizer.mode": "ptq"}
         del given["method.name"]

@@ -111,6 +111,8 @@ def coerce(key: str, value: Any, wanted: Any) -> Any:
 
 def _read_number(text: str, wanted: Any) -> Any:
     """Read the text of a number or truth value; other text stays text."""
+    if re.fullmatch(r"[+-]?(\.\d+|\d+\.)(e[+-]?\d+)?", text.lower()):  # TOML wants digits on both sides
+        return _convert_number(float(text), wanted)
     _, value = parse_assignment(f"x={text.lower()}")
     return value if isinstance(value, (str, bool)) else _convert_number(value, wanted)
 

@@ -1,0 +1,122 @@
+"""What can be told about settings before torch is imported: names, ranges, files and the device.
+
+The recipes check everything again, where they use it. This is only so that a typo is told at once.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from nayer_cli import config, plugin_settings, plugins
+from nayer_cli.classifiers import names
+from nayer_cli.config import DistillConfig, QuantizeConfig
+from nayer_cli.errors import ConfigError, InputError, did_you_mean
+from nayer_cli.lte import encoder
+from nayer_cli.machine import cuda
+from nayer_cli.quant.scheme import parse_bits
+from nayer_cli.storage.text import user_path
+from nayer_cli.storage.toml import Layer
+
+WITHOUT_IMAGES = "dfq-nagel"
+"""What `nayer quantize` takes for a method, and is none."""
+MODELS = ("teacher.name", "student.name", "reference.name", "reference")
+WEIGHTS = ("teacher.weights", "student.weights", "reference.weights", "weights")
+DATA = ("eval.data", "data")
+LABELS = ("lte.labels", "labels")
+ENCODERS = ("lte.encoder", "encoder")
+RUNS = ("run", "reuse", "resume")
+
+
+def check(schema: type[Any], settings: Layer) -> None:
+    """Check settings of a command as far as that goes without torch.
+
+    Args:
+        schema: the configuration class of the command.
+        settings: dotted keys, merged; `resume` may be one.
+
+    Raises:
+        InputError: a name, a file or a value is wrong.
+        EnvironmentFault: there is no such device.
+
+    """
+    for run in _given(settings, RUNS):
+        if run != "auto" and not (Path(run) / "config.toml").is_file():
+            raise InputError(
+                f"{run} is not a run directory: it has no config.toml", hint="name a folder such as runs/…"
+            )
+    if issubclass(schema, DistillConfig) and settings.get("resume") in (None, "auto"):
+        _check_method(schema, settings)
+    if "quantizer.bits" in settings:
+        parse_bits(settings["quantizer.bits"])
+    for model in (*_given(settings, MODELS), *settings.get("models", ())):
+        names.check(model)
+    _check_files(settings)
+    cuda.check(str(settings.get("device", "auto")))
+
+
+def method_keys(method: str) -> list[str]:
+    """Return the settings of a method, such as `method.g_steps`; none of one from outside, which is not imported."""
+    if method not in plugins.names("methods"):
+        return []
+    return config.keys(plugin_settings.config_class("methods", method), "method.")
+
+
+def _given(settings: Layer, keys: tuple[str, ...]) -> Iterator[str]:
+    return (str(settings[key]) for key in keys if settings.get(key))
+
+
+def _check_method(schema: type[Any], settings: Layer) -> None:
+    """Check the names of method and preset, and settings against the method's own."""
+    quantizes = issubclass(schema, QuantizeConfig)
+    method = str(settings.get("method.name", "nayer"))
+    if not (quantizes and method == WITHOUT_IMAGES):
+        plugins.check("methods", method, extra=(WITHOUT_IMAGES,) if quantizes else ())
+    preset = str(settings.get("preset", "auto"))
+    if preset != "auto":
+        config.read_preset(preset, method)
+    # A run whose images are used brings its method along, which is not known yet.
+    if method in plugins.names("methods") and ("method.name" in settings or not quantizes):
+        _check_own(method, {key: value for key, value in settings.items() if key.startswith("method.")})
+
+
+def _check_own(method: str, settings: Layer) -> None:
+    """Check settings of a method against its own, and say whose they are where they are another's."""
+    for key in settings.keys() - set(method_keys(method)):
+        owners = [name for name in plugins.names("methods") if key in method_keys(name)]
+        if owners:
+            raise ConfigError(
+                f"the method '{method}' has no setting '{key}'; {' and '.join(owners)} {_have(owners)}",
+                hint=f"leave it out, or choose --method {owners[0]}",
+            )
+    own = {key.removeprefix("method."): value for key, value in settings.items()}
+    config.build(plugin_settings.config_class("methods", method), own, "method.")
+
+
+def _have(owners: list[str]) -> str:
+    return "has" if len(owners) == 1 else "have"
+
+
+def _check_files(settings: Layer) -> None:
+    for file in _given(settings, WEIGHTS):
+        if not user_path(file).is_file():
+            raise InputError(f"there is no weight file {file}")
+    for file in _given(settings, ("lte.file", "file")):
+        if not user_path(file).is_file():
+            raise InputError(f"there is no LTE pool {file}", hint="make one with nayer embed")
+    for spec in _given(settings, LABELS):
+        _check_labels(spec)
+    for spec in _given(settings, ENCODERS):
+        encoder.check(spec)
+    for spec in _given(settings, DATA):
+        from nayer_cli.images.source import recognized  # numpy and Pillow take a moment
+
+        recognized(spec)
+
+
+def _check_labels(spec: str) -> None:
+    known = plugins.names("datasets")
+    if spec.partition(":")[0] not in known and not user_path(spec).exists():
+        raise InputError(
+            f"'{spec}' is neither a file nor a known set of class names{did_you_mean(spec, known)}",
+            hint=f"give a text file with one name a line, or one of: {', '.join(known)}",
+        )
