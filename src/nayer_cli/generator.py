@@ -47,7 +47,7 @@ def new_generator(name: str, code_size: int, shape: ImageShape, width: int) -> G
     """Make a freshly initialized generator; `auto` takes `shallow` up to 64 pixels and `deep` above."""
     if name == "auto":
         name = "shallow" if max(shape.height, shape.width) <= 64 else "deep"
-    generator: Generator = plugins.load("generators", name).Generator(code_size, shape, width)
+    generator: Generator = plugins.part("generators", name, "Generator")(code_size, shape, width)
     return generator
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from nayer_cli import config, plugins
-from nayer_cli.errors import InputError
 
 
 def config_class(kind: str, name: str) -> type[Any]:
@@ -26,9 +25,7 @@ def config_class(kind: str, name: str) -> type[Any]:
 
 
 def _imported(kind: str, name: str) -> type[Any]:
-    found: type[Any] | None = getattr(plugins.load(kind, name), "Config", None)
-    if found is None:
-        raise InputError(f"'{name}' is no {kind.rstrip('s')}: it does not define Config")
+    found: type[Any] = plugins.part(kind, name, "Config")
     return found
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from nayer_cli.errors import InputError, did_you_mean
 
@@ -17,6 +18,8 @@ ROOMS = {
     "sources": "images/sources",
 }
 """The folder of each kind of plug-in."""
+OPEN = ("encoders", "generators", "methods")
+"""Kinds that may come from outside of the package."""
 
 
 def folder(kind: str) -> Path:
@@ -39,7 +42,8 @@ def check(kind: str, name: str, extra: Sequence[str] = ()) -> None:
 
     """
     known = [*names(kind), *extra]
-    if name not in known and "." not in name:
+    is_path = "." in name and all(part.isidentifier() for part in name.split("."))
+    if name not in known and not (is_path and kind in OPEN):
         raise InputError(
             f"no {kind.rstrip('s')} is called '{name}'{did_you_mean(name, known)}",
             hint=f"choose one of: {', '.join(known)}",
@@ -50,13 +54,31 @@ def load(kind: str, name: str) -> ModuleType:
     """Import plug-in `name` of a kind; a dotted path such as `mylab.methods.best` loads code from outside.
 
     Raises:
-        InputError: there is no such plug-in.
+        InputError: there is no such plug-in, or it cannot be imported.
 
     """
     check(kind, name)
     if name in names(kind):
         return import_module(f"nayer_cli.{ROOMS[kind].replace('/', '.')}.{name.replace('-', '_')}")
+    return _from_outside(name)
+
+
+def part(kind: str, name: str, attribute: str) -> Any:
+    """Return what plug-in `name` of a kind defines as `attribute`.
+
+    Raises:
+        InputError: there is no such plug-in, or it defines no such thing.
+
+    """
+    module = load(kind, name)
+    if not hasattr(module, attribute):
+        raise InputError(f"'{name}' is no {kind.rstrip('s')}: it does not define {attribute}")
+    return getattr(module, attribute)
+
+
+def _from_outside(name: str) -> ModuleType:
     try:
         return import_module(name)
-    except ModuleNotFoundError as error:
-        raise InputError(f"cannot import '{name}': {error}", hint="check the dotted path and PYTHONPATH") from error
+    except Exception as error:  # code of the user
+        reason = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+        raise InputError(f"cannot import '{name}': {reason}", hint="check the dotted path and PYTHONPATH") from error

@@ -46,7 +46,6 @@ def test_what_timm_says_of_its_models_passes(tmp_path: Path) -> None:
         ("first_conv", 5),
         ("classifier", [1]),
         ("fixed_input_size", "yes"),
-        ("url", 5),
     ],
 )
 @pytest.mark.parametrize("inside", [True, False])

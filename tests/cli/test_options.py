@@ -4,7 +4,7 @@ from typer.main import get_command
 from nayer_cli import cli, config
 from nayer_cli.cli import options
 
-STEERING = {"config", "set", "debug", "resume", "dry_run", "json", "quiet", "methods", "models"}
+STEERING = {"config", "set", "debug", "trust_code", "resume", "dry_run", "json", "quiet", "methods", "models"}
 
 
 @pytest.mark.parametrize("name", sorted(set(cli.COMMANDS) - {"info"}))

@@ -10,18 +10,24 @@ from typing import Any
 import timm
 from torch import nn
 
-from nayer_cli import plugins
+from nayer_cli import plugins, trust
 from nayer_cli.classifiers import names
-from nayer_cli.classifiers.config_json import read_model_json
+from nayer_cli.classifiers.config_json import READ, read_model_json
+from nayer_cli.classifiers.model_args import read_model_args
 from nayer_cli.classifiers.pretrained import fetch, fetch_url, from_cache
+from nayer_cli.classifiers.sealed import sealed
 from nayer_cli.classifiers.weights import FILE_NAMES
-from nayer_cli.errors import InputError, did_you_mean
+from nayer_cli.errors import InputError, NayerError, did_you_mean
 from nayer_cli.types import ImageShape
 
 ASSETS = Path(__file__).parents[1] / "assets"
 CONFIG = "config.json"
-FACTORY = "py:"
+FACTORY = trust.CODE
 HUB = "hf-hub:"
+LOADING = ("input_size", "num_classes", "mean", "std", "first_conv", "classifier", "fixed_input_size")
+"""What timm uses of `pretrained_cfg` when it loads weights."""
+OF_MODEL = ("num_classes", "label_names", "label_descriptions")
+"""Facts that config.json may tell of the model, before those of its `pretrained_cfg`."""
 WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".th", ".bin", ".ckpt")
 
 
@@ -88,14 +94,28 @@ def build(
     if pretrained:
         weights = _fetch_weights(architecture)
         with from_cache(architecture.name, weights.parent):
-            network = timm.create_model(architecture.source, pretrained=True, **arguments)
+            network = timm.create_model(**_pretrained(architecture, weights), **arguments)
         return network
     try:
-        network = timm.create_model(architecture.key, **arguments)
+        with sealed():
+            network = timm.create_model(architecture.key, **arguments)
+    except NayerError:
+        raise
     except Exception as error:  # a thousand constructors
         size = "×".join(map(str, shape))
         raise InputError(f"'{architecture.name}' cannot be built for {size} images: {error}") from error
     return network
+
+
+def _pretrained(architecture: Architecture, weights: Path) -> dict[str, Any]:
+    """Return what makes timm load pretrained weights: by its own name, or what a repository has, by our reading of it.
+
+    Of a repository timm would read config.json itself, and believe all of it.
+    """
+    if not architecture.source.startswith(HUB):
+        return {"model_name": architecture.source, "pretrained": True}
+    facts = {fact: architecture.facts[fact] for fact in LOADING if fact in architecture.facts}
+    return {"model_name": architecture.key, "pretrained": True, "pretrained_cfg": {**facts, "file": str(weights)}}
 
 
 def timm_arguments(architecture: Architecture, num_classes: int | None, shape: ImageShape) -> dict[str, Any]:
@@ -112,7 +132,9 @@ def timm_arguments(architecture: Architecture, num_classes: int | None, shape: I
 def _fetch_weights(architecture: Architecture) -> Path:
     """Bring pretrained weights to where timm looks for them first."""
     facts, source = architecture.facts, architecture.source
-    repo = source.removeprefix(HUB) if source.startswith(HUB) else facts.get("hf_hub_id")
+    if source.startswith(HUB):
+        return fetch(architecture.name, source.removeprefix(HUB), FILE_NAMES)
+    repo = facts.get("hf_hub_id")
     if not repo:
         return fetch_url(architecture.name, facts["url"])
     named = facts.get("hf_hub_filename")
@@ -149,18 +171,18 @@ def _on_hub(name: str) -> Architecture:
 def _described(path: Path, *, folder: Path | None = None, source: str = "") -> Architecture:
     """Read config.json as timm and `save_classifier` write it."""
     document = read_model_json(path)
-    facts = dict(document.get("pretrained_cfg", document))
-    key = document.get("architecture") or facts.get("architecture")
+    said = document.get("pretrained_cfg", document)
+    key = document.get("architecture") or said.get("architecture")
     if not key:
         raise InputError(f"{path} does not describe a timm model: it names no architecture")
-    for fact in ("num_classes", "label_names", "label_descriptions"):
-        facts[fact] = document.get(fact, facts.get(fact))
+    facts = {fact: said.get(fact) for fact in READ} | {fact: document.get(fact, said.get(fact)) for fact in OF_MODEL}
     known = {fact: value for fact, value in facts.items() if value is not None}
     quantization = document.get("quantization", {})
     if key.startswith(FACTORY):
+        trust.require_word(key, path)
         return Architecture(key.rpartition(":")[2], key, known, folder=folder, quantization=quantization)
     timms = _in_timm(key)
-    arguments = document.get("model_args", {})
+    arguments = read_model_args(document.get("model_args") or {}, path)
     return Architecture(timms.name, timms.key, {**timms.facts, **known}, arguments, quantization, folder, source)
 
 
@@ -181,7 +203,8 @@ def _in_timm(name: str) -> Architecture:
 
 def _renamed(name: str) -> str:
     """Return today's name of a model that timm has renamed; only a network that it builds tells it."""
-    facts: Any = timm.create_model(name).pretrained_cfg
+    with sealed():
+        facts: Any = timm.create_model(name).pretrained_cfg
     return f"{facts['architecture']}.{facts['tag']}"
 
 

@@ -97,8 +97,7 @@ FACTS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "classifier": (_are_layers, "the name of a layer"),
     "fixed_input_size": (lambda value: isinstance(value, bool), "true or false"),
     "quantization": (_is_scheme, "an object of weights, activations, first_last and edges, with 2 to 8 bits each"),
-    "hf_hub_id": (_is_text, "a text"),
-    "hf_hub_filename": (_is_text, "a text"),
-    "url": (_is_text, "a text"),
 }
-"""What is used of it, with the kind that it must be of."""
+"""What is used of it, with the kind that it must be of. The rest, such as `url` and `hf_hub_id`, is never looked at."""
+READ = ("input_size", "mean", "std", "num_classes", "first_conv", "classifier", "fixed_input_size")
+"""What is used of its `pretrained_cfg`."""

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import torch
 from huggingface_hub import constants, errors, hf_hub_download
 
-from nayer_cli.classifiers.weights import refusing_code
+from nayer_cli.classifiers.sealed import sealed
 from nayer_cli.errors import EnvironmentFault, InputError, NayerError
 from nayer_cli.storage import hub
 
@@ -93,7 +93,7 @@ def from_cache(name: str, folder: Path) -> Iterator[None]:
     before = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = True  # the client looks here at each request
     try:
-        with refusing_code():
+        with sealed():
             yield
     except NayerError:
         raise

@@ -25,6 +25,7 @@ def command(
     set: options.Set = None,
     device: options.Device = None,
     seed: options.Seed = None,
+    trust_code: options.TrustCode = False,
     debug: options.Debug = False,
     out: options.PoolOut = None,
     json: options.Json = False,

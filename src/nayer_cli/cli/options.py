@@ -270,6 +270,12 @@ Set = Annotated[
         autocompletion=completion.settings,
     ),
 ]
+TrustCode = Annotated[
+    bool,
+    _flag(
+        "--trust-code", RUNTIME, "run code, and fetch from hubs, what files of others name: a model, a run, --config"
+    ),
+]
 Debug = Annotated[bool, _flag("--debug", RUNTIME, "show the traceback of a fault")]
 
 Out = Annotated[File, _setting("output.out", "--out -o", OUTPUT, "DIR")]

@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from nayer_cli import config
+from nayer_cli import config, trust
 from nayer_cli.cli import checks
 from nayer_cli.cli.options import SETTING_OF, VARIABLES, setting_in
 from nayer_cli.config import DistillConfig
@@ -19,6 +19,8 @@ from nayer_cli.storage.toml import Layer
 ALTERNATIVES = (("lte.file", "lte.encoder"), ("lte.file", "lte.prompt"), ("per_class", "count"))
 """Pairs of settings that replace each other."""
 
+OWN = ("the environment", "the command line")
+"""Sources of settings that are the user's own word; a file may be somebody else's."""
 COMMAND_LINE, ENVIRONMENT = "COMMANDLINE", "ENVIRONMENT"
 
 
@@ -50,8 +52,12 @@ def merge(ctx: typer.Context, schema: type[Any], renamed: Mapping[str, str] | No
 
     """
     _check_variables(os.environ)
+    ctx.with_resource(trust.trusting_code(bool(ctx.params.get("trust_code"))))
+    layers = list(_layers(ctx, schema, {**SETTING_OF, **(renamed or {})}))
+    own = {key: value for source, layer in layers if source in OWN for key, value in layer.items()}
     merged: Layer = {}
-    for source, layer in _layers(ctx, schema, {**SETTING_OF, **(renamed or {})}):
+    for source, layer in layers:
+        trust.check_settings({} if source in OWN else layer, own, source)
         method = str((merged | layer).get("method.name", "nayer"))
         also = checks.method_keys(method) if issubclass(schema, DistillConfig) else ()
         config.check(schema, layer, source, also)
@@ -70,8 +76,8 @@ def _layers(ctx: typer.Context, schema: type[Any], setting_of: Mapping[str, str]
     if path and not resume:
         yield str(path), toml.read_file(Path(path))
     if not resume:
-        yield "the environment", _given(ctx, ENVIRONMENT, key_of, _words(os.environ.get("NAYER_SET", "")))
-    yield "the command line", _given(ctx, COMMAND_LINE, key_of, ctx.params.get("set") or [])
+        yield OWN[0], _given(ctx, ENVIRONMENT, key_of, _words(os.environ.get("NAYER_SET", "")))
+    yield OWN[1], _given(ctx, COMMAND_LINE, key_of, ctx.params.get("set") or [])
 
 
 def _given(ctx: typer.Context, source: str, key_of: Mapping[str, str], assignments: Iterable[str]) -> Layer:

@@ -44,6 +44,7 @@ def command(
     compile: options.Compile = None,
     channels_last: options.ChannelsLast = None,
     seed: options.Seed = None,
+    trust_code: options.TrustCode = False,
     debug: options.Debug = False,
     out: options.Out = None,
     resume: options.Resume = None,

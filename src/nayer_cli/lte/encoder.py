@@ -47,10 +47,7 @@ def find(spec: str, device: str = "cpu") -> Encoder:
         name, argument = argument, ""
     elif name not in plugins.names("encoders"):
         name, argument = "sentence-transformers", spec
-    plugin = plugins.load("encoders", name)
-    if not hasattr(plugin, "open_encoder"):
-        raise InputError(f"'{name}' is no encoder: it does not define open_encoder(argument, device)")
-    encoder: Encoder = plugin.open_encoder(argument or None, device)
+    encoder: Encoder = plugins.part("encoders", name, "open_encoder")(argument or None, device)
     return encoder
 
 

@@ -147,13 +147,13 @@ def unused_text(settings: Mapping[str, Any], config: DistillConfig) -> str:
 
 def uses_of_names(config: DistillConfig) -> str:
     """Return what the method uses of the class names: `Method.uses_names`."""
-    found: str = plugins.load("methods", str(config.method["name"])).Method.uses_names
+    found: str = plugins.part("methods", str(config.method["name"]), "Method").uses_names
     return found
 
 
 def method_config(settings: Mapping[str, Any], group: Group | None = None) -> Any:
     """Check the settings of a method against its own `Config`, and make that; `batch` becomes the process's part."""
-    config_class = plugins.load("methods", settings["name"]).Config
+    config_class = plugins.part("methods", settings["name"], "Config")
     config = configuration.build(config_class, dict(settings), "method.")
     if group and hasattr(config, "batch"):
         return replace(config, batch=group.share(config.batch, "method.batch"))

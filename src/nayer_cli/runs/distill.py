@@ -115,7 +115,7 @@ def prepare(
         interruption=Interruption(group),
     )
     settings = assemble.method_config(config.method, group)
-    method: Method = plugins.load("methods", settings.name).Method(settings, parts)
+    method: Method = plugins.part("methods", settings.name, "Method")(settings, parts)
     plan = assemble.plan(config.schedule, given)
     planned = plan.images(method.batch) + -(-given // group.size)
     bank = assemble.bank(config.bank, planned, shape, computer, folder.path)

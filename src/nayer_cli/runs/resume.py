@@ -11,6 +11,7 @@ from nayer_cli.machine.distributed import Group
 from nayer_cli.runs import paths
 from nayer_cli.runs.folder import RUNS, RunFolder
 from nayer_cli.runs.ownership import RUN_FILE, check_contained, is_run, is_vacant
+from nayer_cli.runs.words import trusted
 from nayer_cli.storage.files import check_writable
 
 FREE_TO_CHANGE = (
@@ -169,7 +170,7 @@ def resumed_settings(folder: RunFolder, settings: Mapping[str, Any], schema: typ
             hint="leave that out to continue the run, or start a new one with another --out",
         )
     kept = {key: path for key, path in there.items() if plain.get(key, old.get(key)) == old.get(key)}
-    settings = paths.located({**old, **new}, kept)
+    settings = paths.located({**trusted(old, plain, folder), **new}, kept)
     paths.check_there(folder.path, settings, kept, schema)
     return settings
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from nayer_cli import config, plugins
 from nayer_cli.engine import Engine
 from nayer_cli.errors import InputError
+from nayer_cli.runs import words
 from nayer_cli.runs.folder import RUNS, RunFolder
 from nayer_cli.runs.resume import find
 
@@ -92,6 +93,7 @@ def _settings_of(folder: RunFolder, given: Mapping[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in old.items() if key.startswith(KEPT)}
     if given.get("method.name", kept.get("method.name")) != kept.get("method.name"):
         kept = {key: value for key, value in kept.items() if not key.startswith("method.")}
+    kept = words.trusted(kept, given, folder)
     is_known = any(key.startswith("lte.") for key in given) or not folder.pool.is_file()
     lte = {} if is_known else {"lte.file": str(folder.pool)}
     life = {} if kept.get("method.name") == "nayer" else {"method.g_life": None}

@@ -13,7 +13,7 @@ from nayer_cli.config import DistillConfig, SampleConfig
 from nayer_cli.engine import Engine
 from nayer_cli.errors import InputError, did_you_mean
 from nayer_cli.lte.pool import load_pool
-from nayer_cli.runs import assemble, distill
+from nayer_cli.runs import assemble, distill, words
 from nayer_cli.runs import folder as folders
 from nayer_cli.runs.bankstore import open_bank
 from nayer_cli.runs.folder import RunFolder
@@ -112,10 +112,9 @@ def _rebuild(folder: RunFolder, config: SampleConfig) -> Engine:
             f"{folder.path} is a run of nayer quantize, whose generator is not kept apart from it",
             hint="sample from its bank (--source bank), or from the run whose images it used",
         )
-    settings = folder.settings() | {"device": config.device, "seed": config.seed}
-    resolved, teacher = assemble.resolve(
-        {k: v for k, v in settings.items() if not k.startswith("eval.")}, DistillConfig, "distill"
-    )
+    kept = {key: value for key, value in folder.settings().items() if not key.startswith("eval.")}
+    settings = words.trusted(kept, {}, folder) | {"device": config.device, "seed": config.seed}
+    resolved, teacher = assemble.resolve(settings, DistillConfig, "distill")
     engine = distill.rebuild(resolved, teacher, folder).engine
     engine.rng.reseed(config.seed)
     return engine

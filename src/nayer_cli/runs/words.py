@@ -1,0 +1,42 @@
+"""What the settings of a run directory, which may be somebody else's, may name without the user's own word."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from nayer_cli import trust
+from nayer_cli.classifiers.architecture import HUB
+from nayer_cli.runs.folder import RunFolder
+from nayer_cli.storage import hub
+
+FETCHED = ("timm:", "hfds/", "hfids/", "tfds/", "wds/")
+"""What names of data sets begin with that are fetched, or opened by whatever a name says."""
+WRITTEN = ("output.out", "lte.cache_dir")
+"""Settings that name where to write. Those of a run are never followed."""
+
+
+def trusted(settings: Mapping[str, Any], own: Mapping[str, Any], folder: RunFolder) -> dict[str, Any]:
+    """Return the settings of a run that may be followed: those that name where to write are left out.
+
+    Args:
+        settings: dotted keys, as the run has them.
+        own: what the user has given himself.
+        folder: the run.
+
+    Raises:
+        InputError: they name code, or something to fetch, and the user neither gives the same nor trusts the run.
+
+    """
+    trust.check_settings(settings, own, folder.config)
+    for key, value in settings.items():
+        if own.get(key) is None and isinstance(value, str) and _is_fetched(key, value):
+            trust.require_word(value, f"{key} of {folder.config}", "something to fetch")
+    return {key: value for key, value in settings.items() if key not in WRITTEN}
+
+
+def _is_fetched(key: str, value: str) -> bool:
+    """Tell whether a setting names what a hub or a server has, and this machine has not fetched before."""
+    if key in trust.DATA:
+        return value.lower().startswith(FETCHED)
+    if key in ("teacher.name", "student.name") and value.startswith(HUB):
+        return not hub.repo_folder(value.removeprefix(HUB).partition("@")[0]).is_dir()
+    return False
