@@ -75,6 +75,9 @@ def test_linear_layers_are_drawn_from_the_standard_normal_distribution():
     noisy = Noisy(torch.randn(K, 64), 100, 6)
     noisy.renew(torch.Generator().manual_seed(0))
     assert noisy.weight.mean().abs() < 0.05 and 0.95 < noisy.weight.std() < 1.05
+    drawn = noisy.weight.clone()
+    noisy.renew(torch.Generator().manual_seed(0))
+    assert torch.equal(noisy.weight, drawn)
 
 
 def test_checkpoints_hold_no_linear_layers_and_fit_any_batch():

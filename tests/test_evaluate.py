@@ -1,4 +1,5 @@
 import math
+import signal
 
 import numpy as np
 import pytest
@@ -8,19 +9,24 @@ from torch import nn
 from nayer_cli.errors import InputError, RunFailed
 from nayer_cli.evaluate import (
     agreement,
+    count_same,
     evaluate,
     evaluating,
     expected_calibration_error,
     measure,
     wilson_interval,
 )
+from nayer_cli.gates import Count
 from nayer_cli.images.labelled import LabelledImages
 from nayer_cli.images.source import ArraySource
+from nayer_cli.machine.distributed import Group
+from nayer_cli.machine.interruption import Interruption, Stopped
 from nayer_cli.machine.precision import Precision
 from nayer_cli.types import ImageShape
 from tiny import normalized
 
 CPU = torch.device("cpu")
+SHAPE = ImageShape(1, 2, 2)
 
 
 class Lookup(nn.Module):
@@ -39,7 +45,7 @@ class Lookup(nn.Module):
 
 def data(labels):
     images = np.arange(len(labels), dtype=np.uint8)[:, None, None, None].repeat(2, 1).repeat(2, 2)
-    return LabelledImages(ArraySource(images, np.array(labels), None), ImageShape(1, 2, 2))
+    return LabelledImages(ArraySource(images, np.array(labels), None), SHAPE)
 
 
 def test_scores_equal_those_worked_out_by_hand():
@@ -51,6 +57,9 @@ def test_scores_equal_those_worked_out_by_hand():
     assert got.top1 == float((rank == 0).double().mean())
     assert got.top5 == float((rank < 5).double().mean())
     assert got.loss == pytest.approx(float(nn.functional.cross_entropy(logits, labels)), abs=1e-6)
+    assert got.ci95 == wilson_interval(int((rank == 0).sum()), 40)
+    confidence = logits.softmax(1).amax(1)
+    assert got.ece == pytest.approx(expected_calibration_error(confidence, rank == 0), abs=1e-6)
 
 
 def test_top5_of_three_classes_is_top3():
@@ -106,13 +115,14 @@ def test_modes_are_restored_module_by_module():
 
 
 def test_logits_that_are_not_finite_fail_the_run():
-    with pytest.raises(RunFailed, match="not finite on 1 of 2 images"):
+    with pytest.raises(RunFailed, match=r"^the loss is not finite on 1 of 2 images of the data$"):
         evaluate(Lookup([[1, 0], [math.nan, 0]]), data([0, 1]), device=CPU, batch_size=2)
 
 
 def test_a_label_without_an_output_is_an_error():
-    with pytest.raises(InputError, match="label 5, but the model has 2 classes"):
-        evaluate(Lookup(torch.eye(2)), data([0, 5]), device=CPU, batch_size=2)
+    for label in (2, 5):
+        with pytest.raises(InputError, match=f"^the data has a label {label}, but the model has 2 classes$"):
+            evaluate(Lookup(torch.eye(6)[:, :2]), data([0, label]), device=CPU, batch_size=2)
 
 
 def test_agreement_on_images_without_labels():
@@ -132,3 +142,61 @@ def test_a_network_that_trains_in_bfloat16_is_measured_in_float32():
     with evaluating(model):
         assert torch.equal(model(images), exact)
     assert model.precision.dtype == torch.bfloat16
+
+
+def test_intervals_stay_within_0_and_1():
+    intervals = [wilson_interval(hits, n) for n in range(1, 200) for hits in (0, n)]
+    assert all(0 <= low < high <= 1 for low, high in intervals)
+
+
+def test_confidences_at_and_beyond_the_ends_have_a_bin():
+    confidence = torch.tensor([0.0, 1.0, 1.0 + 1e-6])
+    found = expected_calibration_error(confidence, torch.tensor([False, True, True]))
+    assert found == pytest.approx(0, abs=1e-6)
+
+
+def test_every_process_gets_the_scores_of_all_images():
+    class Twins(Group):  # the other process has as many images, with as many skipped
+        def collect(self, value):
+            return [value, value]
+
+    model, reference, images = Lookup([[1, 0], [1, 0]]), Lookup(torch.eye(2)), data([0, 1])
+    images.prepare()
+    images.unreadable["x.png"] = "damaged"
+    found = evaluate(model, images, device=CPU, batch_size=2, reference=reference, group=Twins(0, 2))
+    assert (found.scores.n, found.reference.n, found.skipped) == (4, 4, 2)
+    assert (found.scores.hits, found.reference.hits, found.agreement) == (2, 4, 0.5)
+
+
+def test_an_evaluation_ends_when_it_is_asked_to():
+    interruption = Interruption(Group())
+    interruption._ask(signal.SIGTERM, None)
+    with pytest.raises(Stopped):
+        evaluate(Lookup(torch.eye(2)), data([0, 1]), device=CPU, batch_size=2, interruption=interruption)
+
+
+def test_seconds_are_those_of_the_pass(monkeypatch):
+    monkeypatch.setattr("nayer_cli.evaluate.perf_counter", iter([10.0, 12.5]).__next__)
+    assert evaluate(Lookup(torch.eye(2)), data([0, 1]), device=CPU, batch_size=2).seconds == 2.5
+
+
+def test_data_without_images_is_an_error():
+    empty = LabelledImages(ArraySource(np.zeros((1, 2, 2, 1), np.uint8), np.zeros(1, int), None), SHAPE, part=(1, 2))
+    with pytest.raises(InputError, match=r"^the data holds no image that can be read$"):
+        evaluate(Lookup(torch.eye(2)), empty, device=CPU, batch_size=2)
+
+
+def test_there_may_be_no_images_to_count_on():
+    assert count_same(normalized(), normalized(), torch.rand(0, 3, 8, 8)) == Count(0, 0)
+
+
+def test_autocast_around_it_changes_nothing():
+    model, images = normalized(), torch.rand(8, 3, 8, 8)
+    exact = model(images)
+    with torch.autocast("cpu", dtype=torch.bfloat16), evaluating(model):
+        assert torch.equal(model(images), exact)
+
+
+def test_a_network_without_parameters_may_be_evaluated():
+    with evaluating(nn.Flatten()):
+        assert not torch.is_grad_enabled()

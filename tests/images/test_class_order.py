@@ -56,6 +56,43 @@ def test_a_mismatch_is_an_error_that_shows_both_sides():
         match(["cat", "wolf"], ["cat", "dog"])
 
 
+def message(own, wanted=None, num_classes=None) -> str:
+    with pytest.raises(InputError) as caught:
+        match(own, wanted, num_classes)
+    assert caught.value.hint.startswith("rename the classes of the data like the model's, or name the folders by")
+    return str(caught.value)
+
+
+def test_messages_say_what_differs():
+    mismatch = "the classes of x.tar do not match the model's: "
+    assert message(["cat", "wolf"], ["cat", "dog"]) == mismatch + "it has no 'dog', and the model has no 'wolf'"
+    four, five = ["a", "b", "c", "d"], ["v", "w", "x", "y", "z"]
+    assert message([*four[:3], "z"], four) == mismatch + "it has no 'd', and the model has no 'z'"
+    assert message(five, [*four, "v"]) == mismatch + (
+        "it has no 'a', 'b', 'c' and 1 more, and the model has no 'w', 'x', 'y' and 1 more"
+    )
+    assert message(["a", "a", "b"], ["a", "b", "b"]) == mismatch + "several classes have the same name"
+    assert message(["7", "9", "8"]) == (
+        "the numbered classes of x.tar go from 7 to 9, but class indices go from 0 to 2"
+    )
+
+
+def test_another_number_of_classes_names_the_first_missing_where_some_match():
+    count = "x.tar has 2 classes, but the model has 3"
+    assert message(["ant", "cat"], ["cat", "dog", "ant"]) == f"{count}; the first without data is 'dog'"
+    assert message(["ant", "cat"], ["x", "y", "z"]) == message(["ant", "cat"], num_classes=3) == count
+    assert message(["ant", "cat"], ["ant"]) == "x.tar has 2 classes, but the model has 1"
+
+
+def test_folders_are_numbers_or_wordnet_ids_only_if_all_of_them_are():
+    assert match(["1", "0b"]) == [0, 1]
+    assert match(["n01440764", "other"]) == match(["n0144076", "n0144350"]) == [0, 1]
+
+
+def test_unknown_wordnet_ids_do_not_match_names():
+    assert "it has no 'tench', 'goldfish', and" in message(["n99999999", "n01443537"], ["tench", "goldfish"])
+
+
 def test_equal_names_match_only_by_position():
     assert match(["crane", "crane"], ["crane", "crane"]) == [0, 1]
     with pytest.raises(InputError, match="same name"):
