@@ -32,7 +32,9 @@ def fills_up(words: list[str], accident: AtWrite, folder: RunFolder) -> str:
     """Run into a disk that gets full; return the last part of the hint."""
     done = run(words, accident)
     where = rf"error: cannot write \S*{re.escape(accident.part)}\S*: "
-    found = re.search(where + r".*; ([\d,]+) bytes are needed, [\d,]+ are free\nhint: make room", done.err)
+    found = re.search(
+        where + r".*; ([\d,]+) bytes are needed, and a file may have 150 here \(ulimit -f\)\nhint: make", done.err
+    )
     assert done.code == 3 and "Traceback" not in done.err, done.err
     assert found and int(found[1].replace(",", "")) > FULL.size, done.err
     assert leftovers(folder.path.parent) == []
@@ -55,6 +57,17 @@ def test_full_at_every_kind_of_file(whole: dict[str, Any], tmp_path: Path) -> No
         folder.checkpoints.newest_valid(pytest.fail)
     assert run(words).code == 0
     assert list(differences(outcome(folder.path), whole)) == []
+
+
+def test_a_disk_without_room_for_another_file(whole: dict[str, Any], tmp_path: Path) -> None:
+    with mounted(tmp_path / "disk", "size=50m,nr_inodes=14") as disk:
+        words = command(settings_in(tmp_path) | {"output.out": str(disk / "run")}, "--resume", "auto")
+        done = run(words)
+        assert done.code == 3 and "0 of 14 files (inodes) are free: delete some files" in done.err, done.err
+        assert leftovers(disk) == []
+        assert mount(disk, "remount,nr_inodes=1000")
+        assert run(words).code == 0
+        assert list(differences(outcome(disk / "run"), whole)) == []
 
 
 def test_a_small_disk(whole: dict[str, Any], tmp_path: Path) -> None:

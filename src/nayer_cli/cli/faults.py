@@ -1,11 +1,11 @@
 """From any exception to a sentence for people and an exit code."""
 
-import errno
 import os
 import signal
 import sys
 import tempfile
 import traceback
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -13,13 +13,12 @@ import typer
 from nayer_cli import __version__
 from nayer_cli.errors import EnvironmentFault, InputError, Interrupted, NayerError, Terminated, is_out_of_memory
 from nayer_cli.runs.info import MEND_MISMATCH, MISMATCH
+from nayer_cli.storage.disk import LACKING, cannot_write, is_full
 
 # The parent of all usage errors; its own name is public in no version of Typer.
 UsageError: type[BaseException] = typer.BadParameter.__mro__[1]
 
 CLOSED_PIPE = 141  # 128 + SIGPIPE; 1 would say that a gate was missed
-
-_MACHINE_LACKS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE)
 
 
 def report(error: BaseException, *, debug: bool) -> int:
@@ -71,7 +70,9 @@ def explain(error: BaseException) -> NayerError:
             return Interrupted(signal.SIGTERM)
         case ModuleNotFoundError(name=str(name)) if not name.startswith("nayer_cli"):
             return EnvironmentFault(f"the package '{name}' is not installed", hint="nayer info lists what is missing")
-        case OSError(errno=number, filename=file) if number in _MACHINE_LACKS:
+        case OSError(filename=str() as file) if is_full(error):
+            return cannot_write(Path(file), error, 0)
+        case OSError(errno=number, filename=file) if number in LACKING:
             return EnvironmentFault(f"{error.strerror}{f': {file}' if file else ''}", hint="make room, or use --out")
     if isinstance(error, UsageError):
         return _explain_usage(error)

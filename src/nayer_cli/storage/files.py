@@ -102,13 +102,19 @@ def reserve(path: Path, size: int) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _opened(path, os.O_RDWR | os.O_CREAT) as descriptor:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(descriptor, 0, size)
-            os.ftruncate(descriptor, size)
+            try:
+                _allocate(descriptor, size)
+            except OSError:
+                path.unlink()
+                raise
     except OSError as error:
-        with suppress(OSError):
-            path.unlink()
         raise cannot_write(path, error, size) from error
+
+
+def _allocate(descriptor: int, size: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+    os.ftruncate(descriptor, size)
 
 
 def make_folder(path: Path) -> None:

@@ -1,11 +1,13 @@
 """What a run reports while it runs: one JSON object a line in `metrics.jsonl`, and records for whoever listens."""
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from nayer_cli.errors import EnvironmentFault
+from nayer_cli.storage.disk import cannot_write
 from nayer_cli.storage.files import append_line, write_text
 
 Listener = Callable[[dict[str, Any]], None]
@@ -20,13 +22,13 @@ class RunLog:
         tensorboard: a folder for TensorBoard events, which then hold the numbers of every epoch, too.
 
     Raises:
-        EnvironmentFault: TensorBoard is asked for and not installed.
+        EnvironmentFault: TensorBoard is asked for and not installed, or the disk is full.
     """
 
     def __init__(self, path: Path | None, listen: Listener | None = None, *, tensorboard: Path | None = None) -> None:
         self.path = path
         self._listen = listen
-        self._writer = _open_writer(tensorboard) if tensorboard else None
+        self._writer: Any = _open_writer(tensorboard) if tensorboard else None
 
     def __call__(self, record: dict[str, Any]) -> None:
         """Pass a record on; nothing is written."""
@@ -42,10 +44,16 @@ class RunLog:
         if self.path is not None:
             append_line(self.path, json.dumps(record, allow_nan=False))
         if self._writer is not None:
+            self._add_events(record)
+        self(record)
+
+    def _add_events(self, record: dict[str, Any]) -> None:
+        try:
             for name, value in _numbers(record):
                 self._writer.add_scalar(name, value, record["epoch"])
             self._writer.flush()
-        self(record)
+        except OSError as error:
+            raise cannot_write(Path(self._writer.log_dir) / "events", error, 0) from error
 
     def rewind(self, epoch: int) -> None:
         """Drop records after `epoch`, left by a run that was interrupted after its last checkpoint."""
@@ -83,4 +91,19 @@ def _open_writer(folder: Path) -> Any:
         raise EnvironmentFault(
             "TensorBoard is not installed", hint="pip install 'nayer-cli[tensorboard]', or leave output.tensorboard off"
         ) from error
-    return SummaryWriter(str(folder))
+    _leave_faults_to_who_waits()
+    try:
+        return SummaryWriter(str(folder))
+    except OSError as error:
+        raise cannot_write(folder / "events", error, 0) from error
+
+
+def _leave_faults_to_who_waits() -> None:
+    """Print no traceback where a thread cannot write its file: TensorBoard raises it again in whoever flushes."""
+    usual = threading.excepthook
+
+    def hook(fault: threading.ExceptHookArgs) -> None:
+        if not isinstance(fault.exc_value, OSError):
+            usual(fault)
+
+    threading.excepthook = hook
