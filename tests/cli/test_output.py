@@ -1,5 +1,6 @@
 import io
 import json
+import re
 import sys
 
 import pytest
@@ -58,7 +59,7 @@ def test_quiet_leaves_warnings():
 
 
 def terminal():
-    return Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None, legacy_windows=False)
+    return Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None, legacy_windows=False)
 
 
 def live(*records):
@@ -79,6 +80,29 @@ def test_the_live_display_follows_the_run():
     assert "1,234 images/s · student top-1 50.00 % · 1:02:05 left" in shown
     assert "ce 0.1235  adv -1.5" in shown
     assert "warning: no BatchNorm" in scrolled
+
+
+LONG = START | {
+    "preset": "cifar10 (chosen by classes and image size)",
+    "device": "cpu",
+    "run": "/home/somebody/experiments/2026-11-27-wrn_40_2-wrn_16_2",
+}
+
+
+def test_nothing_is_broken_inside_at_80_columns():
+    shown, scrolled = live(LONG, EPOCH | {"losses": {f"loss{i}": 0.123456 for i in range(9)}})
+    for text in (shown, re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", scrolled)):
+        assert max(map(len, text.splitlines())) <= 80
+    assert LONG["run"] in scrolled
+    for whole in ("1,234 images/s", "student top-1 50.00 %", "preset cifar10 (chosen by classes and image size)"):
+        assert whole in scrolled
+    assert "loss8 0.1235" in shown
+
+
+def test_after_a_resume_no_line_is_empty_before_the_first_epoch():
+    shown, _ = live(START | {"epoch": 7})
+    assert shown.splitlines()[0].startswith("starting  epoch 8/12")
+    assert all(line.strip() for line in shown.splitlines())
 
 
 def test_the_live_display_begins_before_anything_is_known():

@@ -18,6 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from nayer_cli.cli import layout
 from nayer_cli.cli.results import Document, Rows, clock, percent, speaks
 from nayer_cli.errors import NayerError
 from nayer_cli.storage.runlog import Listener
@@ -107,50 +108,53 @@ class LiveDisplay:
             self._finished = record.get("epoch", 0)
             self._due = time.monotonic() + record.get("seconds_left", 0.0)
         if event in ("start", "note") or ("student" in record and event == "epoch"):
-            self._live.console.print(describe(record))
+            console = self._live.console
+            console.print(describe(record, console.width), soft_wrap=False)  # rich then breaks lines between words
 
     def __rich__(self) -> RenderableType:
         """Render where the run stands; rich calls this from its own thread."""
-        state, epochs = dict(self._state), self._state.get("epochs")
+        state, epochs, width = dict(self._state), self._state.get("epochs"), self._live.console.width
         if not epochs:
             return Text("loading", style="dim")
         bar = Table.grid(padding=(0, 2))
         bar.add_row(
-            Text(f"{state.get('phase', '')}", style="bold"),
+            Text(state.get("phase") or "starting", style="bold"),
             Text(f"epoch {min(self._finished + 1, epochs)}/{epochs}"),
             ProgressBar(total=epochs, completed=self._finished, width=30),
             Text(f"{state['done']}/{state['of']}" if "of" in state else ""),
         )
         left = max(0.0, self._due - time.monotonic())
-        figures = Text(" · ".join(_figures(state | {"seconds_left": left})), style="dim")
-        return Group(bar, figures, Text(_losses(state), style="dim"))
+        figures = layout.flow(_figures(state | {"seconds_left": left}), width)
+        losses = layout.flow(_losses(state), width, "  ")
+        return Group(bar, *(Text(line, style="dim") for line in (figures, losses) if line))
 
 
-def describe(record: Record) -> Text | None:
-    """Return the line that a record is worth, or None."""
+def describe(record: Record, width: int | None = None) -> Text | None:
+    """Return the line that a record is worth, or None; where it is wider than `width`, it becomes several."""
     match record:
         case {"event": "start"}:
-            return Text(_headline(record), style="bold")
+            return Text(layout.flow(_headline(record), width), style="bold")
         case {"event": "note", "message": message, "level": "warning"}:
             return Text.assemble(("warning: ", "bold yellow"), message)
         case {"event": "note", "message": message}:
             return Text(message)
         case {"event": "epoch", "epoch": epoch, "epochs": epochs}:
-            words = [f"epoch {epoch}/{epochs}", record.get("phase"), _losses(record), *_figures(record)]
-            return Text(" · ".join(filter(None, words)))
+            losses = _losses(record) if width else ["  ".join(_losses(record))]
+            words = [f"epoch {epoch}/{epochs}", record.get("phase") or "", *losses, *_figures(record)]
+            return Text(layout.flow(words, width))
     return None
 
 
-def _headline(record: Record) -> str:
+def _headline(record: Record) -> list[str]:
     networks = " → ".join(filter(None, (record.get("teacher"), record.get("student"))))
     preset = record.get("preset") and f"preset {record['preset']}"
     epochs = f"{record.get('epochs')} epochs"
     words = (networks, record.get("method"), preset, epochs, record.get("device"), record.get("run"))
-    return " · ".join(filter(None, words))
+    return list(filter(None, words))
 
 
-def _losses(record: Record) -> str:
-    return "  ".join(f"{name} {value:.4g}" for name, value in record.get("losses", {}).items())
+def _losses(record: Record) -> list[str]:
+    return [f"{name} {value:.4g}" for name, value in record.get("losses", {}).items()]
 
 
 def _figures(record: Record) -> list[str]:
@@ -174,14 +178,5 @@ def _stderr() -> Console:
 
 
 def _print_table(rows: Rows) -> None:
-    headings, *body = rows
-    table = Table(box=None, show_header=any(headings), pad_edge=False, padding=(0, 3, 0, 0))
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    for row in body:
-        table.add_row(*map(Text, row))
-    is_terminal = sys.stdout.isatty()
-    console = Console(highlight=False, width=None if is_terminal else 1000)  # in a pipe cells must stay whole
-    with console.capture() as capture:
-        console.print(table)
-    sys.stdout.writelines(f"{line.rstrip()}\n" for line in capture.get().splitlines())
+    width = Console().width if sys.stdout.isatty() else None
+    sys.stdout.writelines(f"{line.rstrip()}\n" for line in layout.table(rows, width))
