@@ -33,7 +33,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
 PARTS = 6
 SOME = 5
 """Moments of each command that are tried where all would take too long."""
-PAGE = Path(__file__).parents[2] / "docs/reliability.md"
+PAGE = Path(__file__).parents[2] / "docs/concepts/reliability.md"
 
 
 class Whole(NamedTuple):
@@ -117,9 +117,11 @@ def survives(whole: Whole, folder: Path, moments: list[Moment]) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_byte_that_a_run_writes_is_seen(command: str, whole: Any) -> None:
-    tally, done = whole(command).tally, whole(command).done
+    made, tally, done = whole(command).made, whole(command).tally, whole(command).done
     printed = len(done.out.encode()) + len(done.err.encode())
-    assert 0 <= tally.counted - tally.bytes - printed < 64  # a thread that is woken costs 8 bytes
+    # ONNX Runtime writes the graph as it runs it into the system's temporary folder, to count its integer layers.
+    elsewhere = len(made.get("model.onnx", b""))
+    assert 0 <= tally.counted - tally.bytes - printed < elsewhere + 64  # a thread that is woken costs 8 bytes
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -4,7 +4,6 @@ The processes are forked from one that has torch loaded and has computed nothing
 """
 
 import contextlib
-import json
 import multiprocessing
 import os
 import resource
@@ -12,7 +11,6 @@ import signal
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -109,24 +107,6 @@ class AtWrite:
 
 
 @dataclass(frozen=True)
-class CountLines:
-    """Writes down, by module, how many lines the process has executed."""
-
-    file: Path
-
-    def watch(self) -> None:
-        """Count in this process."""
-        counts: Counter[str] = Counter()
-
-        def on_line(frame: FrameType, event: str, arg: Any) -> Any:
-            counts[_module(frame)] += event == "line"
-            return on_line
-
-        sys.settrace(lambda frame, event, arg: on_line if _module(frame) else None)
-        multiprocessing.util.Finalize(None, lambda: self.file.write_text(json.dumps(counts)), exitpriority=0)
-
-
-@dataclass(frozen=True)
 class Send:
     """Sends a signal to the own process; then another accident may lie in wait."""
 
@@ -142,21 +122,17 @@ class Send:
 
 @dataclass(frozen=True)
 class Limit:
-    """Lets no file grow beyond so many bytes, as if the disk were full; or no more memory than so many above today's.
-
-    With `deadly` the process is killed where it writes over the limit, in the middle of the write.
-    """
+    """Lets no file grow beyond so many bytes, as if the disk were full; or memory beyond so many more than today."""
 
     size: int
     what: int = resource.RLIMIT_FSIZE
-    deadly: bool = False
 
     def __call__(self) -> None:
         """Set the limit."""
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         size = self.size + (used if self.what == resource.RLIMIT_AS else 0)
         resource.setrlimit(self.what, (size, resource.getrlimit(self.what)[1]))
-        signal.signal(signal.SIGXFSZ, signal.SIG_DFL if self.deadly else signal.SIG_IGN)
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
     def watch(self) -> None:
         """Set it from the start."""

@@ -1,6 +1,7 @@
 """Runs of seconds: the digits preset cut down, and a way to interrupt one."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ import torch
 from nayer_cli import config
 from nayer_cli.runs.bankstore import open_bank
 from nayer_cli.runs.folder import RunFolder
-from nayer_cli.storage.files import TEMPORARY
 from nayer_cli.storage.runlog import read_metrics
 from nayer_cli.storage.toml import read_file
 
@@ -121,9 +121,17 @@ def outcome(run: Path) -> dict[str, Any]:
     }
 
 
+EXPECTED = re.compile(
+    r"\.lock|(config|settings)\.toml|(run|result|config)\.json|metrics\.jsonl|lte\.safetensors|model\.(onnx|safetensors)"
+    r"|curves\.png|bank(-\d{4})?\.mmap|README\.md|epoch-\d{4}\.png|epoch-\d{6}(-\d{6}-\d{9})?\.(json|safetensors)"
+    r"|shard-\d{4}-of-\d{4}-\d{12}\.safetensors|few\.npz|[0-9a-f]{64}\.safetensors"
+)
+"""Names of all files that a run is meant to leave, of its cache and of its data."""
+
+
 def leftovers(folder: Path) -> list[Path]:
-    """Temporary files anywhere below a folder."""
-    return [path for path in folder.rglob(".*") if TEMPORARY.fullmatch(path.name)]
+    """Files anywhere below a folder that no run is meant to leave, whatever they are called."""
+    return [path for path in folder.rglob("*") if not path.is_dir() and not EXPECTED.fullmatch(path.name)]
 
 
 def differences(a: Any, b: Any, path: str = "") -> Iterator[str]:
