@@ -1,8 +1,9 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 
-from nayer_cli.bank import MemoryBank
+from nayer_cli.bank import MemoryBank, _bring
 from nayer_cli.types import ImageShape
 
 SHAPE = ImageShape(1, 2, 2)
@@ -98,3 +99,11 @@ def test_a_pass_that_was_begun_goes_on_where_it_stopped():
     again.pending = bank.pending
     assert first + [labels.tolist() for _, labels in again.batches(5, 2, generator)] == whole
     assert again.pending is None
+
+
+def test_images_and_labels_of_a_device_come_to_the_host_in_one_copy():
+    images, labels = torch.randint(256, (3, *SHAPE), dtype=torch.uint8), torch.tensor([7, 2**40, 0])
+    device = SimpleNamespace(type="cuda")  # as if they came from one
+    pixels = SimpleNamespace(device=device, flatten=images.flatten, shape=images.shape)
+    there = _bring(pixels, labels, torch.device("cpu"))
+    assert torch.equal(there[0], images) and torch.equal(there[1], labels)

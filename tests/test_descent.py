@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from nayer_cli.descent import Descent
+from nayer_cli.descent import Descent, LossScale
 from nayer_cli.machine.distributed import Group
 from nayer_cli.machine.precision import Precision
 
@@ -83,3 +83,24 @@ def test_it_goes_on_from_its_state(name: str) -> None:
     for one, other in ((weight, down), (again, resumed)):
         other.step(one.square().sum())
     assert torch.equal(weight, again)
+
+
+def test_the_loss_scale_is_halved_by_bad_steps_and_doubled_by_many_good_ones() -> None:
+    scale = LossScale(torch.device("cpu"))
+    factors = []
+    for bad in [0.0] * (LossScale.PATIENCE - 1) + [1.0] + [0.0] * LossScale.PATIENCE:
+        scale.update(torch.tensor(bad))
+        factors.append(float(scale.factor))
+    assert factors[LossScale.PATIENCE - 2 :: LossScale.PATIENCE] == [2.0**12, 2.0**11]
+    assert factors[LossScale.PATIENCE - 1] == 2.0**11 and factors[-1] == 2.0**12
+
+
+def test_a_scaled_loss_leads_to_the_same_step() -> None:
+    weights = []
+    for precision in (Precision(), Precision("cpu", torch.float16)):
+        weight = nn.Parameter(torch.tensor([1.0, -2.0]))
+        down = Descent(OPTIMIZERS["adam"](weight), precision, Group(), max_norm=1.0)
+        for factor in (1.0, NAN, 2.0):
+            down.step((weight.square() * factor).sum())
+        weights.append(weight.detach())
+    assert torch.equal(*weights)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nayer_cli.machine.transfer import gather, send
 from nayer_cli.storage.files import reserve
 from nayer_cli.types import ImageShape
 
@@ -51,44 +52,62 @@ class MemoryBank:
         """Images held now."""
         return min(self.added, self.capacity)
 
+    @property
+    def device(self) -> torch.device:
+        """Where images and labels are."""
+        return self.labels.device
+
     def add(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> None:
-        """Store images `[B, C, H, W]` in [0, 1], rounded to 256 levels, with labels `[B]`."""
+        """Store images `[B, C, H, W]` in [0, 1], rounded to 256 levels, with labels `[B]`.
+
+        `generator` is one of the host, wherever the images are: which of them are kept must be known there.
+        """
         slots, kept = self._slots(len(images), generator)
-        kept = kept.to(images.device)
-        pixels = (images[kept].float() * 255).round_().to(torch.uint8)
-        self.put(slots, pixels, labels[kept])
+        chosen = send(kept, images.device)
+        pixels = (images.index_select(0, chosen).float() * 255).round_().to(torch.uint8)
+        self.put(slots, pixels, labels.index_select(0, chosen))
         self.added += len(images)
         self._changed.append(slots)
 
     def put(self, slots: Tensor, pixels: Tensor, labels: Tensor) -> None:
-        """Write uint8 images `[n, C, H, W]` and labels `[n]` into `slots` `[n]`."""
-        slots = slots.to(self.images.device)
-        self.images[slots] = pixels.to(self.images.device)
-        self.labels[slots] = labels.to(self.labels.device)
+        """Write uint8 images `[n, C, H, W]` and labels `[n]` into `slots` `[n]`, each of them wherever it is."""
+        pixels, labels = _bring(pixels, labels, self.device)
+        slots = send(slots, self.device)
+        self.images.index_copy_(0, slots, pixels)
+        self.labels.index_copy_(0, slots, labels)
 
     def changed(self) -> Tensor:
-        """Slots written by `add` since the last call, each once, `[n]`."""
-        slots: Tensor = torch.cat([self.labels.new_empty(0), *self._changed]).unique()
+        """Slots written by `add` since the last call, each once, `[n]`, on the host."""
+        slots: Tensor = torch.cat([torch.empty(0, dtype=torch.long), *self._changed]).unique()
         self._changed = []
         return slots
 
     def _slots(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Choose slots for `count` new images: (slots, which of the images get one)."""
-        device = self.images.device
-        order = torch.arange(self.added, self.added + count, device=device)
+        """Choose slots for `count` new images: (slots, which of the images get one), on the host."""
+        order = torch.arange(self.added, self.added + count)
         if self.policy == "fifo":
-            kept = torch.arange(count, device=device)[-self.capacity :]
+            kept = torch.arange(count)[-self.capacity :]
             return order[kept] % self.capacity, kept
         # Image number n takes a uniform slot among n + 1; beyond the capacity it is not kept.
-        uniform = torch.rand(count, generator=generator, device=generator.device, dtype=torch.float64).to(device)
+        uniform = torch.rand(count, generator=generator, dtype=torch.float64)
         drawn = (uniform * (order + 1)).long()
         slots = torch.where(order < self.capacity, order, drawn)
         kept = (slots < self.capacity).nonzero().squeeze(1)
         return _last_of_each(slots[kept], kept)
 
-    def batches(self, size: int, steps: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield `steps` batches of `size` images `[size, C, H, W]` in [0, 1] and labels, in shuffled passes."""
-        count = len(self)
+    def batches(
+        self, size: int, steps: int, generator: torch.Generator, device: torch.device | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield `steps` batches of `size` images `[size, C, H, W]` in [0, 1] and labels, in shuffled passes.
+
+        Args:
+            size: images of a batch.
+            steps: how many batches.
+            generator: draws the order; one of the bank's own device, or the host waits once a pass.
+            device: where the batches are wanted; by default where the generator is.
+
+        """
+        count, target = len(self), device or generator.device
         order = self.labels.new_empty(0) if self.pending is None else self.pending.to(self.labels.device)
         for left in reversed(range(steps)):
             while len(order) < size:
@@ -96,13 +115,12 @@ class MemoryBank:
                 order = torch.cat([order, shuffled.to(order.device)])
             chosen, order = order[:size], order[size:]
             self.pending = order if left else None  # already at the last step, after which a run may be saved
-            yield self.take(chosen, generator.device)
+            yield self.take(chosen, target)
 
     def take(self, slots: Tensor, device: torch.device | str | None = None) -> tuple[Tensor, Tensor]:
-        """Images in [0, 1] and labels at `slots`, on `device`."""
-        images = self.images.index_select(0, slots).to(device or self.images.device, non_blocking=True)
-        labels = self.labels.index_select(0, slots).to(images.device, non_blocking=True)
-        return images.float().div_(255), labels
+        """Images in [0, 1] and labels at `slots` (where the bank is), on `device`."""
+        target = device or self.device
+        return gather(self.images, slots, target).float().div_(255), gather(self.labels, slots, target)
 
     def held(self) -> tuple[Tensor, Tensor]:
         """Images uint8 `[n, C, H, W]` and labels `[n]` held now, by slot; views, not copies."""
@@ -130,12 +148,22 @@ class MemoryBank:
         """
         self.added = max(added, count) if count else 0
         slots = self.by_age()
-        self._changed = [slots]
+        self._changed = [slots.cpu()]
         return slots
 
 
 def _volume(shape: ImageShape) -> int:
     return shape.channels * shape.height * shape.width
+
+
+def _bring(pixels: Tensor, labels: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return images and labels on `device`; those of an accelerator come to the host in one copy."""
+    if device.type != "cpu" or pixels.device.type == "cpu":
+        return send(pixels, device), send(labels, device)
+    count, size = len(labels), labels.element_size()
+    rows = torch.cat([pixels.flatten(1), labels.view(count, 1).view(torch.uint8)], dim=1).cpu()
+    bytes_of_labels = rows[:, -size:].contiguous()
+    return rows[:, :-size].reshape(pixels.shape), bytes_of_labels.view(labels.dtype).flatten()
 
 
 def _last_of_each(slots: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -98,7 +98,11 @@ class BankConfig:
         "memory of the training device, of the host, or a file",
         choices=("auto", "device", "host", "disk"),
     )
-    budget_gb: float = setting(8.0, "with place=auto, GB of memory above which the bank goes to a file", low=0)
+    budget_gb: float = setting(
+        8.0,
+        "with place=auto, GB of host memory above which a bank that the device has no room for goes to a file",
+        low=0,
+    )
 
 
 @dataclass(frozen=True)

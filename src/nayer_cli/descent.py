@@ -43,7 +43,7 @@ class Descent:
         device = self._parameters[0].device
         if isinstance(optimizer, torch.optim.SGD):
             _start_momentum(optimizer)
-        self._scaler = torch.amp.GradScaler(device.type, init_scale=2.0**12, enabled=precision.is_scaled)
+        self._scale = LossScale(device) if precision.is_scaled else None
         self.skipped = torch.zeros((), device=device)
 
     def step(self, loss: Tensor) -> Tensor:
@@ -53,18 +53,21 @@ class Descent:
         """
         self.optimizer.zero_grad()
         # Times NaN where it is not finite: a loss may be NaN and its gradient look innocent.
-        self._scaler.scale(loss * torch.where(loss.isfinite(), 1.0, torch.nan)).backward()
+        loss = loss * torch.where(loss.isfinite(), 1.0, torch.nan)
+        (loss if self._scale is None else loss * self._scale.factor).backward()
         gradients = self._average()
-        self._scaler.unscale_(self.optimizer)
+        if self._scale is not None:
+            torch._foreach_mul_(gradients, 1 / self._scale.factor)
         norm = nn.utils.get_total_norm(gradients)
         if self.max_norm is not None:
             nn.utils.clip_grads_with_norm_(self._parameters, self.max_norm, norm)
         bad = 1.0 - norm.isfinite().to(torch.float32)  # the type that optimizers expect, whatever the weights'
         self.skipped += bad
-        # The mark that `GradScaler` sets where it is in use; fused optimizers obey it.
+        # The mark that torch's own `GradScaler` sets; fused optimizers obey it.
         self.optimizer.found_inf = bad  # type: ignore[attr-defined]
-        self._scaler.step(self.optimizer)
-        self._scaler.update()
+        self.optimizer.step()
+        if self._scale is not None:
+            self._scale.update(bad)
         return bad == 0
 
     def _average(self) -> list[Tensor]:
@@ -81,12 +84,48 @@ class Descent:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs."""
-        return {"optimizer": self.optimizer.state_dict(), "scaler": self._scaler.state_dict()}
+        scale = self._scale.state_dict() if self._scale is not None else {}
+        return {"optimizer": self.optimizer.state_dict(), "scaler": scale}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.optimizer.load_state_dict(state["optimizer"])
-        self._scaler.load_state_dict(state["scaler"])
+        if self._scale is not None:
+            self._scale.load_state_dict(state["scaler"])
+
+
+class LossScale:
+    """A factor for losses that keeps small gradients from vanishing in float16.
+
+    It is halved after a step that was left out, and doubled after `PATIENCE` others in a row. That is what torch's
+    `GradScaler` does; here the factor stays on the device, where saving and copying do not ask for it.
+
+    Attributes:
+        factor: 0-dimensional, a power of two: gradients are divided by it without an error of rounding.
+
+    """
+
+    PATIENCE = 2000
+
+    def __init__(self, device: torch.device) -> None:
+        self.factor = torch.full((), 2.0**12, device=device)
+        self._steps = torch.zeros((), device=device)
+
+    def update(self, bad: Tensor) -> None:
+        """Take note of a step that was left out (`bad` is 1) or taken (0)."""
+        self._steps.add_(1).mul_(1 - bad)
+        grown = (self._steps == self.PATIENCE).to(torch.float32)
+        self.factor.mul_(1 + grown - bad / 2).clamp_(2.0**-24, 2.0**24)
+        self._steps.mul_(1 - grown)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything that a resumed run needs."""
+        return {"factor": self.factor, "steps": self._steps}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore what `state_dict` returned."""
+        self.factor.copy_(state["factor"])
+        self._steps.copy_(state["steps"])
 
 
 def _start_momentum(optimizer: torch.optim.SGD) -> None:

@@ -83,13 +83,13 @@ class Meter:
         finally:
             self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - start
 
-    def means(self, group: Group) -> dict[str, float]:
-        """Return the mean of each loss of this epoch over all processes."""
-        names = list(self._sums)
-        totals = [torch.stack([self._sums[name].float(), self._counts[name]]) for name in names]
-        group.average(totals)
-        pairs = [total.tolist() for total in totals]
-        return {name: total / count for name, (total, count) in zip(names, pairs, strict=True) if count}
+    def read(self, group: Group, more: Tensor) -> tuple[dict[str, float], float]:
+        """Return the mean of each loss of this epoch, and of `more`, over all processes; the host waits once."""
+        pairs = {name: torch.stack([total.float(), self._counts[name]]) for name, total in self._sums.items()}
+        totals = torch.stack([*pairs.values(), torch.stack([more, more])])
+        group.average([totals])
+        *of_losses, (other, _) = totals.tolist()
+        return {name: total / count for name, (total, count) in zip(pairs, of_losses, strict=True) if count}, other
 
     def start_epoch(self) -> None:
         """Forget the losses of the epoch before."""
@@ -143,6 +143,8 @@ class Engine:
     interruption: Interruption = field(default_factory=lambda: Interruption(Group()))
     meter: Meter = field(default_factory=Meter)
     saved_at: float = field(default_factory=time.monotonic)
+    read_of_student: float = 0.0
+    """Student steps of this process that were left out, as far as the host knows."""
 
     def run(self) -> None:
         """Run until the plan is fulfilled.
@@ -202,29 +204,31 @@ class Engine:
         return batch
 
     def _remember(self, batch: SynthBatch) -> None:
-        images, labels = batch.images, batch.labels
         for name, value in batch.losses.items():
             self.meter.add(name, value)
-        if batch.skipped is not None:
-            self._check_skipped(batch.skipped, f"round {self.state.round + 1}")
-        self.state.images += len(images) * self.group.size
-        if not torch.stack(list(batch.losses.values())).isfinite().all():
-            return
-        self.keep(images, labels)
+        is_sound = torch.stack(list(batch.losses.values())).isfinite().all()
+        skipped = torch.zeros_like(self._unread) if batch.skipped is None else batch.skipped
+        # The one time in a round that the host waits for the device.
+        of_round, of_student, sound = torch.stack([skipped, self._unread, is_sound]).tolist()
+        self._count_of_student(of_student)
+        self._count_skipped(of_round, f"round {self.state.round + 1}")
+        self.state.images += len(batch.images) * self.group.size
+        if sound:
+            self.keep(batch.images, batch.labels)
 
     def keep(self, images: Tensor, labels: Tensor) -> None:
         """Put images `[B, C, H, W]` in [0, 1] with labels `[B]` into the bank, but for some that are held back."""
         if self.holdout is not None:
             # At random: labels come in class order, so that every n-th image could be of one class.
             rng, count = self.rng["holdout"], -(-len(images) // self.holdout_stride)
-            order = torch.randperm(len(images), generator=rng, device=rng.device).to(images.device)
-            self.holdout.add(images[order[:count]], labels[order[:count]], rng)
+            order = torch.randperm(len(images), generator=rng, device=rng.device)
+            self.holdout.add(images[order[:count]], labels[order[:count]], self.rng.on("cpu", "bank"))
             images, labels = images[order[count:]], labels[order[count:]]
-        self.bank.add(images, labels, self.rng["bank"])
+        self.bank.add(images, labels, self.rng.on("cpu", "bank"))
 
     def _teach(self, until: int) -> None:
         """Let the student learn from what was remembered."""
-        state, before = self.state, self.student.descent.skipped.clone()
+        state = self.state
         if state.step == until:
             return
         if len(self.bank) == 0:
@@ -238,14 +242,28 @@ class Engine:
                 state.seen += len(batch.images) * self.group.size
                 state.step += 1
                 self.listen(self._progress("student", state.step, self.plan.cycles * self.plan.kd_steps))
-                if state.step % CHECK_STRIDE == 0 or state.step == until:
-                    self._check_skipped(self.student.descent.skipped - before, f"step {state.step}")
-                    before = self.student.descent.skipped.clone()
+                if state.step % CHECK_STRIDE == 0:
+                    self._count_of_student(self._unread.item())
                 self._pause()
         self.student.average_statistics()
 
-    def _check_skipped(self, count: Tensor, where: str) -> None:
-        """Count steps that were left out; here the host waits for the device, once a round and now and then."""
+    @property
+    def _unread(self) -> Tensor:
+        """Student steps that were left out since the host last read how many, 0-dimensional, on the device."""
+        return self.student.descent.skipped - self.read_of_student
+
+    def _count_of_student(self, count: float) -> None:
+        """Count what the host has read of `_unread`."""
+        self.read_of_student += count
+        self._count_skipped(count, f"step {self.state.step}")
+
+    def _count_skipped(self, count: float, where: str) -> None:
+        """Count steps that were left out.
+
+        Raises:
+            RunFailed: there are more than the plan allows.
+
+        """
         self.state.skipped += self.group.largest(int(count))
         if self.state.skipped > self.plan.max_skipped:
             raise RunFailed(
@@ -259,6 +277,7 @@ class Engine:
         due = int(time.monotonic() - self.saved_at > self.save_seconds)
         signal = self.interruption.asked(other=due)
         if signal:
+            self._count_of_student(self._unread.item())  # a run that goes on from here counts from 0
             self.checkpoint()
         if signal > 1:
             self.group.largest(0)  # once one process ends, its launcher ends all: not while the main one still writes
@@ -274,14 +293,16 @@ class Engine:
         return {"event": "progress", "epoch": self.state.epoch + 1, "phase": phase, "done": done, "of": of}
 
     def _record(self, seconds: float, handled: int) -> dict[str, Any]:
-        """Describe the finished epoch; here the host reads the losses, once."""
+        """Describe the finished epoch; here the host waits for the device, once."""
         state = self.state
+        losses, skipped = self.meter.read(self.group, self._unread)
+        self._count_of_student(skipped)
         return {
             "event": "epoch",
             "epoch": state.epoch + 1,
             "epochs": self.plan.total,
             "phase": "warm-up" if state.warming_up else "student",
-            "losses": self.meter.means(self.group),
+            "losses": losses,
             "skipped": state.skipped,
             "images": state.images,
             "seen": state.seen,

@@ -17,6 +17,7 @@ from nayer_cli.images.labelled import LabelledImages
 from nayer_cli.machine.distributed import Group
 from nayer_cli.machine.interruption import Interruption
 from nayer_cli.machine.precision import Precision
+from nayer_cli.machine.transfer import send
 
 CALIBRATION_BINS = 15
 
@@ -245,11 +246,11 @@ def evaluating(*models: nn.Module) -> Iterator[None]:
 
 def _judge(model: nn.Module, images: Tensor, labels: Tensor, device: torch.device) -> Tensor:
     """Return prediction, confidence, correct, in top 5, and loss of each image: `[B, 5]`, on the device."""
-    logits = model(images.to(device, non_blocking=True).float() / 255).float()
+    logits = model(send(images, device).float() / 255).float()
     num_classes = logits.shape[1]
     if int(labels.max()) >= num_classes:  # still on the CPU; on CUDA such a label would end the process
         raise InputError(f"the data has a label {int(labels.max())}, but the model has {num_classes} classes")
-    labels = labels.to(device, non_blocking=True)
+    labels = send(labels, device)
     best, prediction = logits.max(1)  # of the logits: probabilities can tie where logits do not
     confidence = (best - logits.logsumexp(1)).exp()
     top5 = logits.topk(min(5, num_classes), dim=1).indices

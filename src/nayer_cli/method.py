@@ -136,7 +136,8 @@ class Method(nn.Module):
 
     def replay(self, bank: MemoryBank, steps: int) -> Iterator[Batch]:
         """Yield a batch for each of `steps` student steps; by default augmented samples of the bank."""
-        for images, labels in bank.batches(self.parts.batch_size, steps, self.parts.rng["replay"]):
+        order = self.parts.rng.on(bank.device, "replay")
+        for images, labels in bank.batches(self.parts.batch_size, steps, order, self.parts.rng.device):
             yield Batch(self.parts.augment(images, self.parts.rng["augment"]), labels)
 
     def student_loss(self, student: nn.Module, batch: Batch) -> Tensor:

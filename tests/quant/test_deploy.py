@@ -45,6 +45,12 @@ def test_all_is_integers_and_within_the_bits():
     assert not [module for module in deployed.modules() if isinstance(module, (nn.BatchNorm2d, nn.ReLU, nn.Conv2d))]
 
 
+def test_the_learner_and_its_integers_share_nothing():
+    learner = calibrated(network())
+    deployed = deploy(learner)
+    assert not {id(module) for module in learner.modules()} & {id(module) for module in deployed.modules()}
+
+
 def test_what_travels_lies_on_the_grids():
     deployed = deploy(calibrated(network()))
     seen: list[torch.Tensor] = []

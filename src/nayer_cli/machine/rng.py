@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 SHARED = "shared/"
+ON_HOST = "host/"
 
 
 class Streams:
@@ -28,16 +29,27 @@ class Streams:
         return self._named(name, self.rank)
 
     def shared(self, name: str) -> torch.Generator:
-        """Return the generator for purpose `name`, from which every process draws the same."""
+        """Return the generator for purpose `name`, from which every process draws the same; it is one of the host."""
         return self._named(f"{SHARED}{name}", 0)
+
+    def on(self, device: torch.device | str, name: str) -> torch.Generator:
+        """Return the generator for purpose `name` that draws in the memory of `device`: the host's, or the own one.
+
+        What the host must know is drawn there, or it would wait for the device to learn it.
+        """
+        is_here = torch.device(device).type == self.device.type
+        return self._named(name if is_here else f"{ON_HOST}{name}", self.rank)
 
     def _named(self, name: str, rank: int) -> torch.Generator:
         if name not in self._generators:
-            self._generators[name] = torch.Generator(self.device).manual_seed(self._seed_of(name, rank))
+            device = "cpu" if name.startswith((SHARED, ON_HOST)) else self.device
+            self._generators[name] = torch.Generator(device).manual_seed(self._seed_of(name, rank))
         return self._generators[name]
 
     def _seed_of(self, name: str, rank: int) -> int:
-        words = f"{self.seed}/{rank}/{name.removeprefix(SHARED)}" + (f"/{self._salt}" if self._salt else "")
+        words = f"{self.seed}/{rank}/{name.removeprefix(SHARED).removeprefix(ON_HOST)}" + (
+            f"/{self._salt}" if self._salt else ""
+        )
         digest = blake2b(words.encode(), digest_size=8).digest()
         return int.from_bytes(digest, "little") >> 1  # manual_seed takes a signed 64-bit number
 

@@ -57,7 +57,7 @@ class Method(method.Method):
         pixels.normal_(generator=parts.rng["pixels"]).requires_grad_(True)
         rate = PlateauRate(config.lr_g, config.lr_min, config.patience, mean.device)
         # Every process has pixels of its own: there is nothing to average.
-        descent = Descent(torch.optim.Adam([pixels], lr=rate.value, fused=True), parts.precision, Group())
+        descent = Descent(_adam(pixels, rate), parts.precision, Group())
         for _ in parts.interruption.steps(config.g_steps):
             terms = self._judge(pixels, mean, std)
             loss = torch.stack(list(terms.values())).sum()
@@ -108,9 +108,9 @@ class PlateauRate:
     """
 
     def __init__(self, start: float, least: float, patience: int, device: torch.device) -> None:
-        self.value = torch.tensor(start, device=device)
+        self.value = torch.full((), start, device=device)
         self._least, self._patience = least, patience
-        self._best = torch.tensor(torch.inf, device=device)
+        self._best = torch.full((), torch.inf, device=device)
         self._stale = torch.zeros((), device=device)
 
     @torch.no_grad()
@@ -122,6 +122,13 @@ class PlateauRate:
         falls = self._stale > self._patience
         self._stale = torch.where(falls, 0.0, self._stale)
         self.value.copy_(torch.where(falls, (self.value / 10).clamp_min(self._least), self.value))
+
+
+def _adam(pixels: Tensor, rate: PlateauRate) -> torch.optim.Adam:
+    """Return an optimizer that reads its rate on the device; its constructor would ask for the number."""
+    optimizer = torch.optim.Adam([pixels], fused=True)
+    optimizer.param_groups[0]["lr"] = rate.value
+    return optimizer
 
 
 @torch.no_grad()

@@ -1,5 +1,7 @@
 """From quantizers to integers: BatchNorm folded into int8 weights, int32 biases, ReLU folded into ranges."""
 
+from copy import deepcopy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
@@ -25,7 +27,8 @@ def deploy(quantized: fx.GraphModule) -> fx.GraphModule:
         quantized: as `quantize` returned it, trained or not; it is left as it is.
 
     """
-    network = fx.GraphModule(quantized, _copy(quantized.graph)).cpu()
+    # A copy moves to the host: `quantized` goes on where it is, and shares its modules with any graph made of it.
+    network = deepcopy(fx.GraphModule(quantized, _copy(quantized.graph))).cpu()
     for node in list(network.graph.nodes):
         if isinstance(module_of(node, network), ActivationQuantizer):
             _put(network, node, _grid(node, network))

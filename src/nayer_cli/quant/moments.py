@@ -18,8 +18,8 @@ Layer = nn.Conv2d | nn.Linear
 
 REACH = 6.0
 """Standard deviations that limits are away from a mean (Nagel et al. 2019, as they set activation ranges)."""
-POINTS = torch.linspace(-REACH, REACH, 481)[:, None]
-DENSITY = torch.softmax(-0.5 * POINTS.square(), dim=0)
+POINTS = 481
+"""Quantiles of a Gaussian that stand for all of it."""
 
 
 class Gaussian(NamedTuple):
@@ -62,9 +62,12 @@ def follow(network: fx.GraphModule, outputs: Mapping[str, Gaussian], normalizati
 
     """
     known: Known = {}
-    for node in network.graph.nodes:
-        if node.op in ("placeholder", "call_module", "call_function", "call_method") and shape_of(node):
-            known[node] = _fit(_moments_of(node, network, known, outputs, normalization), node)
+    device = next(network.parameters()).device
+    outputs = {name: Gaussian(mean.to(device), std.to(device)) for name, (mean, std) in outputs.items()}
+    with device:  # constants are made where the weights are
+        for node in network.graph.nodes:
+            if node.op in ("placeholder", "call_module", "call_function", "call_method") and shape_of(node):
+                known[node] = _fit(_moments_of(node, network, known, outputs, normalization), node)
     return known
 
 
@@ -161,9 +164,11 @@ def _through_layer(layer: Layer, x: Moments) -> Moments:
 
 def _through_curve(curve: Callable[[Tensor], Tensor], x: Moments) -> Moments:
     """Apply an activation function to many quantiles of a Gaussian, which need not be symmetric where x has limits."""
-    y = curve((x.mean + x.var.sqrt() * POINTS).clamp(x.low, x.high))
-    mean = (DENSITY * y).sum(0)
-    return Moments(mean, (DENSITY * (y - mean).square()).sum(0), y.amin(0), y.amax(0))
+    points = torch.linspace(-REACH, REACH, POINTS)[:, None]
+    density = torch.softmax(-0.5 * points.square(), dim=0)
+    y = curve((x.mean + x.var.sqrt() * points).clamp(x.low, x.high))
+    mean = (density * y).sum(0)
+    return Moments(mean, (density * (y - mean).square()).sum(0), y.amin(0), y.amax(0))
 
 
 def _call(node: fx.Node, module: nn.Module | None, x: Tensor) -> Tensor:

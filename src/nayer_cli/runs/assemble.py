@@ -39,6 +39,7 @@ from nayer_cli.storage.runlog import RunLog
 from nayer_cli.student import Student
 from nayer_cli.types import ImageShape
 
+FREE_SHARE = 0.5  # of the free memory of a device, that a bank may take where its place is left open
 HOLDOUT = 1000  # images kept from the student where there is no evaluation data
 
 
@@ -263,7 +264,7 @@ def bank(settings: BankConfig, planned: int, shape: ImageShape, computer: Machin
 
 
 def _place(size: int, budget: float, device: torch.device) -> str:
-    if device.type == "cuda" and size <= min(budget, 0.5 * torch.cuda.mem_get_info(device)[0]):
+    if device.type == "cuda" and size <= FREE_SHARE * torch.cuda.mem_get_info(device)[0]:
         return "device"
     return "host" if size <= budget else "disk"
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import nn
 
 from nayer_cli.config import EvalConfig, OutputConfig
@@ -222,8 +223,9 @@ def check_finite(model: nn.Module) -> None:
         RunFailed: a weight or a statistic is not finite.
 
     """
-    values = model.state_dict().items()
-    bad = [name for name, value in values if value.is_floating_point() and not value.isfinite().all()]
+    values = {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
+    finite = torch.stack([value.isfinite().all() for value in values.values()]).tolist() if values else []
+    bad = [name for name, is_finite in zip(values, finite, strict=True) if not is_finite]
     if bad:
         raise RunFailed(
             f"the student has values that are not finite, in {len(bad)} of its tensors, the first '{bad[0]}'",

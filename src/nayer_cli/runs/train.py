@@ -55,7 +55,8 @@ class Supervised(Method):
 
     def replay(self, bank: MemoryBank, steps: int) -> Iterator[Batch]:
         """Yield augmented batches of real images."""
-        for images, labels in bank.batches(self.batch_size, steps, self.rng["replay"]):
+        order = self.rng.on(bank.device, "replay")
+        for images, labels in bank.batches(self.batch_size, steps, order, self.rng.device):
             yield Batch(self.augment(images, self.rng["augment"]), labels)
 
     def student_loss(self, student: nn.Module, batch: Batch) -> Tensor:
