@@ -98,6 +98,7 @@ def test_a_missing_extra_comes_with_the_command_that_adds_it():
         "packages": {"torch": None},
         "extras": {"doc2vec": {"gensim": None}, "report": {"matplotlib": "3.8"}},
         "problems": [{"what": "broken", "mend": "mend it"}],
+        "processor": {"VNNI": "no: add"},
         "devices": [],
         "caches": {},
         "methods": ["a", "b"],
@@ -107,6 +108,7 @@ def test_a_missing_extra_comes_with_the_command_that_adds_it():
     assert rows["extra doc2vec"] == "missing: pip install 'nayer-cli[doc2vec]'"
     assert (rows["extra report"], rows["methods"]) == ("matplotlib 3.8", "a, b")
     assert rows["problem"] == "broken; mend: mend it"
+    assert rows["processor: VNNI"] == "no: add"
 
 
 def test_a_quantized_model_is_shown_stage_by_stage():

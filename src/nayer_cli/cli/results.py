@@ -124,6 +124,7 @@ def installation_rows(document: Document) -> Rows:
     rows: Rows = [(name, str(document[name])) for name in ("nayer", "python", "platform") if name in document]
     rows += [(name, version or "missing") for name, version in document.get("packages", {}).items()]
     rows += [(f"extra {name}", _extra(name, packages)) for name, packages in document.get("extras", {}).items()]
+    rows += [(f"processor: {name}", sentence) for name, sentence in document.get("processor", {}).items()]
     rows += [(f"cache of {name}", path) for name, path in document.get("caches", {}).items()]
     rows += [(name, ", ".join(value)) for name, value in document.items() if name in CHOICES]
     rows += [("problem", f"{problem['what']}; mend: {problem['mend']}") for problem in document.get("problems", ())]

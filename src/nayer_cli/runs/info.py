@@ -13,6 +13,7 @@ from typing import Any
 from nayer_cli import __version__, config, plugins
 from nayer_cli.classifiers import names
 from nayer_cli.errors import InputError, did_you_mean
+from nayer_cli.machine import processor
 from nayer_cli.storage import caches
 
 DISTRIBUTION = "nayer-cli"
@@ -43,13 +44,14 @@ def describe_installation() -> dict[str, Any]:
 
 
 def describe_packages() -> dict[str, Any]:
-    """Return what can be told without torch: versions, extras, caches, plug-ins and presets."""
+    """Return what can be told without torch: versions, extras, processor, caches, plug-ins and presets."""
     return {
         "nayer": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: version(name) for name in PACKAGES},
         "extras": {extra: {name: version(name) for name in names} for extra, names in extras().items()},
+        "processor": processor.describe(),
         "caches": _caches(),
         "presets": config.preset_names(),
         **{folder: plugins.names(folder) for folder in FOLDERS},
