@@ -2,6 +2,8 @@ import pytest
 import torch
 
 from nayer_cli.codes import CODES, Codes, Noisy, Sum
+from nayer_cli.config import describe
+from nayer_cli.methods.nayer import Config
 
 K, E, R = 3, 4, 5
 POOL = torch.randn(K, E, generator=torch.Generator().manual_seed(3))
@@ -138,3 +140,7 @@ def test_beta_weighs_the_noise_against_the_embedding_as_it_is():
     loud = Sum(torch.zeros(K, E), E, 6, beta=2.0)
     loud.renew(torch.Generator().manual_seed(0))
     torch.testing.assert_close(loud(LABELS[:6]), loud.linear(2 * loud.noise(LABELS[:6])))
+
+
+def test_every_way_to_make_codes_can_be_chosen():
+    assert set(dict(describe(Config))["codes"]["choices"]) == set(CODES)

@@ -24,3 +24,14 @@ def test_a_dotted_path_loads_code_from_outside(tmp_path, monkeypatch):
     (tmp_path / "pkg" / "best.py").write_text("value = 8\n")
     monkeypatch.syspath_prepend(tmp_path)
     assert plugins.load("methods", "pkg.best").value == 8
+
+
+def test_settings_of_methods_stand_by_themselves():
+    code = """
+import sys
+from nayer_cli import plugin_settings, plugins
+for name in plugins.names("methods"):
+    plugin_settings.config_class("methods", name)
+    assert "torch" not in sys.modules, name
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

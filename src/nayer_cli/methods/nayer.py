@@ -32,7 +32,15 @@ class Config:
     code_size: int = setting(1000, "length of the noisy layer's output", low=1)
     width: int = setting(64, "channels of the generator at full size", low=1)
     generator: str = setting("auto", "shallow, deep, auto, or a dotted path")
-    codes: str = setting("noisy", "what the generator is fed with; noisy: the noisy layer", choices=tuple(CODES))
+    codes: str = setting(
+        "noisy",
+        "what the generator is fed with; noisy: the noisy layer",
+        # Not `tuple(CODES)`: a configuration stands by itself, so that a typo is told before torch is imported.
+        choices=(
+            *("noisy", "noisy-single", "noisy-raw", "noisy-kept"),
+            *("onehot", "lte", "noise", "noise-fresh", "cat", "sum"),
+        ),
+    )
     beta: float = setting(0.1, "weight β of the noise in the codes `sum`", low=0)
     temperature: float = setting(20.0, "softmax temperature T of the student's loss", low=0)
     faithful: bool = setting(False, "repeat what the released code does and the paper does not say")
