@@ -116,7 +116,7 @@ def test_noisy_layers_are_not_averaged_over_the_processes():
     group = Peers(0, 2)
     method = Method(replace(CONFIG, g_steps=1), parts()._replace(group=group))
     method.synthesize(student(), LoopState(epoch=1))
-    common = [*method.noisy.norm.parameters(), *method.generator.parameters()]
+    common = [*method.codes.norm.parameters(), *method.generator.parameters()]
     assert group.averaged == sum(parameter.numel() for parameter in common) + 1  # the norm of the others' gradient
 
 
