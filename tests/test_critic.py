@@ -3,8 +3,9 @@ import torch
 from torch.autograd import gradcheck
 
 from nayer_cli.classifiers.model import Normalized
-from nayer_cli.critic import Critic, channel_statistics, layers_with_statistics
+from nayer_cli.critic import Critic, Statistics, channel_statistics, layers_with_statistics
 from nayer_cli.errors import InputError
+from nayer_cli.machine.distributed import Group
 from nayer_cli.types import Normalization
 from odd_networks import NETWORKS, NORMS, OTHER_NORMS
 from tiny import network, normalized
@@ -103,3 +104,34 @@ def test_a_teacher_without_gradients_cannot_judge():
     with pytest.raises(InputError, match="carry no gradient"):
         critic.judge(torch.rand(2, 3, 16, 16, requires_grad=True))
     assert critic.judge(torch.rand(2, 3, 16, 16)).logits.shape == (2, 10)
+
+
+class Halves(Group):
+    """Two processes with a half of a batch each, told one after the other: means are those of what both gave."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 2)
+        self.given: list[torch.Tensor] = []
+        self.means: list[torch.Tensor] = []
+
+    def mean(self, tensor):
+        self.given.append(tensor)
+        return tensor + (self.means.pop(0) - tensor).detach() if self.means else tensor
+
+
+def test_statistics_of_all_processes_keep_their_digits_beside_a_large_mean():
+    rng = torch.Generator().manual_seed(0)
+    values = 100 + torch.randn(2, 4000, 3, generator=rng)
+    values[1] += 0.5
+    halves = [Statistics(one.mean(0).requires_grad_(), one.var(0, correction=0)) for one in values]
+    group = Halves()
+    critic = Critic(normalized(), group)
+    mean = torch.stack([one.mean for one in halves]).mean(0).detach()
+    vars = [one.var + (one.mean - mean).square() for one in halves]
+    group.means = [mean, torch.stack(vars).mean(0).detach()]
+    found = critic._of_all(halves[0])
+    exact = values.double().flatten(0, 1).var(0, correction=0).float()
+    torch.testing.assert_close(found.var, exact, rtol=2e-4, atol=0)
+    torch.testing.assert_close(group.given[1], vars[0])
+    (gradient,) = torch.autograd.grad(found.var.sum(), halves[0].mean)
+    torch.testing.assert_close(gradient, 2 * (halves[0].mean - mean).detach())

@@ -90,8 +90,10 @@ class Critic(nn.Module):
         """Statistics of the batches of all processes together."""
         if self._group.size == 1:
             return own
-        mean, square = self._group.mean(torch.stack([own.mean, own.var + own.mean.square()]))
-        return Statistics(mean, square - mean.square())
+        mean = self._group.mean(own.mean)
+        # Not E[x²] − E[x]²: that loses what a variance has beside a large mean. The mean is detached, since its own
+        # part of the gradient is 0: deviations of the processes from it sum to 0.
+        return Statistics(mean, self._group.mean(own.var + (own.mean - mean.detach()).square()))
 
     @contextmanager
     def tapping(self, see: Callable[[nn.Module, Tensor], None]) -> Iterator[None]:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from nayer_cli.errors import InputError
-from nayer_cli.quant.moments import Gaussian, Moments, follow, sum_of_products
+from nayer_cli.quant.moments import Gaussian, Moments, _product, follow, sum_of_products
 from nayer_cli.quant.trace import trace
 from nayer_cli.types import ImageShape, Normalization
 
@@ -111,3 +111,9 @@ def test_sum_of_products_is_what_a_layer_makes_of_constant_input():
     layer, x = nn.Conv2d(4, 6, 3, groups=2, bias=False), torch.rand(4)
     expected = layer(x.view(1, 4, 1, 1).expand(1, 4, 3, 3)).flatten()
     torch.testing.assert_close(sum_of_products(layer, layer.weight, x), expected)
+
+
+def test_the_variance_of_a_product_keeps_its_digits_beside_large_means():
+    one = Moments(torch.tensor([1e4]), torch.tensor([1.0]), torch.tensor([0.0]), torch.tensor([2e4]))
+    two = Moments(torch.tensor([1.0]), torch.tensor([1e-9]), torch.tensor([0.0]), torch.tensor([2.0]))
+    assert float(_product(one, two).var) == pytest.approx(1 + 1e-9 + 0.1, rel=1e-6)

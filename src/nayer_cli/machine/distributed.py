@@ -66,7 +66,11 @@ class Group:
         torch._foreach_copy_(list(tensors), [part.view_as(t) for part, t in zip(parts, tensors, strict=True)])
 
     def average_statistics(self, network: nn.Module) -> None:
-        """Give the normalization layers of a network the mean of their running statistics over the processes."""
+        """Give the normalization layers of a network the mean of their running statistics over the processes.
+
+        A running variance is a mean of variances within batches, also where there is one process: that of the batches'
+        means is not in it, and so it does not depend on how many processes there are.
+        """
         self.average(list(running_statistics(network).values()))
 
     def mean(self, tensor: Tensor) -> Tensor:

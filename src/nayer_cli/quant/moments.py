@@ -190,6 +190,6 @@ def _sum(a: Moments, b: Moments) -> Moments:
 
 def _product(a: Moments, b: Moments) -> Moments:
     mean = a.mean * b.mean
-    var = (a.var + a.mean.square()) * (b.var + b.mean.square()) - mean.square()
+    var = a.var * b.var + a.var * b.mean.square() + b.var * a.mean.square()
     corners = torch.stack([a.low * b.low, a.low * b.high, a.high * b.low, a.high * b.high])
     return Moments(mean, var, corners.amin(0), corners.amax(0))
