@@ -1,3 +1,4 @@
+import re
 from dataclasses import dataclass, field
 
 import pytest
@@ -23,6 +24,8 @@ class Outer:
     name: str = setting("", "a name")
     mean: tuple[float, ...] | None = setting(None, "one a channel")
     classes: tuple[int | str, ...] = setting((), "names or indices")
+    warmth: float = setting(4.0, "a temperature", above=0)
+    spread: tuple[float, ...] | None = setting(None, "one a channel", above=0)
     inner: Inner = field(default_factory=lambda: Inner(rate=0.5))
     free: dict[str, object] = field(default_factory=lambda: {"name": "x"})
 
@@ -66,6 +69,8 @@ def test_values_become_the_type_that_is_wanted(key, value, expected):
         ("inner.rate", 90, "between 0 and 1"),
         ("inner.rate", float("nan"), "finite"),
         ("mean", [float("inf")], "finite"),
+        ("warmth", 0, "greater than 0"),
+        ("spread", "0.5,0", "spread = 0.0 is out of range: it must be greater than 0"),
         ("inner.kind", "bta", r"did you mean 'beta'\?"),
         ("inner.rat", 1, r"unknown setting 'inner.rat' \(did you mean 'inner.rate'\?\)"),
         ("inner", 3, "'inner' is a table"),
@@ -116,6 +121,21 @@ def test_every_setting_has_a_sentence_and_a_default_that_it_admits(schema):
         if key != "method":
             assert about["help"], key
             config.build(schema, {key: about["default"]})
+
+
+METHODS = [plugins.load("methods", name).Config for name in plugins.names("methods")]
+ANY = ("mean", "classes")
+"""Numbers that may be any: a channel's mean, and indices that are checked against the classes."""
+
+
+@pytest.mark.parametrize("schema", [*SCHEMAS, config.QuantizeConfig, *METHODS])
+def test_every_number_has_a_range_and_a_temperature_is_above_zero(schema):
+    for key, about in config.describe(schema):
+        if re.search(r"\b(int|float)\b", str(about["type"])) and not key.endswith(ANY):
+            assert about["choices"] or about["low"] is not None or about["above"] is not None, key
+        if key.endswith("temperature"):
+            with pytest.raises(ConfigError, match="greater than 0"):
+                config.build(schema, {key: 0})
 
 
 @pytest.mark.parametrize("schema", SCHEMAS)

@@ -142,12 +142,34 @@ def test_images_of_a_round_without_a_finite_step_are_not_kept():
     class Broken(Diary):
         def synthesize(self, student: nn.Module, state: LoopState) -> SynthBatch:
             batch = super().synthesize(student, state)
-            ruined = {"ce": torch.tensor(float("nan"))} if state.epoch == 1 else batch.losses
-            return batch._replace(losses=ruined, skipped=torch.tensor(1.0 if state.epoch == 1 else 0.0))
+            fails = state.epoch == 1 and state.round > 0
+            ruined = {"ce": torch.tensor(float("nan"))} if fails else batch.losses
+            return batch._replace(losses=ruined, skipped=torch.tensor(float(fails)))
 
     made, records = engine(Broken())
     made.run()
-    assert len(made.bank) == 28 and records[1]["skipped"] == 3 and "ce" not in records[1]["losses"]
+    assert len(made.bank) == 32 and records[1]["skipped"] == 2 and records[1]["losses"]["ce"] == 2.0
+
+
+def test_an_epoch_in_which_every_round_failed_ends_the_run():
+    class Broken(Diary):
+        def synthesize(self, student: nn.Module, state: LoopState) -> SynthBatch:
+            batch = super().synthesize(student, state)
+            return batch._replace(losses={"ce": torch.tensor(float("nan"))}) if state.epoch == 1 else batch
+
+    with pytest.raises(RunFailed, match="no image could be made in 3 rounds in epoch 2"):
+        engine(Broken())[0].run()
+
+
+@pytest.mark.parametrize("taken", [set(), {3}])
+def test_an_epoch_in_which_no_step_was_taken_ends_the_run(taken):
+    made, records = engine(nan_at(set(range(1, 7)) - taken)())
+    if taken:
+        made.run()
+        assert records[1]["skipped"] == 5
+        return
+    with pytest.raises(RunFailed, match="no step of the student was taken, of 6 in epoch 2"):
+        made.run()
 
 
 def test_the_student_learns_and_its_statistics_change_only_in_its_own_steps():

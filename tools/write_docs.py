@@ -115,6 +115,7 @@ def _values(about: Any) -> str:
         return ", ".join(f"`{choice}`" for choice in about["choices"])
     low, high = about["low"], about["high"]
     bounds = f" {low} to {high}" if None not in (low, high) else f" ≥ {low}" if low is not None else ""
+    bounds += f" > {about['above']}" if about["above"] is not None else ""
     kind = about["type"]
     name = kind.__name__ if isinstance(kind, type) else str(kind).removesuffix(" | None")
     return re.sub(r"tuple\[(.*), \.\.\.\]", r"list of \1", name) + bounds

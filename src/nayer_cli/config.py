@@ -29,10 +29,15 @@ def setting(
     *,
     low: float | None = None,
     high: float | None = None,
+    above: float | None = None,
     choices: tuple[str | int, ...] | None = None,
 ) -> Any:
-    """Declare a dataclass field: its default, its sentence (with the unit), and the values it admits."""
-    return field(default=default, metadata={"help": help, "low": low, "high": high, "choices": choices})
+    """Declare a dataclass field: its default, its sentence (with the unit), and the values it admits.
+
+    Numbers are at least `low`, at most `high`, and greater than `above`; so is each of several.
+    """
+    limits = {"low": low, "high": high, "above": above, "choices": choices}
+    return field(default=default, metadata={"help": help, **limits})
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,9 @@ class ModelFacts:
     input_size: int | None = setting(None, "image side in pixels, if the checkpoint does not tell", low=4)
     channels: int | None = setting(None, "image channels, if the checkpoint does not tell", low=1)
     mean: tuple[float, ...] | None = setting(None, "normalization mean per channel, for images in [0, 1]")
-    std: tuple[float, ...] | None = setting(None, "normalization standard deviation per channel, for images in [0, 1]")
+    std: tuple[float, ...] | None = setting(
+        None, "normalization standard deviation per channel, for images in [0, 1]", above=0
+    )
     labels: str | None = setting(
         None, "class names in the order of the outputs: a text file, or a known set; default: those of the checkpoint"
     )
@@ -275,7 +282,7 @@ class TrainConfig(RunConfig):
     teacher: ModelConfig = field(default_factory=ModelConfig)
     ce: float = setting(1.0, "weight of the cross-entropy to the labels", low=0)
     kl: float = setting(1.0, "with a teacher, weight of the KL to it", low=0)
-    temperature: float = setting(4.0, "with a teacher, softmax temperature T of the KL", low=0)
+    temperature: float = setting(4.0, "with a teacher, softmax temperature T of the KL", above=0)
     schedule: StepsConfig = field(default_factory=lambda: StepsConfig(epochs=200, batch_size=256))
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=0.1, lr_min=0.0, weight_decay=5e-4))
 
@@ -388,7 +395,7 @@ def keys(config_class: type, prefix: str = "") -> list[str]:
 
 
 def describe(config: Any, prefix: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield each dotted key with its `help`, `low`, `high`, `choices`, `default` and `type`.
+    """Yield each dotted key with its `help`, `low`, `high`, `above`, `choices`, `default` and `type`.
 
     Args:
         config: a configuration class, or an instance whose values are the defaults.
@@ -442,17 +449,25 @@ def _check(key: str, value: Any, hint: Any, limits: Mapping[str, Any]) -> Any:
     if value is None and wanted is not hint:
         return None
     value = coerce(key, value, wanted)
-    low, high, choices = limits.get("low"), limits.get("high"), limits.get("choices")
+    choices = limits.get("choices")
     if choices and value not in choices:
         raise ConfigError(
             f"{key} = {value!r} is not possible{did_you_mean(str(value), map(str, choices))}",
             hint=f"choose one of: {', '.join(map(str, choices))}",
         )
-    if (low is not None and not value >= low) or (high is not None and not value <= high):
+    for number in value if isinstance(value, tuple) else (value,):
+        _check_range(key, number, limits)
+    return value
+
+
+def _check_range(key: str, number: Any, limits: Mapping[str, Any]) -> None:
+    low, high, above = limits.get("low"), limits.get("high"), limits.get("above")
+    if (low is not None and not number >= low) or (high is not None and not number <= high):
         bounds = f"at least {low}" if high is None else f"between {low} and {high}"
         hint = "this is a fraction: 0.9 means 90 %" if high == 1 else None
-        raise ConfigError(f"{key} = {value!r} is out of range: it must be {bounds}", hint=hint)
-    return value
+        raise ConfigError(f"{key} = {number!r} is out of range: it must be {bounds}", hint=hint)
+    if above is not None and not number > above:
+        raise ConfigError(f"{key} = {number!r} is out of range: it must be greater than {above}")
 
 
 def _strip_optional(hint: Any) -> Any:

@@ -169,6 +169,7 @@ class Engine:
             self._teach(until=(state.cycle + 1) * plan.student_steps_at(state.epoch))
             state.cycle += 1
         record = self._record(time.perf_counter() - started, state.images + state.seen - before)
+        self._check_progress()
         try:
             self.evaluate(self, record)
         except Stopped:
@@ -215,6 +216,8 @@ class Engine:
         self.state.images += len(batch.images) * self.group.size
         if sound:
             self.keep(batch.images, batch.labels)
+        else:
+            self.state.failed_rounds += 1
 
     def keep(self, images: Tensor, labels: Tensor) -> None:
         """Put images `[B, C, H, W]` in [0, 1] with labels `[B]` into the bank, but for some that are held back."""
@@ -255,22 +258,36 @@ class Engine:
     def _count_of_student(self, count: float) -> None:
         """Count what the host has read of `_unread`."""
         self.read_of_student += count
-        self._count_skipped(count, f"step {self.state.step}")
+        self.state.failed_steps += self._count_skipped(count, f"step {self.state.step}")
 
-    def _count_skipped(self, count: float, where: str) -> None:
-        """Count steps that were left out.
+    def _count_skipped(self, count: float, where: str) -> int:
+        """Count steps that were left out, and return how many there are of any process.
 
         Raises:
             RunFailed: there are more than the plan allows.
 
         """
-        self.state.skipped += self.group.largest(int(count))
+        skipped = self.group.largest(int(count))
+        self.state.skipped += skipped
         if self.state.skipped > self.plan.max_skipped:
             raise RunFailed(
                 f"losses or gradients are not finite: {self.state.skipped} steps of epoch {self.state.epoch + 1} were "
                 f"left out by {where}, and {self.plan.max_skipped} are allowed",
                 hint=COOLER,
             )
+        return skipped
+
+    def _check_progress(self) -> None:
+        """Refuse an epoch in which nothing was learned, however many steps may be left out."""
+        state = self.state
+        failed_rounds = self.group.largest(state.failed_rounds)
+        if state.step and state.failed_steps >= state.step:
+            self._give_up(f"no step of the student was taken, of {state.step}")
+        if state.round and failed_rounds >= state.round:
+            self._give_up(f"no image could be made in {state.round} rounds")
+
+    def _give_up(self, why: str) -> None:
+        raise RunFailed(f"{why} in epoch {self.state.epoch + 1}: losses or gradients were not finite", hint=COOLER)
 
     def _pause(self) -> None:
         """Between two steps: save if it is time, and end here if the run was asked to."""

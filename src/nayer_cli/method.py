@@ -56,6 +56,10 @@ class LoopState:
     """Student steps of this epoch that are finished."""
     skipped: int = 0
     """Steps of this epoch that were left out because a loss or a gradient was not finite."""
+    failed_rounds: int = 0
+    """Rounds of this epoch whose images were not kept, because a loss was not finite."""
+    failed_steps: int = 0
+    """Student steps of this epoch that were left out."""
     images: int = 0
     """Images synthesized so far."""
     seen: int = 0
@@ -74,7 +78,7 @@ class LoopState:
     def start_epoch(self) -> None:
         """Go on to the next epoch."""
         self.epoch += 1
-        self.cycle = self.round = self.step = self.skipped = 0
+        self.cycle = self.round = self.step = self.skipped = self.failed_rounds = self.failed_steps = 0
 
 
 class Parts(NamedTuple):

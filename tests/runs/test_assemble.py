@@ -81,3 +81,8 @@ def test_gates_need_data():
     teacher = load_classifier(resolve({})[0].teacher)
     with pytest.raises(ConfigError, match="need evaluation data"):
         assemble.evaluation_data(EvalConfig(min_top1=0.9), teacher, None, Group())
+
+
+def test_a_setting_of_the_method_is_refused_before_a_teacher_is_looked_for():
+    with pytest.raises(ConfigError, match=r"method.temperature = 0.0 is out of range: it must be greater than 0"):
+        assemble.resolve({"teacher.name": "no-such-network", "method.temperature": "0"}, DistillConfig, "distill")

@@ -29,7 +29,7 @@ class Config:
     adv: float = setting(1.0, "weight of the Jensen–Shannon competition with the student", low=0)
     tv: float = setting(1e-3, "weight of the total variation", low=0)
     l2: float = setting(0.0, "weight of the L2 norm of the normalized image", low=0)
-    temperature: float = setting(20.0, "softmax temperature T of the student's loss", low=0)
+    temperature: float = setting(20.0, "softmax temperature T of the student's loss", above=0)
 
 
 class Method(method.Method):

@@ -42,7 +42,7 @@ class Config:
         ),
     )
     beta: float = setting(0.1, "weight β of the noise in the codes `sum`", low=0)
-    temperature: float = setting(20.0, "softmax temperature T of the student's loss", low=0)
+    temperature: float = setting(20.0, "softmax temperature T of the student's loss", above=0)
     faithful: bool = setting(False, "repeat what the released code does and the paper does not say")
 
 

@@ -26,7 +26,7 @@ class Config:
     lr_g: float = setting(0.5, "learning rate of Adam on the pixels, in normalized units", low=0)
     lr_min: float = setting(1e-4, "learning rate that plateaus do not lead below", low=0)
     patience: int = setting(100, "steps without progress after which the learning rate is a tenth", low=1)
-    temperature: float = setting(20.0, "softmax temperature T of the student's loss", low=0)
+    temperature: float = setting(20.0, "softmax temperature T of the student's loss", above=0)
 
 
 class Method(method.Method):

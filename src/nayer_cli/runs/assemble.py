@@ -92,6 +92,7 @@ def resolve(settings: Mapping[str, Any], schema: type[C], command: str) -> tuple
     given = {key: value for key, value in settings.items() if value is not None}
     method = str(given.get("method.name", "nayer"))
     preset = str(given.get("preset", "auto"))
+    method_config({"name": method} | {key[7:]: value for key, value in given.items() if key.startswith("method.")})
     teacher = None
     if preset == "auto" and given.get("teacher.name"):
         teacher = _teacher(configuration.build(schema, given | {"method.name": method}), command, given)
