@@ -107,3 +107,56 @@ def test_images_and_labels_of_a_device_come_to_the_host_in_one_copy():
     pixels = SimpleNamespace(device=device, flatten=images.flatten, shape=images.shape)
     there = _bring(pixels, labels, torch.device("cpu"))
     assert torch.equal(there[0], images) and torch.equal(there[1], labels)
+
+
+def test_a_batch_is_stored_as_if_its_images_had_come_one_by_one():
+    for policy in ("fifo", "reservoir"):
+        bank = MemoryBank(3, SHAPE, policy=policy)
+        pixels = torch.arange(20.0).view(20, 1, 1, 1).expand(20, *SHAPE) / 255
+        bank.add(pixels[:8], torch.arange(8), torch.Generator().manual_seed(5))
+        bank.add(pixels[8:], torch.arange(8, 20), torch.Generator().manual_seed(6))
+        images, labels = bank.held()
+        assert bank.added == 20 and len(labels) == 3
+        assert (images == labels.view(3, 1, 1, 1)).all()
+
+
+def test_written_slots_are_told_once():
+    bank = filled(2, 3)
+    assert bank.changed().tolist() == [0, 1]
+    assert bank.changed().tolist() == []
+    bank.add(torch.zeros(5, *SHAPE), torch.arange(5), torch.Generator())
+    assert bank.changed().tolist() == [0, 1, 2]
+
+
+def test_a_bank_comes_back_from_its_state():
+    for count in (2, 9):
+        bank, other = filled(count, 4), MemoryBank(4, SHAPE)
+        other.load_state_dict(bank.state_dict())
+        assert (other.added, len(other)) == (count, min(count, 4))
+        assert torch.equal(other.held()[0], bank.held()[0]) and torch.equal(other.held()[1], bank.held()[1])
+        assert bank.state_dict().keys() == {"added", "images", "labels"}
+
+
+def test_a_file_keeps_images_of_any_shape(tmp_path: Path):
+    shape = ImageShape(3, 2, 4)
+    bank = MemoryBank(5, shape, file=tmp_path / "bank.mmap")
+    images = torch.randint(256, (5, *shape)) / 255
+    bank.add(images, torch.arange(5), torch.Generator())
+    assert (tmp_path / "bank.mmap").stat().st_size == 5 * 3 * 2 * 4
+    again = MemoryBank(5, shape, file=tmp_path / "bank.mmap")
+    assert torch.equal(again.images, (images * 255).round().byte())
+
+
+def test_unused_slots_have_labels_that_are_classes():
+    assert MemoryBank(3, SHAPE).labels.tolist() == [0, 0, 0]
+
+
+def test_what_a_reservoir_does_not_keep_leaves_no_trace():
+    bank = filled(4, 4, policy="reservoir")
+    generator = torch.Generator().manual_seed(0)
+    for n in range(4, 200):
+        before = bank.images.clone()
+        bank.changed()
+        bank.add(torch.full((1, *SHAPE), n / 255), torch.tensor([n]), generator)
+        written = (bank.images != before).flatten(1).any(1).nonzero().flatten()
+        assert torch.equal(bank.changed(), written) and len(written) <= 1

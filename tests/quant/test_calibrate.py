@@ -53,8 +53,8 @@ def test_a_range_reaches_the_weight_that_is_farthest_from_zero():
     layer = net.get_submodule("0")
     nn.init.constant_(layer.layer.weight[1, 0, 0, :1], -50.0)
     calibrate_weights(net, clip=False)
-    assert layer.quantizer.scale[1].item() == pytest.approx(50 / 127)
-    assert layer.quantizer.scale[0].item() < 1 / 127
+    assert layer.quantizer.scale[1].item() == pytest.approx(50 / layer.quantizer.high)
+    assert layer.quantizer.scale[0].item() < 1 / layer.quantizer.high
 
 
 def test_a_range_reaches_the_input_that_is_farthest_from_zero_in_all_batches():
@@ -107,3 +107,82 @@ def test_statistics_are_measured_anew_as_a_plain_mean():
     first = net.get_submodule("0")(x)
     torch.testing.assert_close(net.get_buffer("1.running_mean"), first.mean((0, 2, 3)))
     assert net.get_submodule("1").momentum == 0.1
+
+
+def test_all_processes_get_the_mean_of_their_scales():
+    class Peers(Group):  # who found twice what this process found
+        def average(self, tensors: list[torch.Tensor]) -> None:
+            for tensor in tensors:
+                tensor.mul_(1.5)
+
+    alone, together = quantized(8), quantized(8)
+    calibrate(alone, [images()], Group(), clip=False)
+    calibrate(together, [images()], Peers(0, 2), clip=False)
+    scales = [net.get_submodule("grids.0").scale for net in (alone, together)]
+    torch.testing.assert_close(scales[1], 1.5 * scales[0])
+
+
+def test_clipping_is_the_default():
+    nets = [quantized(2) for _ in range(3)]
+    calibrate(nets[0], [images()], Group())
+    calibrate(nets[1], [images()], Group(), clip=True)
+    calibrate(nets[2], [images()], Group(), clip=False)
+    for place in ("grids.0", "0.quantizer"):
+        default, clipped, whole = (net.get_submodule(place).scale for net in nets)
+        assert torch.equal(default, clipped) and (default <= whole).all() and (default < whole).any()
+
+
+def test_activations_get_the_scale_of_least_error():
+    net, x = quantized(3), images()
+    calibrate(net, [x], Group())
+    grid = net.get_submodule("grids.0")
+
+    def error(scale: float) -> float:
+        return float(((x / scale).round().clamp(grid.low, grid.high) * scale - x).square().mean())
+
+    best = min(error(float(x.abs().max()) / grid.high * ratio / 400) for ratio in range(40, 401))
+    assert error(grid.scale.item()) < 1.01 * best
+
+
+def test_modes_come_back_module_by_module():
+    net = quantized(4).train()
+    net.get_submodule("1").eval()
+    modes = [module.training for module in net.modules()]
+    calibrate(net, [images()], Group())
+    recalibrate_statistics(net, [images()], Group())
+    assert [module.training for module in net.modules()] == modes
+
+
+def test_a_network_is_calibrated_anew_as_if_it_were_fresh():
+    once, twice = quantized(3), quantized(3)
+    calibrate(once, [images()], Group())
+    for batch in (images(1) * 5, images()):
+        calibrate(twice, [batch], Group())
+    assert torch.equal(once.get_submodule("grids.1").scale, twice.get_submodule("grids.1").scale)
+    assert all(not module._forward_pre_hooks for module in twice.modules())
+
+
+def test_few_values_are_all_looked_at_and_many_at_random_places_of_their_own():
+    assert _spread(5, 5, torch.device("cpu")).tolist() == [0, 1, 2, 3, 4]
+    some = _spread(10**6, 1000, torch.device("cpu"))
+    assert len(some) == 1000 and some.max() < 10**6 and len(some.unique()) > 990
+    assert torch.equal(some, _spread(10**6, 1000, torch.device("cpu")))
+
+
+def test_rare_values_count_among_many():
+    net, x = quantized(8), torch.zeros(64, *SHAPE)
+    x[63, 2, 7, 7] = 30.0
+    calibrate(net, [x.repeat(8, 1, 1, 1)], Group(), clip=False)
+    assert net.get_submodule("grids.0").scale.item() == pytest.approx(30 / 127)
+
+
+def test_statistics_are_the_same_in_all_processes():
+    class Peers(Group):
+        averaged = 0
+
+        def average(self, tensors: list[torch.Tensor]) -> None:
+            self.averaged += len(tensors)
+
+    group = Peers(0, 2)
+    recalibrate_statistics(quantized(8), [images()], group)
+    assert group.averaged == 4

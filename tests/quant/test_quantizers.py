@@ -1,4 +1,6 @@
+import pytest
 import torch
+from torch import nn
 
 from nayer_cli.quant.quantizers import ActivationQuantizer, LearnedStep, WeightQuantizer
 
@@ -52,3 +54,47 @@ def test_rounding_is_in_float32_under_autocast():
     quantizer.calibrate(torch.tensor(1.0))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert quantizer(torch.tensor([201.0], dtype=torch.bfloat16)).dtype == torch.float32
+
+
+def test_a_scale_that_is_held_fixed_gets_no_gradient():
+    x = torch.tensor([0.3], requires_grad=True)
+    scale = torch.tensor(0.5)
+    LearnedStep.apply(x, scale, -2, 1).sum().backward()
+    assert x.grad.tolist() == [1.0] and scale.grad is None
+
+
+def test_gradients_scale_with_what_comes_from_above():
+    x, scale = torch.tensor([0.3, 9.0], requires_grad=True), torch.tensor(0.5, requires_grad=True)
+    LearnedStep.apply(x, scale, -2, 1).backward(torch.tensor([2.0, 3.0]))
+    assert x.grad.tolist() == [2.0, 0.0]
+    slope = 2 * (1 - 0.3 / 0.5) + 3 * 1
+    torch.testing.assert_close(scale.grad, torch.tensor(slope / 2**0.5))
+
+
+def test_values_at_the_ends_of_the_range_learn():
+    x = torch.tensor([-1.0, 0.5], requires_grad=True)
+    LearnedStep.apply(x, torch.tensor(0.5), -2, 1).sum().backward()
+    assert x.grad.tolist() == [1.0, 1.0]
+
+
+def test_an_uncalibrated_scale_is_0_and_a_calibrated_one_is_a_step():
+    quantizer = WeightQuantizer(4, torch.zeros(2, 3))
+    assert not quantizer.scale.any() and not quantizer.is_calibrated
+    quantizer.calibrate(torch.tensor([[0.5], [0.0]]))
+    assert quantizer.is_calibrated
+    assert quantizer.step().flatten().tolist() == pytest.approx([0.5, 1e-8])
+
+
+def test_quantizers_know_their_bits():
+    assert WeightQuantizer(3, torch.zeros(2, 3)).bits == 3
+    activations = ActivationQuantizer(2, signed=True)
+    assert (activations.bits, activations.signed, activations.low, activations.high) == (2, True, -2, 1)
+    assert not ActivationQuantizer(2, signed=False).signed
+    assert repr(activations) == "ActivationQuantizer(-2…1)"
+
+
+def test_a_state_of_a_network_that_was_not_calibrated_leaves_it_so():
+    fresh, used = ActivationQuantizer(4, signed=False), ActivationQuantizer(4, signed=False)
+    used.calibrate(torch.tensor(0.25))
+    nn.Sequential(used).load_state_dict(nn.Sequential(fresh).state_dict())
+    assert not used.is_calibrated
