@@ -2,7 +2,7 @@ import pytest
 from timm.data.imagenet_info import ImageNetInfo
 
 from nayer_cli.errors import InputError
-from nayer_cli.images.class_order import match_classes
+from nayer_cli.images.class_order import is_assumed, match_classes
 
 
 def match(own, wanted=None, num_classes=None):
@@ -15,6 +15,17 @@ def test_names_decide_and_not_their_order():
 
 def test_case_underscore_hyphen_and_white_space_do_not_count():
     assert match(["Fire_Truck", "t-shirt"], ["T shirt", "fire truck"]) == [1, 0]
+
+
+def test_words_may_be_written_as_one():
+    assert match(["ice bear", "Fire-Truck"], ["firetruck", "icebear"]) == [1, 0]
+
+
+def test_an_order_is_assumed_where_one_side_alone_has_names():
+    names, numbers, ids = ["cat", "dog"], ["0", "1"], ["n01440764", "n01443537"]
+    assert is_assumed(names, None) and is_assumed(None, names) and is_assumed(["0", "dog"], None)
+    assert not is_assumed(names, names) and not is_assumed(None, None)
+    assert not is_assumed(numbers, None) and not is_assumed(ids, None)
 
 
 def test_names_that_differ_only_in_case_match_exactly():
@@ -71,6 +82,10 @@ def test_messages_say_what_differs():
     assert message(five, [*four, "v"]) == mismatch + (
         "it has no 'a', 'b', 'c' and 1 more, and the model has no 'w', 'x', 'y' and 1 more"
     )
+    assert message(["a", "b", "c"], ["x", "y", "z"]) == mismatch + (
+        "it has no 'x', 'y', 'z', and the model has no 'a', 'b', 'c'"
+    )
+    assert message(["a", "a"], ["a", "b"]) == mismatch + "it has no 'b'"
     assert message(["a", "a", "b"], ["a", "b", "b"]) == mismatch + "several classes have the same name"
     assert message(["7", "9", "8"]) == (
         "the numbered classes of x.tar go from 7 to 9, but class indices go from 0 to 2"
@@ -106,6 +121,11 @@ def test_wordnet_folders_of_imagenet_match_its_descriptions():
     assert match(sorted(info.label_names()), detailed) == list(range(1000))
     assert match(info.label_names()[::-1], detailed) == list(range(1000))[::-1]
     assert match(info.label_names()[::-1], num_classes=1000) == list(range(1000))[::-1]
+
+
+def test_wordnet_folders_match_names_that_a_word_tells_apart():
+    cranes = ["n02012849", "n03126707"]
+    assert match(cranes, ["crane (machine)", "crane (bird)"]) == [1, 0]
 
 
 def test_wordnet_folders_of_a_subset_match_by_their_names():
