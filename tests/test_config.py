@@ -159,3 +159,9 @@ def test_every_preset_is_valid_for_every_method(preset, method):
 def test_a_preset_that_is_not_there_is_refused():
     with pytest.raises(ConfigError, match="did you mean 'cifar10'"):
         config.read_preset("cifar-10", "nayer")
+
+
+def test_a_method_from_outside_starts_from_a_plain_schedule():
+    for preset in config.preset_names():
+        schedule = config.build(config.DistillConfig, config.read_preset(preset, "mylab.noise")).schedule
+        assert (schedule.warmup_epochs, schedule.cycles, schedule.rounds) == (0, 1, 1), preset

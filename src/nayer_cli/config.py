@@ -125,11 +125,14 @@ class StepsConfig:
 
 @dataclass(frozen=True)
 class ScheduleConfig(StepsConfig):
-    """How much of what. Epochs of warm-up come before, and are not counted in, `epochs`."""
+    """How much of what. Epochs of warm-up come before, and are not counted in, `epochs`.
 
-    warmup_epochs: int = setting(20, "epochs of synthesis alone, before the student starts", low=0)
+    These are plain: what a method of ours needs besides is in the presets, under its name.
+    """
+
+    warmup_epochs: int = setting(0, "epochs of synthesis alone, before the student starts", low=0)
     cycles: int = setting(1, "times per epoch that synthesis and student steps alternate", low=1)
-    rounds: int = setting(2, "rounds of synthesis per cycle", low=0)
+    rounds: int = setting(1, "rounds of synthesis per cycle", low=0)
     warmup_rounds: int = setting(10, "rounds of synthesis per warm-up epoch", low=0)
     kd_steps: int = setting(400, "student steps per cycle", low=0)
 
@@ -300,7 +303,7 @@ class SampleConfig:
     )
     out: str | None = setting(None, "folder for PNG files, one folder a class; default: RUN/images")
     grid: str | None = setting(None, "write one picture of all images to this PNG file instead")
-    upscale: int = setting(1, "factor by which each pixel is enlarged", low=1, high=64)
+    upscale: int = setting(1, "factor by which each pixel is enlarged; 1 leaves it, and a grid chooses", low=1, high=64)
     seed: int = setting(0, "seed of the choice of images, and of the generator", low=0, high=2**32 - 1)
     device: str = setting("auto", "auto, cpu, cuda or cuda:N")
 

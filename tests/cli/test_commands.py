@@ -47,6 +47,7 @@ def test_embed_prints_a_table_for_people(nayer, tmp_path):
     ran = nayer("embed", "-l", "digits", "--encoder", "onehot", "--cache-dir", tmp_path)
     facts = dict(line.split(maxsplit=1) for line in ran.out.splitlines())
     assert (ran.code, facts["encoder"], facts["cached"]) == (0, "onehot", "False")
+    assert "prompt" not in facts  # it reads no text
 
 
 def test_a_fault_of_the_recipe_is_told_on_stderr(nayer, tmp_path):

@@ -54,6 +54,11 @@ def test_without_evaluation_data_the_agreement_is_shown():
     assert "student agreement 90.00 %" in line
 
 
+def test_a_phase_is_told_when_it_begins():
+    steps = [{"event": "progress", "epoch": 1, "phase": "synthesis", "done": done, "of": 9} for done in (1, 2)]
+    assert lines(*steps) == ["synthesis: 1 of 9 in epoch 1"]
+
+
 def test_quiet_leaves_warnings():
     assert lines(START, NOTE, WARNING, EPOCH, quiet=True) == ["warning: no BatchNorm"]
 

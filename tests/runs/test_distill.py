@@ -202,10 +202,10 @@ def test_the_written_configuration_repeats_the_run(finished, tmp_path):
 def test_a_dry_run_does_everything_once_and_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     heard = []
-    settings = quick(tmp_path, {"output.out": None, "schedule.epochs": 50})
+    settings = quick(tmp_path, {"output.out": None, "schedule.epochs": 50, "method.batch": 500})
     result = distill(settings, dry_run=True, listen=heard.append)
     assert result["dry_run"] and result["config"]["schedule.kd_steps"] == 1
-    assert result["images"] == {"synthesized": 20, "seen": 16}
+    assert result["images"] == {"synthesized": 32, "seen": 16}
     assert {"start", "progress", "epoch", "result"} <= {record["event"] for record in heard}
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
 

@@ -61,6 +61,8 @@ def test_one_picture_of_all(run, tmp_path):
     width, height = Image.open(grid).size
     assert height == 10 * 50 and width > 4 * 50
     assert [path.name for path in tmp_path.iterdir()] == ["grid.png"]
+    sample({"run": str(run), "per_class": 4, "grid": str(grid), "upscale": 5})
+    assert Image.open(grid).size[1] == 10 * (5 * 16 + 2)
 
 
 def test_there_may_be_fewer_than_asked_for(run, tmp_path):

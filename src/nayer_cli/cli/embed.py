@@ -45,4 +45,5 @@ def command(
 
         result = vars(embed(given))
     document = {**result, "path": str(result["path"])}
-    output.result(document, fact_rows(document))
+    told = {name: value for name, value in document.items() if value is not None}
+    output.result(document, fact_rows(told))

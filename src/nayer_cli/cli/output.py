@@ -76,12 +76,21 @@ class Lines:
 
     def __init__(self, console: Console, quiet: bool = False) -> None:
         self._console, self._quiet = console, quiet
+        self._begun: set[str] = set()
 
     def __call__(self, record: Record) -> None:
         """Print the record, if it is of a known kind."""
-        line = describe(record)
+        line = self._phase(record) or describe(record)
         if line is not None and (not self._quiet or record.get("level") == "warning"):
             self._console.print(line)
+
+    def _phase(self, record: Record) -> Text | None:
+        """Return a line for the first step of each phase: an epoch may take long."""
+        phase = record.get("phase")
+        if record.get("event") != "progress" or not phase or phase in self._begun:
+            return None
+        self._begun.add(phase)
+        return Text(f"{phase}: {record.get('done')} of {record.get('of')} in epoch {record.get('epoch')}")
 
 
 class LiveDisplay:

@@ -51,6 +51,12 @@ def find(spec: str, device: str = "cpu") -> Encoder:
     return encoder
 
 
+def reads_text(spec: str) -> bool:
+    """Say whether an encoder looks at the texts that it is given: a control with `READS_TEXT = False` counts them."""
+    name = spec.partition(":")[0]
+    return name not in plugins.names("encoders") or getattr(plugins.load("encoders", name), "READS_TEXT", True)
+
+
 def check(spec: str) -> None:
     """Refuse, without opening anything, what is meant to be the name of a plug-in and is not quite.
 

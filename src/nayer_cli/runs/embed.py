@@ -26,7 +26,8 @@ class EmbedResult:
     encoder: str
     revision: str
     """What identifies the encoder's weights."""
-    prompt: str
+    prompt: str | None
+    """The template; None of an encoder that reads no text."""
     cached: bool
     """Whether the pool was there already, so that no encoder was loaded."""
     sha256: str
@@ -53,7 +54,8 @@ def embed(settings: Mapping[str, object]) -> EmbedResult:
         save_pool(path, pool)
     classes, dim = pool.embeddings.shape
     digest = sha256(path.read_bytes()).hexdigest()
-    return EmbedResult(path, classes, dim, pool.encoder, pool.revision, pool.prompt, cached, digest)
+    prompt = pool.prompt if encoders.reads_text(pool.encoder) else None
+    return EmbedResult(path, classes, dim, pool.encoder, pool.revision, prompt, cached, digest)
 
 
 def find_or_build_pool(lte: LteConfig, names: Sequence[str] | None, device: str) -> tuple[Pool, Path, bool]:

@@ -16,7 +16,7 @@ CAPTION = 14
 
 
 def draw_grid(
-    images: Tensor, labels: Tensor, names: Sequence[str], *, rows: int = 10, columns: int = 10
+    images: Tensor, labels: Tensor, names: Sequence[str], *, rows: int = 10, columns: int = 10, zoom: int | None = None
 ) -> Image.Image:
     """Draw one row per class, the first `rows` classes that occur, with the class name beside it.
 
@@ -26,10 +26,11 @@ def draw_grid(
         names: class names in index order.
         rows: classes at most.
         columns: images of a class at most.
+        zoom: factor by which each pixel is enlarged; None: so much that a caption has room.
 
     """
     classes = labels.unique()[:rows].tolist()
-    zoom = max(1, 48 // images.shape[-1])
+    zoom = zoom or max(1, 48 // images.shape[-1])
     height, width = images.shape[-2] * zoom, images.shape[-1] * zoom
     font = ImageFont.load_default(CAPTION)
     margin = max(int(font.getlength(_short(names[k]))) for k in classes) + 12

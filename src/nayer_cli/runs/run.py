@@ -78,12 +78,17 @@ def conclude(
 
 
 C = TypeVar("C", bound=DistillConfig)
+FEW = 32
+"""Images of a batch of a dry run; enough for each of several processes."""
 
 
 def shorten(config: C) -> C:
-    """Cut a configuration down to one round of one step, and one student step."""
-    schedule = replace(config.schedule, epochs=1, warmup_epochs=0, warmup_rounds=1, cycles=1, rounds=1, kd_steps=1)
-    method = config.method | ({"g_steps": 1} if "g_steps" in config.method else {})
+    """Cut a configuration down to one round of one step, and one student step, of few images."""
+    once = {"epochs": 1, "warmup_epochs": 0, "warmup_rounds": 1, "cycles": 1, "rounds": 1, "kd_steps": 1}
+    few = min(config.schedule.batch_size, FEW)
+    schedule = replace(config.schedule, **once, batch_size=few)
+    least = {"g_steps": 1, "batch": min(config.method.get("batch", FEW), FEW)}
+    method = config.method | {name: value for name, value in least.items() if name in config.method}
     return replace(config, schedule=schedule, method=method)
 
 

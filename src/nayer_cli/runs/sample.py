@@ -147,7 +147,8 @@ def _write_grid(config: SampleConfig, images: Tensor, labels: Tensor, names: Seq
     path = Path(str(config.grid))
     rows = len(labels.unique())
     columns = int(labels.bincount().max())
-    save_png(path, draw_grid(images, labels, names, rows=rows, columns=columns))
+    zoom = config.upscale if config.upscale > 1 else None
+    save_png(path, draw_grid(images, labels, names, rows=rows, columns=columns, zoom=zoom))
     return path
 
 

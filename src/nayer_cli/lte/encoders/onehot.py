@@ -8,6 +8,7 @@ from torch import Tensor
 from nayer_cli.errors import InputError
 from nayer_cli.lte.encoder import Encoder, refuse_argument
 
+READS_TEXT = False
 MOST = 2**14
 """Classes: their table takes 1 GiB, and four times that while it is written."""
 

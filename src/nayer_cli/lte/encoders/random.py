@@ -7,6 +7,7 @@ from torch import Tensor
 
 from nayer_cli.lte.encoder import Encoder, refuse_argument
 
+READS_TEXT = False
 WIDTH = 512
 SEED = 0
 
