@@ -22,7 +22,7 @@ def settings(tmp_path: Path, **changes: object) -> dict[str, object]:
 def test_the_result_describes_the_file(tmp_path: Path) -> None:
     result = embed(settings(tmp_path))
     assert (result.classes, result.dim, result.cached) == (10, 10, False)
-    assert (result.encoder, result.prompt) == ("onehot", "a photo of a {name}")
+    assert (result.encoder, result.prompt) == ("onehot", None)  # it reads no text
     assert result.path.parent == tmp_path / "cache" / "lte"
     assert result.sha256 == hashlib.sha256(result.path.read_bytes()).hexdigest()
     assert load_pool(result.path).names[3] == "cat"
