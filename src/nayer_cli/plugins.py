@@ -1,5 +1,6 @@
 """The directory is the registry: a plug-in is one file, its name is the file's, names are listed unimported."""
 
+import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 from nayer_cli.errors import InputError, did_you_mean
 
 PACKAGE = Path(__file__).parent
+OUTSIDE = "py:"
+"""What the name of code from outside begins with."""
 ROOMS = {
     "datasets": "images/datasets",
     "encoders": "lte/encoders",
@@ -42,7 +45,8 @@ def check(kind: str, name: str, extra: Sequence[str] = ()) -> None:
 
     """
     known = [*names(kind), *extra]
-    is_path = "." in name and all(part.isidentifier() for part in name.split("."))
+    parts = name.removeprefix(OUTSIDE).split(".")
+    is_path = (name.startswith(OUTSIDE) or len(parts) > 1) and all(part.isidentifier() for part in parts)
     if name not in known and not (is_path and kind in OPEN):
         raise InputError(
             f"no {kind.rstrip('s')} is called '{name}'{did_you_mean(name, known)}",
@@ -51,7 +55,7 @@ def check(kind: str, name: str, extra: Sequence[str] = ()) -> None:
 
 
 def load(kind: str, name: str) -> ModuleType:
-    """Import plug-in `name` of a kind; a dotted path such as `mylab.methods.best` loads code from outside.
+    """Import plug-in `name` of a kind; `py:best`, or a dotted path such as `mylab.best`, loads code from outside.
 
     Raises:
         InputError: there is no such plug-in, or it cannot be imported.
@@ -60,7 +64,7 @@ def load(kind: str, name: str) -> ModuleType:
     check(kind, name)
     if name in names(kind):
         return import_module(f"nayer_cli.{ROOMS[kind].replace('/', '.')}.{name.replace('-', '_')}")
-    return _from_outside(name)
+    return import_outside(name.removeprefix(OUTSIDE))
 
 
 def part(kind: str, name: str, attribute: str) -> Any:
@@ -76,9 +80,21 @@ def part(kind: str, name: str, attribute: str) -> Any:
     return getattr(module, attribute)
 
 
-def _from_outside(name: str) -> ModuleType:
+def import_outside(module: str) -> ModuleType:
+    """Import code of the user's own: a network, an encoder, a generator or a method, all by this rule.
+
+    Python's own places go first, PYTHONPATH included, and the current folder last: it cannot hide an installed package.
+
+    Raises:
+        InputError: it cannot be imported.
+
+    """
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
     try:
-        return import_module(name)
+        return import_module(module)
     except Exception as error:  # code of the user
-        reason = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
-        raise InputError(f"cannot import '{name}': {reason}", hint="check the dotted path and PYTHONPATH") from error
+        raise InputError(
+            f"cannot import {module}: {type(error).__name__}: {error}",
+            hint="check the dotted path; it is looked for on PYTHONPATH and in the current folder",
+        ) from error

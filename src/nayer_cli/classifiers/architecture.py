@@ -1,9 +1,7 @@
 """From a model's name to its network: timm names, hub repositories, folders, and factories in Python."""
 
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,7 @@ import timm
 from torch import nn
 
 from nayer_cli import plugins, trust
-from nayer_cli.classifiers import names
+from nayer_cli.classifiers import names, own
 from nayer_cli.classifiers.config_json import READ, read_model_json
 from nayer_cli.classifiers.model_args import read_model_args
 from nayer_cli.classifiers.pretrained import fetch, fetch_url, from_cache
@@ -70,8 +68,9 @@ def find(name: str) -> Architecture:
     for family in plugins.names("models"):
         plugins.load("models", family)  # registers it with timm
     if name.startswith(FACTORY):
-        _factory(name)  # a wrong path is to be told first
-        return Architecture(name.rpartition(":")[2], name)
+        key = own.canonical(name)
+        _factory(key)  # a wrong path is to be told first
+        return Architecture(own.display(key), key)
     if name.startswith(HUB):
         return _on_hub(name)
     folder = _folder(name)
@@ -180,7 +179,7 @@ def _described(path: Path, *, folder: Path | None = None, source: str = "") -> A
     quantization = document.get("quantization", {})
     if key.startswith(FACTORY):
         trust.require_word(key, path)
-        return Architecture(key.rpartition(":")[2], key, known, folder=folder, quantization=quantization)
+        return Architecture(own.display(key), key, known, folder=folder, quantization=quantization)
     timms = _in_timm(key)
     arguments = read_model_args(document.get("model_args") or {}, path)
     return Architecture(timms.name, timms.key, {**timms.facts, **known}, arguments, quantization, folder, source)
@@ -211,6 +210,8 @@ def _renamed(name: str) -> str:
 def _unknown(name: str) -> InputError:
     if not name:
         return InputError("no model is named", hint="for example: resnet50, local-dir:DIR, or hf-hub:ORG/REPO")
+    if own.offer(name):
+        return names.unknown(name)
     if Path(name).suffix == ".onnx":
         return InputError(
             f"'{name}' is an ONNX file, which can be measured but not learned from",
@@ -250,19 +251,9 @@ def _call_factory(key: str) -> nn.Module:
 
 
 def _factory(key: str) -> Callable[[], Any]:
-    """Import a function; the current folder is looked at last, so it cannot hide an installed package."""
-    module_name, _, attribute = key.removeprefix(FACTORY).partition(":")
-    if not module_name or not attribute:
-        raise InputError(f"'{key}' is not of the form py:package.module:factory")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
-    try:
-        module = import_module(module_name)
-    except Exception as error:  # code of the user
-        raise InputError(
-            f"cannot import {module_name}: {type(error).__name__}: {error}",
-            hint="check the dotted path; it is looked for on PYTHONPATH and in the current folder",
-        ) from error
+    """Import a class or a function by `plugins.import_outside`."""
+    module_name, _, attribute = own.canonical(key).removeprefix(FACTORY).partition(":")
+    module = plugins.import_outside(module_name)
     factory: Callable[[], Any] | None = getattr(module, attribute, None)
     if not callable(factory):
         raise InputError(f"{module_name} has no function '{attribute}'{did_you_mean(attribute, dir(module))}")

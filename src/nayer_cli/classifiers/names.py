@@ -5,6 +5,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from nayer_cli.classifiers import own
 from nayer_cli.errors import InputError, did_you_mean
 
 ASSETS = Path(__file__).parents[1] / "assets"
@@ -50,7 +51,9 @@ def check(name: str) -> None:
 
 
 def unknown(name: str) -> InputError:
-    """Return the fault of a name that no network has."""
+    """Return the fault of a name that no network has; code of the user's own is answered with the form that works."""
+    if form := own.offer(name):
+        return InputError(f"'{name}' is Python code, which is named by its module", hint=f"write {form}")
     return InputError(
         f"timm has no model '{name}'{did_you_mean(name, networks())}",
         hint=f"nayer info --models '*{name[:4]}*' lists names; a folder must have config.json",

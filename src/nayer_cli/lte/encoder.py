@@ -44,7 +44,7 @@ def find(spec: str, device: str = "cpu") -> Encoder:
     """
     name, _, argument = spec.partition(":")
     if name == "py":
-        name, argument = argument, ""
+        name, argument = spec, ""
     elif name not in plugins.names("encoders"):
         name, argument = "sentence-transformers", spec
     encoder: Encoder = plugins.part("encoders", name, "open_encoder")(argument or None, device)
