@@ -63,13 +63,13 @@ def test_a_network_is_called_by_its_class_or_its_module(key: str, name: str) -> 
 
 
 def test_all_that_is_missing_is_asked_for_at_once_in_a_line_to_type() -> None:
-    spec = ModelConfig(name="py:own_net:Net", weights="t.pth")
+    spec = ModelConfig(name="py:own_net:Net")
     with pytest.raises(InputError) as caught:
         models.load(spec, models.TEACHERS["distill"], rest="--student resnet18", needs_names=True)
     assert all(word in str(caught.value) for word in ("size", "mean", "standard deviation", "names of its classes"))
     assert caught.value.hint == (
-        "nayer distill --teacher py:own_net:Net --teacher-weights t.pth --input-size 32 --mean 0.485,0.456,0.406 "
-        "--std 0.229,0.224,0.225 --labels classes.txt --student resnet18"
+        "nayer distill --teacher py:own_net:Net --input-size 32 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 "
+        "--labels classes.txt --student resnet18"
     )
 
 
