@@ -54,10 +54,25 @@ class Terminated(SystemExit):
     """SIGTERM has come. No fault of ours, so that nothing on the way takes it for one."""
 
 
+_OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "Cannot allocate memory",
+    "out of memory",
+    "bad_alloc",
+    "ALLOC_FAILED",
+    "ALLOCATION_FAILED",
+    "cudaErrorMemoryAllocation",
+    # What cuBLAS and cuDNN say when there is no room for their own workspace.
+    "CUBLAS_STATUS_NOT_INITIALIZED",
+    "CUDNN_STATUS_NOT_INITIALIZED",
+)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Recognize Python's and torch's errors, without importing torch."""
-    is_gpu = type(error).__name__ == "OutOfMemoryError"
-    return isinstance(error, MemoryError) or is_gpu or "can't allocate memory" in str(error)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -4,9 +4,12 @@ import pickle
 import pytest
 import torch
 import typer
+from torch.distributed import DistBackendError
 
 from nayer_cli.cli import faults
 from nayer_cli.errors import GateMissed, RunFailed, Terminated
+
+AcceleratorError = getattr(torch, "AcceleratorError", RuntimeError)
 
 
 def torch_cannot_allocate():
@@ -28,6 +31,23 @@ def caused(error, cause):
         (torch_cannot_allocate(), 3, "out of memory"),
         (torch.OutOfMemoryError("CUDA out of memory."), 3, "CUDA out of memory."),
         (MemoryError(), 3, "out of memory"),
+        (AcceleratorError("CUDA error: out of memory"), 3, "out of memory"),
+        (
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"),
+            3,
+            "out of memory",
+        ),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), 3, "out of memory"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED"), 3, "out of memory"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), 3, "the GPU gave up"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ARCH_MISMATCH"), 3, "no kernels for this GPU"),
+        (AcceleratorError("CUDA error: no kernel image is available for execution"), 3, "no kernels for this GPU"),
+        (AcceleratorError("CUDA error: CUDA driver version is insufficient"), 3, "the driver of the GPU"),
+        (RuntimeError("The NVIDIA driver on your system is too old (found version 11040)"), 3, "the driver of the GPU"),
+        (DistBackendError("NCCL error: Cuda failure 2 'out of memory'"), 3, "out of memory"),
+        (DistBackendError("NCCL error: Duplicate GPU detected : rank 1 and rank 0"), 3, "have the same GPU"),
+        (DistBackendError("NCCL error: remote process exited"), 4, "another process of this job has ended"),
+        (AcceleratorError("CUDA error: an illegal memory access was encountered"), 70, "illegal memory access"),
         (ModuleNotFoundError("No module named 'gensim'", name="gensim"), 3, "'gensim' is not installed"),
         (OSError(errno.ENOSPC, "No space left on device", "metrics.jsonl"), 3, "metrics.jsonl"),
         (RuntimeError("operator torchvision::nms does not exist"), 3, "different builds"),

@@ -44,3 +44,17 @@ def test_more_processes_than_devices_are_told_so(monkeypatch):
     with pytest.raises(EnvironmentFault, match="no device cuda:99") as caught:
         resolve_device("cuda")
     assert "--nproc-per-node gpu" in caught.value.hint
+
+
+def test_a_process_that_sees_its_own_device_alone_takes_it(monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    assert resolve_device("cuda") == torch.device("cuda", 0)
+
+
+def test_float32_is_exact(monkeypatch):
+    for flags in (torch.backends.cudnn, torch.backends.cuda.matmul):
+        monkeypatch.setattr(flags, "allow_tf32", True)
+    resolve_device("cpu")
+    assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32

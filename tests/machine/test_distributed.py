@@ -2,9 +2,18 @@ import pytest
 import torch
 from torch import nn
 
-from nayer_cli.errors import ConfigError
+from nayer_cli.errors import ConfigError, EnvironmentFault, RunFailed
 from nayer_cli.machine import distributed
-from nayer_cli.machine.distributed import Group, is_first_fault, join, local_rank, local_size, running_statistics
+from nayer_cli.machine.distributed import (
+    Group,
+    _peers,
+    is_first_fault,
+    join,
+    leave,
+    local_rank,
+    local_size,
+    running_statistics,
+)
 from tiny import normalized
 
 
@@ -99,3 +108,17 @@ def test_a_global_batch_is_shared_evenly_and_leaves_two_images_or_more_for_each(
     for count in (2, 5):
         with pytest.raises(ConfigError, match="cannot be divided among 2 processes"):
             Group(size=2).share(count, "batch")
+
+
+def test_memory_that_runs_out_in_a_message_is_no_lost_peer():
+    with pytest.raises(EnvironmentFault, match="out of memory"), _peers():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    with pytest.raises(RunFailed, match="another process of this job has ended"), _peers():
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:4711")
+
+
+def test_the_group_is_ended():
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    leave()
+    assert not torch.distributed.is_initialized()
+    leave()  # a second time there is nothing to end

@@ -11,7 +11,8 @@ from typing import Any
 import typer
 
 from nayer_cli import __version__
-from nayer_cli.errors import EnvironmentFault, InputError, Interrupted, NayerError, Terminated, is_out_of_memory
+from nayer_cli.errors import EnvironmentFault, InputError, Interrupted, NayerError, Terminated
+from nayer_cli.machine import breakdown
 from nayer_cli.runs.info import MEND_MISMATCH, MISMATCH
 from nayer_cli.storage.disk import LACKING, cannot_write, is_full
 
@@ -78,11 +79,8 @@ def explain(error: BaseException) -> NayerError:
         return _explain_usage(error)
     if MISMATCH in str(error):
         return EnvironmentFault("torch and torchvision are of different builds", hint=MEND_MISMATCH)
-    if is_out_of_memory(error):
-        return EnvironmentFault(
-            f"out of memory: {_first_line(error)}",
-            hint="try a smaller --batch-size or --bank-size, --set bank.place=disk, or another --device",
-        )
+    if fault := breakdown.explain(error):
+        return fault
     return NayerError(f"{type(error).__name__}: {_first_line(error)}")
 
 

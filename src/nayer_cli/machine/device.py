@@ -11,13 +11,15 @@ from nayer_cli.machine.distributed import local_rank, local_size
 def resolve_device(name: str) -> torch.device:
     """Return the device called `name`: `auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:N`.
 
-    Of several processes on one machine, each gets the CUDA device of its own number.
+    Of several processes on one machine, each gets the CUDA device of its own number, or the only one that it sees.
+    Float32 is exact from here on, without TF32.
 
     Raises:
         ConfigError: `name` is none of these, or one device for several processes.
         EnvironmentFault: this machine has no such device.
 
     """
+    _keep_float32_exact()
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cpu":
@@ -36,6 +38,12 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def _keep_float32_exact() -> None:
+    """Let float32 mean float32: by default torch rounds the products of convolutions to the ten bits of TF32."""
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
 def _of_this_process(device: torch.device) -> torch.device:
     """Return the device that this process has for itself, of all the processes on this machine."""
     if device.index is not None:
@@ -43,7 +51,8 @@ def _of_this_process(device: torch.device) -> torch.device:
             f"device {device} is one, and there are {local_size()} processes on this machine",
             hint="leave the number out: each process takes the device of its own number",
         )
-    return torch.device("cuda", local_rank())
+    # Some launchers (Slurm's --gpus-per-task, for one) show each process its own device alone.
+    return torch.device("cuda", 0 if torch.cuda.device_count() == 1 else local_rank())
 
 
 def _cuda_devices() -> str:

@@ -1,9 +1,10 @@
 """The processes of one job, started by torchrun: what they agree on, and what they average."""
 
+import atexit
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from nayer_cli.errors import ConfigError, EnvironmentFault, RunFailed
+from nayer_cli.errors import ConfigError, EnvironmentFault
+from nayer_cli.machine import breakdown
 
 T = TypeVar("T")
 
@@ -174,11 +176,24 @@ def _connect() -> None:
         _store = PrefixStore(f"nayer/{_agree_on_a_word(store, rank, size)}", store)
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, store=_store, rank=rank, world_size=size, timeout=TIMEOUT)
+        atexit.register(leave)
     except RuntimeError as error:
+        fault = breakdown.explain(error)
+        if isinstance(fault, EnvironmentFault):
+            raise fault from error
         raise EnvironmentFault(
             f"the processes of this job cannot reach each other ({_first_line(error)})",
             hint="GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME name the network interface to use",
         ) from error
+
+
+def leave() -> None:
+    """End the group that `join` made: its threads and connections would outlive what they need. Called at exit."""
+    global _group
+    _group = None
+    if dist.is_initialized():
+        with suppress(RuntimeError):  # the others may be gone
+            dist.destroy_process_group()
 
 
 def _agree_on_a_word(store: Any, rank: int, size: int) -> str:
@@ -243,15 +258,12 @@ def _store_of_torchrun() -> Any:
 
 @contextmanager
 def _peers() -> Iterator[None]:
-    """Turn a broken connection into a fault that says what it means."""
+    """Turn what a message between processes ends with into a fault that says what it means."""
     try:
         yield
     except RuntimeError as error:
-        raise RunFailed(
-            f"another process of this job has ended ({_first_line(error)})",
-            hint="its own output or torchrun's summary says why; the same command with --resume auto goes on from the "
-            "last checkpoint",
-        ) from error
+        # Not every error is of the connection: memory can run out here, too.
+        raise breakdown.explain(error) or breakdown.lost_peer(error) from error
 
 
 def _first_line(error: RuntimeError) -> str:

@@ -28,11 +28,16 @@ class Precision:
 
 
 def choose(amp: str, device: torch.device) -> Precision:
-    """Resolve the setting `amp`: `auto` takes bfloat16 where the processor multiplies it natively."""
+    """Resolve the setting `amp`: `auto` takes bfloat16 where the processor multiplies it natively, or else float32."""
     if amp == "auto":
-        native = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_multiplies_bf16()
+        native = _gpu_multiplies_bf16(device) if device.type == "cuda" else _cpu_multiplies_bf16()
         return Precision(device, torch.bfloat16 if native else torch.float32)
     return Precision(device, DTYPES[amp])
+
+
+def _gpu_multiplies_bf16(device: torch.device) -> bool:
+    # `is_bf16_supported` counts emulation, which is slower than float32: NVIDIA's have it natively from Ampere on.
+    return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _cpu_multiplies_bf16() -> bool:

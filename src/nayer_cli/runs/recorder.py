@@ -9,8 +9,9 @@ from torch import nn
 
 from nayer_cli.config import EvalConfig, OutputConfig
 from nayer_cli.engine import Engine
-from nayer_cli.errors import InputError, RunFailed, is_out_of_memory
+from nayer_cli.errors import InputError, RunFailed
 from nayer_cli.gates import Count, Gate, Limits, Pair, judge
+from nayer_cli.machine import breakdown
 from nayer_cli.runs import snapshot
 from nayer_cli.runs.bankstore import BankStore
 from nayer_cli.runs.folder import RunFolder
@@ -115,7 +116,7 @@ class Recorder:
         try:
             snapshot.restore(engine, state, self.store)
         except (KeyError, ValueError, RuntimeError) as error:
-            if is_out_of_memory(error):
+            if breakdown.explain(error):
                 raise
             raise RunFailed(
                 f"the checkpoint of {self.folder.path} does not fit the networks as they are made today: {error}",
