@@ -6,6 +6,8 @@ from torch import nn
 import nayer_cli.classifiers.models  # noqa: F401 - registers the CIFAR networks
 from nayer_cli import plugins
 from nayer_cli.errors import InputError
+from nayer_cli.machine.distributed import Group
+from nayer_cli.quant.calibrate import calibrate
 from nayer_cli.quant.graph import (
     ADDITIONS,
     QuantizedLayer,
@@ -129,3 +131,36 @@ def test_a_network_without_layers_is_refused():
 def test_every_quantizer_has_a_name():
     names = [name for name, _ in quantizers(quantized(network()))]
     assert len(names) == len(set(names)) == 7
+
+
+@pytest.mark.parametrize("layer", [nn.Conv2d(2, 1, 1), nn.Linear(2, 1)])
+def test_the_grid_that_is_trained_in_bfloat16_is_the_grid_that_is_deployed(layer):
+    """A difference of neighbouring steps: bfloat16 rounds both by up to a step, and counts of steps not at all."""
+    head = nn.Identity() if isinstance(layer, nn.Linear) else nn.Flatten()
+    network = nn.Sequential(nn.Flatten() if isinstance(layer, nn.Linear) else nn.Identity(), layer, head)
+    quantized = quantize(network, ImageShape(2, 1, 1), Scheme(8, 8))
+    for _, quantizer in quantizers(quantized):
+        quantizer.calibrate(torch.full_like(quantizer.scale, 0.0123))
+    (quantized_layer,) = [module for module in quantized.modules() if isinstance(module, QuantizedLayer)]
+    with torch.no_grad():
+        quantized_layer.layer.weight.copy_(torch.tensor([1.0, -1.0]).view_as(layer.weight) * 127 * 0.0123)
+        quantized_layer.layer.bias.fill_(0.5)
+    x = torch.stack([torch.arange(-127.0, 128), torch.arange(-128.0, 127)], dim=1)[..., None, None] * 0.0123
+    wanted = quantized(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = quantized(x)
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-5)
+
+
+def test_gradients_in_bfloat16_are_those_in_float32():
+    torch.manual_seed(0)
+    quantized = quantize(network(), SHAPE, Scheme(8, 8))
+    x = torch.randn(8, *SHAPE)
+    calibrate(quantized, [x], Group())
+    gradients = []
+    for enabled in (False, True):
+        quantized.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            quantized(x).float().square().sum().backward()
+        gradients.append(torch.cat([one.grad.flatten() for one in quantized.parameters() if one.grad is not None]))
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.99

@@ -80,11 +80,41 @@ class QuantizedLayer(nn.Module):
         super().__init__()
         self.layer = layer
         self.quantizer = WeightQuantizer(bits, layer.weight)
+        self._grids: list[ActivationQuantizer] = []
+
+    def read(self, grid: ActivationQuantizer) -> None:
+        """Note on which grid an input lies; the module that rounds to it stays where it is in the network."""
+        if grid not in self._grids:
+            self._grids.append(grid)
 
     def forward(self, x: Tensor) -> Tensor:
         """Do what the layer does, with the rounded weight."""
+        if _computes_in_bfloat16(x) and self.quantizer.is_calibrated and len(self._grids) == 1:
+            return self._by_integers(x, self._grids[0])
         result: Tensor = torch.func.functional_call(self.layer, {"weight": self.quantizer(self.layer.weight)}, (x,))
         return result
+
+    def _by_integers(self, x: Tensor, grid: ActivationQuantizer) -> Tensor:
+        """Do it with steps counted: bfloat16 has all integers up to 256, but would round s · q by up to a step.
+
+        Scales are detached: that of the input and that of the weight have their gradients from where they round.
+        """
+        layer, scale = self.layer, self.quantizer.step().detach()
+        input_scale = grid.step().detach() if grid.is_calibrated else torch.ones((), device=x.device)
+        steps, weight = x / input_scale, self.quantizer(layer.weight) / scale
+        per_channel: tuple[int, ...] = (-1,)
+        if isinstance(layer, nn.Conv2d):
+            sums = F.conv2d(steps, weight, None, layer.stride, layer.padding, layer.dilation, layer.groups)
+            per_channel = (-1, 1, 1)
+        else:
+            sums = F.linear(steps, weight)
+        result = sums.float() * (scale.view(per_channel) * input_scale)
+        return result if layer.bias is None else result + layer.bias.view(per_channel)
+
+
+def _computes_in_bfloat16(x: Tensor) -> bool:
+    kind = x.device.type
+    return torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.bfloat16
 
 
 class FrozenBatchNorm2d(nn.BatchNorm2d):
@@ -138,6 +168,10 @@ def quantize(network: nn.Module, shape: ImageShape, scheme: Scheme, *, frozen: b
             _round_after(traced, node.args[0], scheme)
     if scheme.weight_range == "7bit":
         _limit_weights(traced)
+    for node in _layers(traced):
+        layer, source = module_of(node, traced), grid_of(node.args[0], traced)
+        assert isinstance(layer, QuantizedLayer) and isinstance(source, ActivationQuantizer)
+        layer.read(source)
     if frozen:
         _freeze(traced)
     traced.graph.lint()
