@@ -1,7 +1,7 @@
 """What ONNX Runtime makes of quantized networks: what runs as integers, how well it agrees, how large and how fast.
 
     python benchmarks/quantized_onnx.py --bits w4a4 --size 64 --threads 1 --json onnx.json
-    python benchmarks/quantized_onnx.py resnet18 mobilenetv2_100 --bits w8a8 --size 224 --batch 1
+    python benchmarks/quantized_onnx.py resnet18 mobilenetv2_100 --bits w8a8 --size 224 --batch 1 --weight-range u8u8
 
 Weights are random, BatchNorm has seen random images, and so has calibration: accuracy means nothing here, agreement
 does. The float and the quantized file take turns (A B, B A, …); speed is the median of the ratios of neighbours.
@@ -30,7 +30,7 @@ from nayer_cli.onnx.writer import write_onnx
 from nayer_cli.quant.calibrate import calibrate
 from nayer_cli.quant.deploy import deploy
 from nayer_cli.quant.graph import quantize
-from nayer_cli.quant.scheme import Scheme, parse_bits
+from nayer_cli.quant.scheme import WEIGHT_RANGES, Scheme, parse_bits
 from nayer_cli.quant.trace import trace
 from nayer_cli.types import ImageShape
 
@@ -74,6 +74,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="*", default=NETWORKS, help="names that timm knows, or ours")
     parser.add_argument("--bits", default="w4a4")
+    parser.add_argument("--weight-range", default=WEIGHT_RANGES[0], choices=WEIGHT_RANGES)
     parser.add_argument("--size", type=int, default=64, help="image side in pixels")
     parser.add_argument("--batch", type=int, default=16, help="images at a time when speed is measured")
     parser.add_argument("--images", type=int, default=64, help="images on which agreement is measured")
@@ -87,10 +88,11 @@ def measure(name: str, options: argparse.Namespace, folder: Path) -> Figures:
     """Quantize, write, run and compare one network."""
     network, shape = make(name, options.size), ImageShape(3, options.size, options.size)
     paths = {kind: folder / f"{name}.{kind}.onnx" for kind in ("float", "int8", "int4")}
-    integers = deployed(network, shape, Scheme(*parse_bits(options.bits)))
+    integers = deployed(network, shape, Scheme(*parse_bits(options.bits), weight_range=options.weight_range))
     write_onnx(trace(network, shape), shape, paths["float"], facts={})
+    exact = options.weight_range != "full"
     for storage in ("int8", "int4"):
-        write_onnx(integers, shape, paths[storage], storage=storage, facts={})
+        write_onnx(integers, shape, paths[storage], storage=storage, exact=exact, facts={})
     share = integer_share(paths["int8"])
     runner, float_runner = (OnnxNetwork(paths[kind], options.threads) for kind in ("int8", "float"))
     expected, found = in_batches(integers, options), in_batches(runner, options)
