@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+import documents
 import nayer_cli.classifiers.models  # noqa: F401 - registers the networks
 from nayer_cli.images import dataset
 from nayer_cli.runs.distill import distill
@@ -49,6 +50,7 @@ def write_example_files(folder: Path) -> None:
         _write_weights(Path("teacher.pth"), "wrn_40_2")
         _write_weights(Path("resnet56.pth"), "resnet56_cifar_a")
         _write_weights(Path("resnet20.pth"), "resnet20_cifar_a")
+        write_own_weights(Path("cnn.pth"))
         embed({"labels": "classes.txt", "encoder": "onehot", "out": "pool.safetensors"})
         _write_runs()
 
@@ -73,6 +75,13 @@ def _write_weights(path: Path, model: str) -> None:
     torch.save({"epoch": 200, "state_dict": {f"module.{name}": value for name, value in state.items()}}, path)
 
 
+def write_own_weights(path: Path) -> None:
+    """Write the weights of the network in README's `cnn.py`."""
+    space: dict[str, Any] = {}
+    exec(dict(documents.named_files(documents.ROOT / "README.md"))["cnn.py"], space)
+    torch.save(space["CNN"]().state_dict(), path)
+
+
 def _write_runs() -> None:
     """Make runs that were stopped after the first of two epochs, so that they can be resumed."""
     distill(BRIEF | {"preset": "digits", "output.out": "runs/digits", "eval.data": "digits"})
@@ -83,5 +92,5 @@ def _write_runs() -> None:
     quantize(few | {"teacher.name": "runs/one", "quantizer.bits": "w4a4", "output.out": "runs/w4a4"})
     for run in Path("runs").iterdir():
         (run / "checkpoints" / "epoch-000002.safetensors").unlink()
-    for name in ("runs/two", "runs/cifar10"):
+    for name in ("runs/two", "runs/cifar10", "runs/cnn"):
         shutil.copytree("runs/one", name)
