@@ -6,6 +6,7 @@ One run for each change: the process ends just before it, and of a write also wh
 import json
 import re
 import signal
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -91,28 +92,27 @@ def _content(path: Path) -> Any:
     return path.read_bytes()
 
 
-def killed(whole: Whole, folder: Path, moment: Moment) -> str:
-    """Kill a run, let the same command end it; return what is then different from the undisturbed one."""
+def killed(whole: Whole, folder: Path, *moments: Moment) -> str:
+    """Kill a run at each moment in turn, let the same command end it; return what differs from the undisturbed one."""
     folder.mkdir()
-    first = run(in_folder(whole.words, folder), AtChange(folder / "run", moment))
-    where = f"{moment} ({whole.tally.changes[moment.number - 1]})"
-    if first.code != -signal.SIGKILL:
-        return f"{where}: was not killed, {first.err}"
-    second = run(in_folder(whole.words, folder))
-    if second.code:
-        return f"{where}: {second.err}"
+    where = f"{moments} ({whole.tally.changes[moments[0].number - 1]})"
+    for moment in moments:
+        first = run(in_folder(whole.words, folder), AtChange(folder / "run", moment))
+        if first.code != -signal.SIGKILL:
+            return f"{where}: was not killed, {first.err}"
+    last = run(in_folder(whole.words, folder))
+    if last.code:
+        return f"{where}: {last.err}"
     found, wanted = made(folder / "run"), whole.made
-    different = [
-        name
-        for name in sorted({*found, *wanted})
-        if name not in found or name not in wanted or not same(found[name], wanted[name])
-    ]
+    names = sorted({*found, *wanted})
+    different = [name for name in names if not same(found.get(name, "absent"), wanted.get(name, "absent"))]
     return f"{where}: {different}" if different else ""
 
 
-def survives(whole: Whole, folder: Path, moments: list[Moment]) -> None:
-    assert moments
-    assert [wrong for k, moment in enumerate(moments) if (wrong := killed(whole, folder / str(k), moment))] == []
+def survives(whole: Whole, folder: Path, cases: Sequence[Sequence[Moment]]) -> None:
+    """Every case of moments at which a run is killed ends like the undisturbed run; each is an own run."""
+    assert cases
+    assert [wrong for k, moments in enumerate(cases) if (wrong := killed(whole, folder / str(k), *moments))] == []
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -127,14 +127,27 @@ def test_every_byte_that_a_run_writes_is_seen(command: str, whole: Any) -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_killed_at_some_of_its_changes(command: str, whole: Any, tmp_path: Path) -> None:
     moments = whole(command).tally.moments()
-    survives(whole(command), tmp_path, moments[:: -(-len(moments) // SOME)])
+    survives(whole(command), tmp_path, [(moment,) for moment in moments[:: -(-len(moments) // SOME)]])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("command", COMMANDS)
 def test_killed_at_every_one_of_its_changes(command: str, part: int, whole: Any, tmp_path: Path) -> None:
-    survives(whole(command), tmp_path, whole(command).tally.moments()[part::PARTS])
+    survives(whole(command), tmp_path, [(moment,) for moment in whole(command).tally.moments()[part::PARTS]])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(PARTS))
+def test_killed_again_while_it_goes_on(part: int, whole: Any, tmp_path: Path) -> None:
+    moments = whole("distill").tally.moments()
+    middle = moments[len(moments) // 2]
+    (tmp_path / "again").mkdir()
+    words = in_folder(whole("distill").words, tmp_path / "again")
+    run(words, AtChange(tmp_path / "again/run", middle))
+    assert run(words, AtChange(tmp_path / "again/run", report=tmp_path / "tally.json")).code == 0
+    later = read_report(tmp_path / "tally.json").moments()
+    survives(whole("distill"), tmp_path, [(middle, moment) for moment in later[part::PARTS]])
 
 
 @pytest.mark.slow

@@ -139,3 +139,16 @@ def test_an_entry_for_other_names_is_never_taken(tmp_path: Path) -> None:
     pool, path, _ = find_or_build_pool(lte, ["cat", "dog"], "cpu")
     save_pool(path, pool.__class__(pool.embeddings, ("dog", "cat"), "random", "1", pool.prompt))
     assert find_or_build_pool(lte, ["cat", "dog"], "cpu")[0].names == ("cat", "dog")
+
+
+def test_what_is_no_pool_is_not_replaced(tmp_path: Path):
+    out = tmp_path / "labels.txt"
+    out.write_text("cat\ndog\n")
+    settings = {"labels": str(out), "encoder": "random", "cache_dir": str(tmp_path / "cache"), "device": "cpu"}
+    with pytest.raises(InputError, match="is there already, and is no pool"):
+        embed(settings | {"out": str(out)})
+    assert out.read_text() == "cat\ndog\n"
+    assert (
+        embed(settings | {"out": str(tmp_path / "pool")}).sha256
+        == embed(settings | {"out": str(tmp_path / "pool")}).sha256
+    )

@@ -47,6 +47,7 @@ def embed(settings: Mapping[str, object]) -> EmbedResult:
 
     """
     config = build(EmbedConfig, dict(settings))
+    _check_replaceable(config.out)
     names = read_labels(config.labels, config.dedupe) if config.labels else None
     pool, path, cached = find_or_build_pool(config, names, str(resolve_device(config.device)))
     if config.out:
@@ -56,6 +57,22 @@ def embed(settings: Mapping[str, object]) -> EmbedResult:
     digest = sha256(path.read_bytes()).hexdigest()
     prompt = pool.prompt if encoders.reads_text(pool.encoder) else None
     return EmbedResult(path, classes, dim, pool.encoder, pool.revision, prompt, cached, digest)
+
+
+def _check_replaceable(out: str | None) -> None:
+    """Make sure that a file which is there already is a pool: anything else is not ours to replace.
+
+    Raises:
+        InputError: it is something else, a mistyped list of labels for example.
+
+    """
+    path = Path(out).expanduser() if out else None
+    if path is None or not path.exists():
+        return
+    try:
+        load_pool(path)
+    except InputError as error:
+        raise InputError(f"{path} is there already, and is no pool: it stays", hint="choose another --out") from error
 
 
 def find_or_build_pool(lte: LteConfig, names: Sequence[str] | None, device: str) -> tuple[Pool, Path, bool]:

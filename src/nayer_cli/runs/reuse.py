@@ -11,6 +11,7 @@ from nayer_cli.engine import Engine
 from nayer_cli.errors import InputError
 from nayer_cli.runs import words
 from nayer_cli.runs.folder import RUNS, RunFolder
+from nayer_cli.runs.ownership import is_run
 from nayer_cli.runs.resume import find
 
 KEPT = ("preset", "lte.", "method.", "augment.", "eval.data", "eval.split", "eval.batch_size")
@@ -71,7 +72,7 @@ def lend(engine: Engine, folder: RunFolder, images: Tensor, labels: Tensor) -> N
 
 def _newest() -> RunFolder:
     """Find the finished run of `nayer distill` that started last."""
-    folders = [RunFolder(path.parent) for path in RUNS.glob("*/result.json")]
+    folders = [RunFolder(path.parent) for path in RUNS.glob("*/result.json") if is_run(path.parent)]
     finished = [folder for folder in folders if folder.has_images and not _is_quantized(folder)]
     if not finished:
         raise InputError(
