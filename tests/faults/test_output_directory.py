@@ -31,8 +31,8 @@ def intact(folder: Path, names: tuple[str, ...]) -> bool:
 
 
 def refused(out: Path, capsys: pytest.CaptureFixture[str]) -> str:
-    """What `nayer distill` says to a directory that it does not take, before it notices that there is no teacher."""
-    assert main(["distill", "--teacher", "no_such_network", "--out", str(out)]) == 2
+    """What `nayer distill` says to a directory that it does not take, before it loads the teacher."""
+    assert main(["distill", "--teacher", "builtin:digits", "--out", str(out)]) == 2
     stdout, err = capsys.readouterr()
     assert stdout == "" and "Traceback" not in err and "--out" in err
     return err
