@@ -1,4 +1,7 @@
+import itertools
+import signal
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import replace
 from math import isfinite
 
@@ -7,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from nayer_cli.bank import MemoryBank
-from nayer_cli.engine import Engine, Plan
-from nayer_cli.errors import RunFailed
+from nayer_cli.engine import Engine, Meter, Plan
+from nayer_cli.errors import Interrupted, RunFailed
+from nayer_cli.machine.distributed import Group
+from nayer_cli.machine.interruption import Interruption, Stopped
 from nayer_cli.method import Batch, LoopState, Method, SynthBatch
 from nayer_cli.student import Student
 from tiny import SHAPE, normalized, parts
@@ -75,6 +80,135 @@ def test_records_count_images_and_hold_mean_losses():
     assert records[1]["losses"]["ce"] == 2.0 and records[1]["losses"]["student"] > 0
     assert [r["phase"] for r in records] == ["warm-up", "student", "student"]
     assert set(made.meter.seconds) == {"synthesis", "student"}
+
+
+def test_a_record_describes_its_epoch(monkeypatch):
+    monkeypatch.setattr("time.perf_counter", itertools.count().__next__)  # a second passes between two looks
+    made, records = engine(Diary())
+    made.run()
+    assert [(record["event"], record["epoch"], record["epochs"]) for record in records] == [
+        ("epoch", 1, 3),
+        ("epoch", 2, 3),
+        ("epoch", 3, 3),
+    ]
+    assert [record["images_per_s"] * record["seconds"] for record in records] == [16, 36, 36]
+    # Three cycles, each of which looks twice at synthesis and twice at learning, and the end.
+    assert [record["seconds"] for record in records] == [3, 13, 13]
+    assert made.meter.seconds == {"synthesis": 7, "student": 6}
+
+
+def test_progress_is_told_round_by_round_and_step_by_step():
+    told: list[dict] = []
+    engine(Diary(), listen=told.append)[0].run()
+    assert told[0] == {"event": "progress", "epoch": 1, "phase": "synthesis", "done": 1, "of": 4}
+    second = [(record["phase"], record["done"], record["of"]) for record in told if record["epoch"] == 2]
+    assert second[:4] == [("synthesis", 1, 1), ("student", 1, 6), ("student", 2, 6), ("synthesis", 2, 2)]
+    assert len(told) == 10 + 12
+
+
+def test_images_of_all_processes_count():
+    class Twins(Group):  # the other process has what this one has
+        def average(self, tensors: list[Tensor]) -> None:
+            pass
+
+        def largest(self, value: int) -> int:
+            return value
+
+    made, records = engine(Diary(), group=Twins(0, 2))
+    made.run()
+    assert [(record["images"], record["seen"]) for record in records] == [(32, 0), (56, 48), (80, 96)]
+
+
+def test_learning_is_prepared_once_when_there_are_images():
+    held: list[int] = []
+    engine(Diary(), before_learning=lambda made: held.append(len(made.bank)))[0].run()
+    assert held == [20]
+
+
+def test_a_checkpoint_is_written_between_two_steps_when_it_is_time():
+    def saves(seconds: float, ago: float = 0.0) -> int:
+        saved: list[Engine] = []
+        made, _ = engine(Diary(), save=saved.append, save_seconds=seconds)
+        made.saved_at -= ago
+        made.run()
+        assert all(one is made for one in saved) and ("saving" in made.meter.seconds) == bool(saved)
+        return len(saved)
+
+    assert saves(seconds=float("inf"), ago=1e9) == saves(seconds=3600) == 0
+    assert saves(seconds=3600, ago=3601) == 1
+    assert saves(seconds=-1) == 3 + 10 + 12 + 1  # epochs, rounds, steps, and the end
+
+
+def test_a_run_that_is_asked_to_end_writes_a_checkpoint_and_ends_after_the_round():
+    interruption, saved = Interruption(Group()), []
+
+    class Asked(Diary):
+        def synthesize(self, student: nn.Module, state: LoopState) -> SynthBatch:
+            if (state.epoch, state.round) == (1, 1):
+                interruption._ask(signal.SIGTERM, None)
+            return super().synthesize(student, state)
+
+    made, _ = engine(
+        Asked(), interruption=interruption, save=lambda one: saved.append((one.state.round, len(one.bank)))
+    )
+    with pytest.raises(Interrupted) as caught:
+        made.run()
+    assert caught.value.exit_code == 128 + signal.SIGTERM and saved == [(2, 24)]
+
+
+def test_an_evaluation_that_is_stopped_leaves_the_epoch_to_be_continued():
+    interruption, saved = Interruption(Group()), []
+
+    def stopped(made: Engine, record: dict) -> None:
+        interruption._ask(signal.SIGINT, None)
+        raise Stopped
+
+    made, records = engine(Diary(), interruption=interruption, save=lambda one: saved.append(one.state.round))
+    made.evaluate = stopped
+    with pytest.raises(Interrupted):
+        made.run()
+    assert (saved, records, made.state.epoch) == ([4], [], 0)
+
+
+def test_a_round_that_was_given_up_leaves_everything_as_it_was():
+    class GivesUp(Diary):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("drawn", torch.zeros(2))
+
+        def synthesize(self, student: nn.Module, state: LoopState) -> SynthBatch:
+            self.drawn += torch.rand(2, generator=self.parts.rng["noise"])
+            student.network[1].running_mean.add_(1)
+            raise Stopped
+
+    made, _ = engine(GivesUp())
+    torch.rand(1, generator=made.rng["noise"])
+    before = deepcopy((made.method.state_dict(), made.rng.state_dict(), made.student.model.state_dict()))
+    assert made._round(made.student.model) is None
+    for now, then in zip((made.method, made.rng, made.student.model), before, strict=True):
+        assert all(torch.equal(value, then[key]) for key, value in now.state_dict().items())
+
+
+def test_without_any_image_the_run_fails_with_a_sentence():
+    class Ruined(Diary):
+        def synthesize(self, student: nn.Module, state: LoopState) -> SynthBatch:
+            return super().synthesize(student, state)._replace(losses={"ce": torch.tensor(torch.nan)})
+
+    with pytest.raises(RunFailed, match=r"^no image could be made in 4 rounds in epoch 1: losses or") as caught:
+        engine(Ruined())[0].run()
+    assert caught.value.hint.startswith("start anew with a lower learning rate")
+
+
+def test_losses_that_are_not_finite_are_left_out_of_the_mean():
+    meter = Meter()
+    for value in (1.0, torch.nan, 3.0):
+        meter.add("ce", torch.tensor(value))
+    meter.add("adv", torch.tensor(torch.inf))
+    again = Meter()
+    again.load_state_dict(meter.state_dict())
+    again.add("ce", torch.tensor(5.0))
+    assert meter.read(Group(), torch.tensor(7.0)) == ({"ce": 2.0}, 7.0)
+    assert again.read(Group(), torch.tensor(7.0)) == ({"ce": 3.0}, 7.0)
 
 
 def test_images_planned_are_images_made():

@@ -127,10 +127,33 @@ def test_a_label_without_an_output_is_an_error():
 
 def test_agreement_on_images_without_labels():
     images = (torch.arange(4) / 255).view(4, 1, 1, 1)
-    one, other = Lookup(torch.eye(4)), Lookup(torch.eye(4)[[0, 1, 3, 2]])
-    assert agreement(one, other, images, batch_size=3) == 0.5
-    with pytest.raises(InputError, match="no images"):
+    one, other, sizes = Lookup(torch.eye(4)), Lookup(torch.eye(4)[[0, 2, 3, 1]]), []
+    one.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    assert agreement(one, other, images, batch_size=3) == 0.25
+    assert sizes == [3, 1]
+    with pytest.raises(InputError, match="^there are no images to compare two networks on$"):
         agreement(one, other, images[:0])
+
+
+def test_without_a_reference_there_is_nothing_to_compare():
+    found = evaluate(Lookup(torch.eye(2)), data([0, 1]), device=CPU, batch_size=2)
+    assert (found.reference, found.agreement, found.drop) == (None, None, None)
+
+
+def test_the_brightest_pixel_is_1():
+    class Brightness(nn.Module):
+        def forward(self, images):
+            assert images.amax() == 1
+            return images.flatten(1)
+
+    white = LabelledImages(ArraySource(np.full((1, 2, 2, 1), 255, np.uint8), np.zeros(1, int), None), SHAPE)
+    assert evaluate(Brightness(), white, device=CPU, batch_size=1).scores.n == 1
+
+
+def test_the_first_two_bins_are_two_and_so_are_the_last():
+    for low, high in ((1 / 30, 0.1), (0.92, 0.99)):
+        found = expected_calibration_error(torch.tensor([low, high]), torch.tensor([True, False]))
+        assert found == pytest.approx((1 - low + high) / 2)
 
 
 def test_a_network_that_trains_in_bfloat16_is_measured_in_float32():
