@@ -131,7 +131,7 @@ def test_agreement_on_images_without_labels():
     one.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
     assert agreement(one, other, images, batch_size=3) == 0.25
     assert sizes == [3, 1]
-    with pytest.raises(InputError, match="^there are no images to compare two networks on$"):
+    with pytest.raises(InputError, match=r"^there are no images to compare two networks on$"):
         agreement(one, other, images[:0])
 
 
