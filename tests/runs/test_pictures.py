@@ -66,6 +66,22 @@ def test_curves_of_all_losses_and_scores(tmp_path):
     assert with_scores != (tmp_path / "curves.png").read_bytes()
 
 
+def test_curves_are_legible_without_the_log(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    both = {"top1": 0.5, "agreement": 0.5}
+    records = [{"epoch": epoch, "losses": {"ce": 1.0}, "student": both} for epoch in (1, 2, 3)]
+    draw_curves(tmp_path / "curves.png", records, title="big → small, nayer", teacher=0.9, warmup_epochs=1)
+    (figure,) = drawn
+    top1, agreement, teacher = figure.axes[0].lines
+    assert top1.get_zorder() > agreement.get_zorder() and top1.get_linestyle() != agreement.get_linestyle()
+    assert set(teacher.get_ydata()) == {0.9}
+    assert figure.get_suptitle() == "big → small, nayer"
+    assert all("warm-up" in axes.get_legend_handles_labels()[1] for axes in figure.axes)
+
+
 def test_without_matplotlib_there_are_no_curves(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
     assert not draw_curves(tmp_path / "curves.png", [])

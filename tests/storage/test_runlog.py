@@ -1,5 +1,8 @@
 from pathlib import Path
 
+import numpy as np
+
+from nayer_cli.storage import runlog
 from nayer_cli.storage.runlog import RunLog, read_metrics
 
 
@@ -29,8 +32,18 @@ def test_rewinding_drops_later_epochs_and_a_line_that_was_cut_off(tmp_path: Path
 def test_tensorboard_gets_the_numbers(tmp_path: Path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    RunLog(None, tensorboard=tmp_path).epoch(record(4))
+    log = RunLog(None, tensorboard=tmp_path)
+    log.epoch(record(4) | {"lr": 0.1})
+    log.level("teacher/top1", 0.75, 4)
+    log.picture("samples", np.zeros((4, 5, 3), np.uint8), 4)
     events = EventAccumulator(str(tmp_path))
     events.Reload()
-    assert set(events.Tags()["scalars"]) == {"losses/ce", "student/top1"}
+    assert set(events.Tags()["scalars"]) == {"losses/ce", "student/top1", "learning_rate", "teacher/top1"}
     assert events.Scalars("losses/ce")[0].step == 4
+    assert [point.step for point in events.Scalars("teacher/top1")] == [1, 4]
+    assert events.Tags()["images"] == ["samples"]
+
+
+def test_one_name_is_one_thing(tmp_path: Path):
+    numbers = dict(runlog._numbers({"losses": {"student": 1.0}, "student": {"loss": 2.0, "agreement_on": "x"}}))
+    assert numbers == {"losses/student": 1.0, "student/cross_entropy": 2.0}

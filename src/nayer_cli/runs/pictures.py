@@ -60,31 +60,73 @@ def save_png(path: Path, image: Image.Image) -> None:
     write_bytes(path, content.getvalue())
 
 
-def draw_curves(path: Path, records: Sequence[dict[str, Any]]) -> bool:
-    """Draw accuracy and losses over the epochs to a PNG; False where matplotlib is not installed."""
+def draw_curves(
+    path: Path,
+    records: Sequence[dict[str, Any]],
+    *,
+    title: str = "",
+    teacher: float | None = None,
+    warmup_epochs: int = 0,
+) -> bool:
+    """Draw accuracy and losses over the epochs to a PNG; False where matplotlib is not installed.
+
+    Args:
+        path: the PNG.
+        records: of the epochs, as in `metrics.jsonl`.
+        title: what was run.
+        teacher: its top-1 as a fraction, if it was measured.
+        warmup_epochs: epochs at the start in which the student does not learn.
+
+    """
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError:
         return False
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure.suptitle(title, fontsize="medium")
     accuracy, losses = figure.subplots(1, 2)
-    for name in ("top1", "agreement"):
-        points = [(r["epoch"], r["student"][name]) for r in records if name in r.get("student", {})]
-        if points:
-            accuracy.plot(*zip(*points, strict=True), marker=".", label=name)
-    accuracy.set(xlabel="epoch", ylabel="fraction", ylim=(0, 1), title="student")
-    for name in sorted({name for r in records for name in r["losses"]}):
-        points = [(r["epoch"], r["losses"][name]) for r in records if name in r["losses"]]
-        losses.plot(*zip(*points, strict=True), marker=".", label=name)
-    losses.set(xlabel="epoch", title="unweighted losses", yscale="symlog")
+    _draw_accuracy(accuracy, records, teacher)
+    _draw_losses(losses, records)
     for axes in (accuracy, losses):
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend()
+        if warmup_epochs:
+            axes.axvspan(0, warmup_epochs + 0.5, color="0.92", zorder=0, label="warm-up")
+        axes.set(xlabel="epoch", xlim=(0, max((r["epoch"] for r in records), default=1) + 0.5))
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize="small")
     content = BytesIO()
     figure.savefig(content, format="png", dpi=110)
     write_bytes(path, content.getvalue())
     return True
+
+
+def _draw_accuracy(axes: Any, records: Sequence[dict[str, Any]], teacher: float | None) -> None:
+    """Draw top-1 above the agreement, which is often nearly the same."""
+    styles = {
+        "top1": {"label": "student top-1", "color": "C0", "linewidth": 2, "marker": "o", "zorder": 3},
+        "agreement": {
+            "label": "agreement with the teacher",
+            "color": "C1",
+            "linestyle": "--",
+            "marker": ".",
+            "zorder": 2,
+        },
+    }
+    for name, style in styles.items():
+        points = [(r["epoch"], r["student"][name]) for r in records if name in r.get("student", {})]
+        if points:
+            axes.plot(*zip(*points, strict=True), markersize=4, **style)
+    if teacher is not None:
+        axes.axhline(teacher, color="0.3", linestyle=":", label=f"teacher top-1 ({100 * teacher:.1f} %)")
+    axes.set(ylabel="fraction of images", ylim=(0, 1.02), title="accuracy")
+
+
+def _draw_losses(axes: Any, records: Sequence[dict[str, Any]]) -> None:
+    for name in sorted({name for r in records for name in r["losses"]}):
+        points = [(r["epoch"], r["losses"][name]) for r in records if name in r["losses"]]
+        axes.plot(*zip(*points, strict=True), marker=".", label=name)
+    axes.set(title="losses, unweighted", yscale="symlog")
 
 
 def newest_of_each(labels: Tensor, count: int, newest: int, capacity: int) -> Tensor:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -60,6 +61,7 @@ class Recorder:
         """Write down, draw and save, each on its own stride, and always after the last epoch."""
         epoch, last = record["epoch"], record["epoch"] == engine.plan.total
         record["seconds_left"] = record["seconds"] * (engine.plan.total - epoch)
+        record["lr"] = float(engine.student.optimizer.param_groups[0]["lr"])
         self.log.epoch(record)
         if record["skipped"]:
             self.log.note(
@@ -84,6 +86,7 @@ class Recorder:
         slots = newest_of_each(bank.labels[: len(bank)], 10, bank.added, bank.capacity).to(bank.labels.device)
         grid = draw_grid(bank.images[slots].cpu(), bank.labels[slots].cpu(), self.names)
         save_png(self.folder.samples / f"epoch-{epoch:04d}.png", grid)
+        self.log.picture("samples", np.asarray(grid), epoch)
 
     def save(self, engine: Engine) -> None:
         """Write a checkpoint: every process gives what is its own, and the main one writes."""
@@ -172,6 +175,8 @@ class Recorder:
         check_finite(engine.student.model)
         student |= scores or self.measure.student(engine.student.model)
         teacher |= self.measure.of_teacher()
+        if "top1" in teacher:
+            self.log.level("teacher/top1", teacher["top1"], engine.plan.total)
         warnings = [_disagreement(pair) for pair in pairs if not pair.agrees]
         for warning in warnings:
             self.log.note(warning, level="warning")
@@ -195,9 +200,20 @@ class Recorder:
         if not self.folder.is_main:
             return result
         write_json(self.folder.result, result)
-        if not draw_curves(self.folder.curves, read_metrics(self.folder.metrics)):
+        if not self._draw_curves(engine, result):
             self.log.note("curves.png is left out: matplotlib is not installed (pip install 'nayer-cli[report]')")
         return result
+
+    def _draw_curves(self, engine: Engine, result: Mapping[str, Any]) -> bool:
+        teacher = result["teacher"] or {}
+        networks = " → ".join(filter(None, (teacher.get("name"), result["student"].get("name"))))
+        return draw_curves(
+            self.folder.curves,
+            read_metrics(self.folder.metrics),
+            title=f"{networks}, {result['method']}",
+            teacher=teacher.get("top1"),
+            warmup_epochs=engine.plan.warmup_epochs,
+        )
 
     def _gates(
         self, teacher: Mapping[str, Any], shipped: Mapping[str, Mapping[str, Any]], pairs: Sequence[Pair]

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +43,24 @@ class RunLog:
         """Append an epoch's record to the file, and pass it on."""
         if self.path is not None:
             append_line(self.path, json.dumps(record, allow_nan=False))
-        if self._writer is not None:
-            self._add_events(record)
+        self._add_events("add_scalar", _numbers(record), record["epoch"])
         self(record)
 
-    def _add_events(self, record: dict[str, Any]) -> None:
+    def picture(self, name: str, pixels: Any, epoch: int) -> None:
+        """Show a picture, uint8 `[H, W, 3]`, in TensorBoard."""
+        self._add_events("add_image", [(name, pixels)], epoch, dataformats="HWC")
+
+    def level(self, name: str, value: float, epochs: int) -> None:
+        """Show what does not change in a run, such as the teacher's accuracy, as a line in TensorBoard."""
+        for epoch in (1, epochs):
+            self._add_events("add_scalar", [(name, value)], epoch)
+
+    def _add_events(self, kind: str, events: Iterable[tuple[str, Any]], epoch: int, **options: Any) -> None:
+        if self._writer is None:
+            return
         try:
-            for name, value in _numbers(record):
-                self._writer.add_scalar(name, value, record["epoch"])
+            for name, value in events:
+                getattr(self._writer, kind)(name, value, epoch, **options)
             self._writer.flush()
         except OSError as error:
             raise cannot_write(Path(self._writer.log_dir) / "events", error, 0) from error
@@ -77,11 +87,17 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def _numbers(record: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    """Yield losses and scores of an epoch's record, as `losses/ce` and `student/top1`."""
-    for group in ("losses", "student"):
-        for name, value in record.get(group, {}).items():
-            if isinstance(value, (int, float)):
-                yield f"{group}/{name}", value
+    """Yield what an epoch's record tells: losses as `losses/ce`, what was measured as `student/top1`, `learning_rate`.
+
+    The loss that is measured, on evaluation data, is `student/cross_entropy`: `losses/student` is that of its steps.
+    """
+    for name, value in record.get("losses", {}).items():
+        yield f"losses/{name}", value
+    for name, value in record.get("student", {}).items():
+        if isinstance(value, (int, float)):
+            yield f"student/{'cross_entropy' if name == 'loss' else name}", value
+    if "lr" in record:
+        yield "learning_rate", record["lr"]
 
 
 def _open_writer(folder: Path) -> Any:
