@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from types import FrameType
 
 from nayer_cli.cli import app
-from nayer_cli.errors import Terminated
+from nayer_cli.errors import EnvironmentFault, Terminated
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,10 +32,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _prepare_process() -> None:
+    _open_standard_files()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without "→" must not end a run
     signal.signal(signal.SIGTERM, _terminate)
+
+
+def _open_standard_files() -> None:
+    """Fill the places of closed files: the next file that is opened would take them, and what is printed.
+
+    Raises:
+        EnvironmentFault: there is nowhere to write the result.
+
+    """
+    had_output = sys.stdout is not None
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115 - a number
+    if not had_output:
+        raise EnvironmentFault("standard output is closed", hint="send it somewhere, such as > result.json")
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -45,6 +45,12 @@ class ModelFacts:
     """What one can say of a classifier that its checkpoint does not tell, or tells wrongly."""
 
     weights: str | None = setting(None, "weights file (safetensors, or a torch checkpoint read without pickled code)")
+    match: str = setting(
+        "name",
+        "how weights of a file find their places: by name, or the first to the first where shapes fit",
+        choices=("name", "order"),
+    )
+    max_parameters: int = setting(1_000_000_000, "parameters and buffers, in numbers, that a network may have", low=1)
     num_classes: int | None = setting(None, "number of classes, if the checkpoint does not tell", low=2)
     input_size: int | None = setting(None, "image side in pixels, if the checkpoint does not tell", low=4)
     channels: int | None = setting(None, "image channels, if the checkpoint does not tell", low=1)

@@ -16,3 +16,8 @@ class Normalization(NamedTuple):
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+
+INTERPOLATION, CROP = "bicubic", 1.0
+"""How pictures of another size are brought to a model's: timm's `interpolation` and `crop_pct`, which models that are
+saved name, so that timm prepares what was measured."""

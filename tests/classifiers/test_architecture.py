@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from nayer_cli.classifiers import architecture
-from nayer_cli.classifiers.architecture import build, find, timm_arguments
+from nayer_cli.classifiers.architecture import Architecture, build, find, timm_arguments
 from nayer_cli.errors import InputError
 from nayer_cli.types import ImageShape
 
@@ -77,7 +77,7 @@ def test_a_config_that_is_not_json(tmp_path: Path) -> None:
     ("name", "message", "hint"),
     [
         ("", "no model is named", "resnet50"),
-        ("wrn_40_3", "did you mean 'wrn_40_2'", "list_models"),
+        ("wrn_40_3", "did you mean 'wrn_40_2'", "nayer info"),
         ("resnet50.a1_in2k", "did you mean 'resnet50.a1_in1k'", "resnet50.a2_in1k"),
         ("wrn_16_1.best", "no weights 'wrn_16_1.best'", "no pretrained weights at all"),
         ("timm/resnet50", "no folder", "hf-hub:timm/resnet50"),
@@ -133,3 +133,12 @@ def test_factories_that_fail(name: str, message: str) -> None:
 def test_timm_reads_folders_by_the_same_rules(tmp_path: Path) -> None:
     network = timm.create_model(f"local-dir:{write_config(tmp_path)}")
     assert network.num_classes == find(str(tmp_path)).facts["num_classes"]
+
+
+@pytest.mark.parametrize(("arguments", "classes"), [({"layers": [3000] * 4}, 10), ({}, 900_000)])
+def test_a_network_that_is_too_large_is_never_built(arguments: dict[str, object], classes: int) -> None:
+    state = torch.random.get_rng_state()
+    with pytest.raises(InputError, match="would have more than"):
+        build(Architecture("big", "resnet50", arguments=arguments), classes, ImageShape(3, 32, 32))
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert build(find("resnet18"), 21_843, ImageShape(3, 32, 32)).fc.out_features == 21_843

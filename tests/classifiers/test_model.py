@@ -11,6 +11,7 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from timm.data import create_transform, resolve_data_config
 from torch import Tensor, nn
 
 import nayer_cli.classifiers.models  # noqa: F401 - registers our networks
@@ -27,6 +28,7 @@ from nayer_cli.classifiers.model import (
 )
 from nayer_cli.config import ModelConfig
 from nayer_cli.errors import InputError
+from nayer_cli.images.pictures import fit
 from nayer_cli.machine.precision import Precision
 from nayer_cli.trust import trusting_code
 from nayer_cli.types import ImageShape, Normalization
@@ -281,6 +283,17 @@ def test_a_network_that_came_without_a_key_is_rebuilt_by_its_class_or_timm_name(
         with trusting_code():
             again = load_classifier(ModelConfig(str(save(tmp_path / str(number), bare))))
         assert torch.equal(logits_of(again.network(torch.ones(1, 1, 2, 2))), logits_of(network(torch.ones(1, 1, 2, 2))))
+
+
+def test_timm_prepares_a_picture_for_a_saved_model_as_it_was_measured(tmp_path: Path) -> None:
+    shape, half = ImageShape(3, 32, 32), Normalization((0.5,) * 3, (0.5,) * 3)
+    saved = new_network(ModelConfig("ghostnet_050"), 4, shape=shape, normalization=half)  # bilinear, says timm
+    save(tmp_path, saved)
+    facts = json.loads((tmp_path / "config.json").read_text())["pretrained_cfg"]
+    theirs = create_transform(**resolve_data_config(facts, verbose=False))
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 120, 3), dtype=np.uint8))
+    ours = (torch.from_numpy(np.array(fit(picture, shape))).permute(2, 0, 1) / 255 - 0.5) / 0.5
+    assert torch.allclose(theirs(picture), ours, atol=1e-6)
 
 
 def test_the_published_resnet56_scores_as_it_should(shared: Path) -> None:

@@ -79,3 +79,30 @@ def test_a_thousand_classes_alone_do_not_make_an_imagenet_network() -> None:
     assert class_labels(FACTS, 10) is None
     assert class_labels(FACTS, 1000) is None
     assert class_labels({}, 1000) is None
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "message"),
+    [
+        ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375), "pixels of 0 to 255"),
+        ((0.5,), (58.395,), "std of 'net' is 58.395"),
+        ((127.5,), (0.5,), "mean of 'net' is 127.5"),
+        ((0.5,), (0.0,), "must be positive, not 0"),
+        ((0.5,), (-0.2,), "must be positive, not -0.2"),
+        ((float("nan"),), (0.5,), "finite"),
+        ((0.5,), (float("inf"),), "finite"),
+    ],
+)
+def test_constants_on_another_scale_are_refused(mean: tuple[float, ...], std: tuple[float, ...], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        normalization(ModelConfig("net", mean=mean, std=std), {}, 3 if len(mean) == 3 else 1)
+    with pytest.raises(InputError, match=message):
+        normalization(ModelConfig("net"), {"mean": list(mean), "std": list(std)}, len(mean))
+
+
+def test_more_classes_than_anybody_has_take_the_users_word() -> None:
+    assert class_count(ModelConfig("net"), {"num_classes": 21_843}, {}) == 21_843
+    with pytest.raises(InputError, match="1,000,000 classes") as fault:
+        class_count(ModelConfig("net"), {"num_classes": 1_000_000}, {})
+    assert "--num-classes 1000000" in str(fault.value.hint)
+    assert class_count(ModelConfig("net", num_classes=10**6), {"num_classes": 10**6}, {}) == 10**6

@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from nayer_cli.classifiers.weights import find_weights, load_weights, read_weights, require_finite
+from nayer_cli.classifiers.fitting import load_weights
+from nayer_cli.classifiers.weights import find_weights, read_weights, require_finite
 from nayer_cli.errors import InputError
 
 PLAIN = {"weight": torch.ones(2, 3), "bias": torch.zeros(2)}

@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 import hostile
 from hostile import TERA, entry, safetensors
 from nayer_cli.__main__ import main
-from nayer_cli.classifiers.weights import load_weights, read_weights
+from nayer_cli.classifiers.fitting import load_weights
+from nayer_cli.classifiers.weights import read_weights
 from nayer_cli.errors import InputError
 from nayer_cli.lte.pool import Pool, load_pool, save_pool
 from nayer_cli.runs.distill import distill

@@ -73,3 +73,25 @@ def test_a_truncated_file_is_no_image():
     Image.fromarray(noise(64, 64, 3)).save(file, "JPEG")
     with pytest.raises(OSError, match="truncated"):
         decode(BytesIO(file.getvalue()[:-500]))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"%PDF-1.7 not a picture", "no picture of a kind that is read: JPEG"), (b"", "no picture of a kind")],
+)
+def test_what_is_no_picture_is_told_by_kind(content: bytes, message: str) -> None:
+    with pytest.raises(OSError, match=message) as fault:
+        decode(BytesIO(content))
+    assert "BytesIO" not in str(fault.value)
+
+
+def test_a_cut_off_picture_is_told_by_kind() -> None:
+    file = BytesIO()
+    Image.effect_noise((64, 64), 50).save(file, "JPEG")
+    with pytest.raises(OSError, match="damaged JPEG"):
+        decode(BytesIO(file.getvalue()[:-500]))
+
+
+def test_a_picture_as_thin_as_a_hair_is_not_blown_up() -> None:
+    with pytest.raises(ValueError, match="cannot be brought"):
+        fit(Image.new("L", (1, 5_000_000)), ImageShape(1, 32, 32))

@@ -10,6 +10,7 @@ from torch import nn
 
 from nayer_cli import plugins, trust
 from nayer_cli.classifiers import names, own
+from nayer_cli.classifiers.bounds import MOST_PARAMETERS, bounded, check_size
 from nayer_cli.classifiers.config_json import READ, read_model_json
 from nayer_cli.classifiers.model_args import read_model_args
 from nayer_cli.classifiers.pretrained import fetch, fetch_url, from_cache
@@ -78,26 +79,34 @@ def find(name: str) -> Architecture:
 
 
 def build(
-    architecture: Architecture, num_classes: int | None, shape: ImageShape, *, pretrained: bool = False
+    architecture: Architecture,
+    num_classes: int | None,
+    shape: ImageShape,
+    *,
+    pretrained: bool = False,
+    most: int = MOST_PARAMETERS,
 ) -> nn.Module:
     """Make the network, with fresh or pretrained weights; `num_classes` and `shape` do not reach a factory.
 
     Raises:
-        InputError: it cannot be made for this many classes or images of this shape.
+        InputError: it cannot be made for this many classes or images of this shape, or has more than `most` parameters.
         EnvironmentFault: pretrained weights cannot be fetched.
     """
     if architecture.is_factory:
         return _call_factory(architecture.key)
     network: nn.Module
     arguments = timm_arguments(architecture, num_classes, shape)
+    name, key = architecture.name, architecture.key
+    with sealed():
+        check_size(lambda: timm.create_model(key, **arguments), most, name)
     if pretrained:
         weights = _fetch_weights(architecture)
         with from_cache(architecture.name, weights.parent):
             network = timm.create_model(**_pretrained(architecture, weights), **arguments)
         return network
     try:
-        with sealed():
-            network = timm.create_model(architecture.key, **arguments)
+        with sealed(), bounded(most, name):
+            network = timm.create_model(key, **arguments)
     except NayerError:
         raise
     except Exception as error:  # a thousand constructors

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from nayer_cli.classifiers import model_facts
 from nayer_cli.classifiers.architecture import CONFIG, FACTORY, HUB, Architecture, build, find, timm_arguments
-from nayer_cli.classifiers.weights import FILE_NAMES, Weights, find_weights, load_weights, read_weights, require_finite
+from nayer_cli.classifiers.fitting import load_weights
+from nayer_cli.classifiers.weights import FILE_NAMES, Weights, find_weights, read_weights, require_finite
 from nayer_cli.config import ModelConfig
 from nayer_cli.errors import InputError, NayerError
 from nayer_cli.machine.precision import Precision
@@ -20,7 +21,7 @@ from nayer_cli.quant.graph import quantize
 from nayer_cli.quant.scheme import Scheme
 from nayer_cli.storage.files import write_json, write_text
 from nayer_cli.storage.tensors import save_tensors
-from nayer_cli.types import ImageShape, Normalization
+from nayer_cli.types import CROP, INTERPOLATION, ImageShape, Normalization
 
 WRAP = "wrap it in a module that returns logits, and name its factory: py:package.module:factory"
 PROBABILITY_TOLERANCE = 1e-3
@@ -123,7 +124,7 @@ def load_classifier(spec: ModelConfig) -> Classifier:
     shape = model_facts.image_shape(spec, facts, weights)
     normalization = model_facts.normalization(spec, facts, shape.channels)
     labels = model_facts.class_labels(facts, num_classes)
-    network = _filled(architecture, stored, num_classes, shape, pretrained=pretrained).eval()
+    network = _filled(architecture, stored, num_classes, shape, pretrained=pretrained, most=spec.max_parameters).eval()
     return _classifier(architecture, network, shape, normalization, num_classes, labels)
 
 
@@ -177,7 +178,7 @@ def new_network(
     facts = normalization._asdict() if normalization else architecture.facts
     normalization = model_facts.normalization(spec, facts, shape.channels)
     names = tuple(labels) if labels is not None else None
-    network = _filled(architecture, stored, num_classes, shape, pretrained=pretrained)
+    network = _filled(architecture, stored, num_classes, shape, pretrained=pretrained, most=spec.max_parameters)
     return _classifier(architecture, network, shape, normalization, num_classes, names)
 
 
@@ -213,7 +214,7 @@ def _config(classifier: Classifier) -> dict[str, Any]:
         document["note"] = f"timm cannot rebuild this network; nayer does, with {key.removeprefix(FACTORY)}()"
     else:
         facts = getattr(timm.get_pretrained_cfg(key), "__dict__", {})
-        kept = ("interpolation", "fixed_input_size", "first_conv", "classifier")
+        kept = ("fixed_input_size", "first_conv", "classifier")
         preparation = {fact: facts[fact] for fact in kept if fact in facts}
         minimum = {"num_classes": classifier.num_classes, "in_chans": shape.channels}
         document["model_args"] = {**minimum, **classifier.arguments}
@@ -227,7 +228,8 @@ def _config(classifier: Classifier) -> dict[str, Any]:
         "input_size": list(shape),
         "mean": list(classifier.normalization.mean),
         "std": list(classifier.normalization.std),
-        "crop_pct": 1.0,
+        "interpolation": INTERPOLATION,
+        "crop_pct": CROP,
         "num_classes": classifier.num_classes,
     }
     return document
@@ -240,10 +242,11 @@ def _key_of(network: nn.Module) -> str:
 
 
 class _Stored(NamedTuple):
-    """Weights, and the file they came from."""
+    """Weights, the file they came from, and how they find their places."""
 
     path: Path
     weights: Weights
+    match: str
 
 
 def _stored(spec: ModelConfig, architecture: Architecture) -> _Stored | None:
@@ -253,7 +256,7 @@ def _stored(spec: ModelConfig, architecture: Architecture) -> _Stored | None:
         path = find_weights(architecture.folder)
     else:
         return None
-    return _Stored(path, read_weights(path))
+    return _Stored(path, read_weights(path), spec.match)
 
 
 def _require_pretrained(architecture: Architecture, num_classes: int | None) -> None:
@@ -276,13 +279,14 @@ def _filled(
     shape: ImageShape,
     *,
     pretrained: bool,
+    most: int,
 ) -> nn.Module:
     """Build the network with weights that fit and are finite, in float32 or as integers."""
-    network = build(architecture, num_classes, shape, pretrained=pretrained).float()
+    network = build(architecture, num_classes, shape, pretrained=pretrained, most=most).float()
     if architecture.quantization:
         network = deploy(quantize(network, shape, Scheme(**architecture.quantization)))
     if stored:
-        load_weights(network, stored.weights, name=architecture.name, path=stored.path)
+        load_weights(network, stored.weights, name=architecture.name, path=stored.path, match=stored.match)
     require_finite(network, str(stored.path) if stored else f"'{architecture.name}'")
     return network
 

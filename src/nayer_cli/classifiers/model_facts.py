@@ -1,5 +1,6 @@
 """What must be known to use a network: options go before its weights, these before timm's `pretrained_cfg`."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -44,16 +45,35 @@ def check_told(spec: ModelConfig, facts: Facts) -> None:
         raise UntoldFacts(spec.name, untold)
 
 
+MOST_CLASSES = 100_000
+"""What a file is believed; the largest sets that classifiers are made for have some 20,000."""
+LEAST_STD, MOST_STD, MOST_MEAN = 1e-6, 10.0, 1.0
+"""Of images in [0, 1] no mean is above 1, and no standard deviation above 0.5; some recipes leave it at 1 or 2."""
+SCALE = "mean and std are for images in [0, 1], such as --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225"
 MOST_STEM_CHANNELS = 4
 """A first convolution with more inputs may be fed folded pixels, so it does not tell the image's channels."""
 
 
 def class_count(spec: ModelConfig, facts: Facts, weights: Weights) -> int | None:
-    """Return the number of classes K, or None if only the network's output can tell."""
+    """Return the number of classes K, or None if only the network's output can tell.
+
+    Raises:
+        InputError: a file tells, without weights to show for it, more than anybody has.
+    """
+    if spec.num_classes is not None:
+        return spec.num_classes
     classifier = _layer(weights, facts.get("classifier"))
-    if spec.num_classes is None and classifier is not None:
+    if classifier is None and spec.match == "order":
+        classifier = next((value for value in reversed(weights.values()) if value.ndim == 2), None)
+    if classifier is not None:
         return classifier.shape[0]
-    return spec.num_classes or facts.get("num_classes")
+    told: int | None = facts.get("num_classes")
+    if told is not None and told > MOST_CLASSES:
+        raise InputError(
+            f"'{spec.name}' says that it has {told:,} classes; more than {MOST_CLASSES:,} take your own word",
+            hint=f"if that is so: --num-classes {told}",
+        )
+    return told
 
 
 def image_shape(spec: ModelConfig, facts: Facts, weights: Weights) -> ImageShape:
@@ -80,9 +100,32 @@ def normalization(spec: ModelConfig, facts: Facts, channels: int) -> Normalizati
     """
     mean = _per_channel("mean", spec.mean, facts.get("mean"), channels, spec.name)
     std = _per_channel("std", spec.std, facts.get("std"), channels, spec.name)
-    if not min(std) > 0:
-        raise InputError(f"std must be positive, not {min(std)}")
-    return Normalization(mean, std)
+    return check_scale(Normalization(mean, std), spec.name)
+
+
+def check_scale(normalization: Normalization, name: str) -> Normalization:
+    """Return constants that are meant for images in [0, 1].
+
+    Raises:
+        InputError: they are not finite, not positive, or meant for images in [0, 255].
+    """
+    mean, std = normalization
+    if not all(map(math.isfinite, mean + std)):
+        raise InputError(f"mean and std of '{name}' must be finite numbers, not {_listed(mean)} and {_listed(std)}")
+    if min(std) < LEAST_STD:
+        raise InputError(f"std of '{name}' must be positive, not {min(std):g}", hint=SCALE)
+    for what, values, most in (("mean", mean, MOST_MEAN), ("std", std, MOST_STD)):
+        if max(map(abs, values)) > most:
+            raise InputError(
+                f"{what} of '{name}' is {_listed(values)}: that is on the scale of pixels of 0 to 255, and nayer's are "
+                "from 0 to 1",
+                hint=f"divide by 255: {_listed([value / 255 for value in values])}; {SCALE}",
+            )
+    return normalization
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ",".join(f"{value:.6g}" for value in values)
 
 
 def class_labels(facts: Facts, num_classes: int | None) -> tuple[str, ...] | None:
@@ -104,9 +147,11 @@ def class_labels(facts: Facts, num_classes: int | None) -> tuple[str, ...] | Non
 
 
 def _layer(weights: Weights, names: str | Sequence[str] | None) -> Tensor | None:
-    """Return the weight of the first of the layers that timm names, if the file has it."""
+    """Return the weight of the first of the layers that timm names, if the file has it, perhaps behind a prefix."""
     first = names if isinstance(names, str) or not names else names[0]
-    return weights.get(f"{first}.weight")
+    name = f"{first}.weight"
+    behind = [value for key, value in weights.items() if key.endswith(f".{name}")]
+    return weights.get(name, behind[0] if len(behind) == 1 else None)
 
 
 def _per_channel(

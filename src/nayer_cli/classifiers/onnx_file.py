@@ -5,10 +5,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from nayer_cli.classifiers.model import Classifier
+from nayer_cli.classifiers.model_facts import check_scale
 from nayer_cli.errors import InputError
 from nayer_cli.onnx.runner import OnnxNetwork, read_facts
 from nayer_cli.quant.scheme import Scheme
-from nayer_cli.types import ImageShape, Normalization
+from nayer_cli.types import CROP, INTERPOLATION, ImageShape, Normalization
 
 SUFFIX = ".onnx"
 FORMAT = "nayer.onnx/1"
@@ -22,6 +23,8 @@ def facts_of(classifier: Classifier) -> dict[str, str]:
         "input_size": json.dumps(list(classifier.shape)),
         "mean": json.dumps(list(classifier.normalization.mean)),
         "std": json.dumps(list(classifier.normalization.std)),
+        "interpolation": INTERPOLATION,
+        "crop_pct": json.dumps(CROP),
         "num_classes": str(classifier.num_classes),
         "label_names": json.dumps(classifier.labels),
         "quantization": json.dumps(asdict(classifier.scheme) if classifier.scheme else None),
@@ -48,7 +51,9 @@ def load_onnx(path: Path) -> Classifier:
             network=OnnxNetwork(path),
             name=facts["name"],
             shape=ImageShape(*json.loads(facts["input_size"])),
-            normalization=Normalization(tuple(json.loads(facts["mean"])), tuple(json.loads(facts["std"]))),
+            normalization=check_scale(
+                Normalization(tuple(json.loads(facts["mean"])), tuple(json.loads(facts["std"]))), str(path)
+            ),
             num_classes=int(facts["num_classes"]),
             labels=tuple(labels) if labels else None,
             scheme=Scheme(**scheme) if scheme else None,

@@ -36,8 +36,35 @@ PREFIXES = ("module.", "_orig_mod.")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """Types that mean what they say; smaller ones are quantized, and need a scale."""
 MENTIONED = 3
+PICKLE = 4 * 2**20
+"""Bytes of a pickle that are looked through for what it holds."""
+BESIDE = (
+    "numpy.core.multiarray.scalar", "numpy.core.multiarray._reconstruct",
+    "numpy._core.multiarray.scalar", "numpy._core.multiarray._reconstruct",
+    "numpy.ndarray", "numpy.dtype", "numpy.float64", "numpy.float32", "numpy.int64", "numpy.bool",
+    "pathlib.PosixPath", "pathlib.WindowsPath", "pathlib.PurePosixPath",
+    "lightning.fabric.utilities.data.AttributeDict",
+    "lightning.pytorch.utilities.parsing.AttributeDict",
+    "pytorch_lightning.utilities.parsing.AttributeDict",
+)  # fmt: skip
+"""What training scripts save beside the weights: numbers and arrays of NumPy, paths, options."""
+COUNTER = "num_batches_tracked"
+"""The buffer of BatchNorm that older checkpoints lack, and that evaluation does not use."""
 NO_CODE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 """The variable that makes torch.load refuse pickled code whatever its caller asks for."""
+
+
+class Inert:
+    """Stands for an object beside the weights: takes what a checkpoint gives it, and does nothing with it."""
+
+    def __init__(self, *arguments: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        pass
 
 
 def find_weights(folder: Path) -> Path:
@@ -72,7 +99,7 @@ def read_weights(path: Path) -> Weights:
     weights = {_strip(name): value for name, value in _named(found).items() if isinstance(value, Tensor)}
     weights.pop("n_averaged", None)  # the counter of torch.optim.swa_utils
     if not weights:
-        raise InputError(f"{path} holds no weights, only: {_some(list(_named(content)))}", hint=_resave(path))
+        raise InputError(f"{path} holds no weights, only: {some_of(list(_named(content)))}", hint=_resave(path))
     for name, value in weights.items():
         _check_tensor(name, value, path)
     return weights
@@ -90,44 +117,6 @@ def refusing_code() -> Iterator[None]:
             del os.environ[NO_CODE]
         else:
             os.environ[NO_CODE] = before
-
-
-def load_weights(network: nn.Module, weights: Weights, *, name: str, path: Path) -> None:
-    """Copy `weights` into `network`, all of them.
-
-    Raises:
-        InputError: weights are missing, unexpected, or of another shape or type; the first of each are listed.
-
-    """
-    wanted = network.state_dict()
-    missing = [key for key in wanted if key not in weights and not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in weights if key not in wanted]
-    common = {
-        key: (weights[key], value) for key, value in wanted.items() if key in weights and isinstance(value, Tensor)
-    }
-    misshaped = [
-        f"{key} is {list(given.shape)} instead of {list(value.shape)}"
-        for key, (given, value) in common.items()
-        if given.shape != value.shape
-    ]
-    mistyped = [
-        f"{key} is {_type(given)} instead of {_type(value)}"
-        for key, (given, value) in common.items()
-        if _is_mistyped(key, given, value)
-    ]
-    faults = (
-        ("missing", missing),
-        ("unexpected", unexpected),
-        ("of another shape", misshaped),
-        ("of another type", mistyped),
-    )
-    text = "; ".join(f"{len(keys)} {fault} ({_some(keys)})" for fault, keys in faults if keys)
-    if text:
-        raise InputError(
-            f"the weights in {path} do not fit '{name}': {text}",
-            hint="check the name of the architecture, the number of classes and the image size",
-        )
-    network.load_state_dict(weights, strict=False)
 
 
 def require_finite(network: nn.Module, where: str) -> None:
@@ -155,15 +144,16 @@ def _read_checkpoint(path: Path) -> Any:
     try:
         if is_archive:
             _check_archive(path)
-        # timm's training script pickles its options beside the weights; a Namespace is mere data.
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings(action="ignore"):
+        # timm's training script pickles its options beside the weights; a Namespace is mere data. No code of NumPy
+        # or of others runs: what stands for theirs is inert.
+        known: list[Any] = [argparse.Namespace, *((Inert, name) for name in BESIDE)]
+        with torch.serialization.safe_globals(known), warnings.catch_warnings(action="ignore"):
             # Mapped, a tensor can be no larger than the file, whatever it declares.
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
     except pickle.UnpicklingError as error:
         code = re.search(r"GLOBAL ([\w.]+)", str(error))
         if code:
-            message = f"{path} holds pickled code ({code[1]}), which nayer never executes"
-            raise InputError(message, hint=_resave(path)) from error
+            raise _holds_code(path, code[1]) from error
         message = f"{path} is neither a safetensors file nor a torch checkpoint"
         raise InputError(message, hint=_resave(path)) from error
     except InputError:
@@ -173,10 +163,54 @@ def _read_checkpoint(path: Path) -> Any:
         raise InputError(f"{path} cannot be read as a torch checkpoint: {reason}", hint=_resave(path)) from error
 
 
+def _holds_code(path: Path, code: str) -> InputError:
+    """Say that a checkpoint would run `code`, and how to get the weights out of it."""
+    head = _start_of_pickle(path)
+    if b"_modules" in head and b"_parameters" in head:
+        return InputError(
+            f"{path} is a whole network that was pickled: it holds pickled code ({code}), which nayer never executes",
+            hint="where you trust the file, save its weights alone, and name the network as py:package.module:factory: "
+            + _torch(f"torch.load('{path}', weights_only=False)", path),
+        )
+    return InputError(f"{path} holds pickled code ({code}), which nayer never executes", hint=_resave(path))
+
+
+def _start_of_pickle(path: Path) -> bytes:
+    """Return the start of the pickle that `torch.save` wrote, in an archive or, long ago, as the file."""
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            return file.read(PICKLE)
+    with zipfile.ZipFile(path) as archive:
+        name = next((name for name in archive.namelist() if name.endswith("data.pkl")), None)
+        return archive.open(name).read(PICKLE) if name else b""
+
+
+def _torch(opened: str, path: Path) -> str:
+    return f"torch.save({opened}.state_dict(), '{path.stem}-weights.pth')"
+
+
 def _check_archive(path: Path) -> None:
-    """Make sure that a zip archive declares no more bytes than it has, as those of `torch.save` never do."""
+    """Make sure that a zip archive holds weights, and declares no more bytes than it has, as `torch.save` makes it.
+
+    Raises:
+        InputError: it is a program of TorchScript or of torch.export, or damaged.
+
+    """
     with zipfile.ZipFile(path) as archive:
         records = archive.infolist()
+    names = {record.filename.partition("/")[2] for record in records}
+    if any(name.startswith("code/") for name in names) or "constants.pkl" in names:
+        raise InputError(
+            f"{path} is a TorchScript program, not weights by name",
+            hint="where you trust it, save its weights alone, and name the network that they belong to: "
+            + _torch(f"torch.jit.load('{path}')", path),
+        )
+    if any("exported_program" in name or name.startswith("models/") for name in names):
+        raise InputError(
+            f"{path} is a program of torch.export, not weights by name",
+            hint="where you trust it, save its weights alone, and name the network that they belong to: "
+            + f"torch.save(torch.export.load('{path}').state_dict, '{path.stem}-weights.pth')",
+        )
     packed = next((record for record in records if record.compress_type != zipfile.ZIP_STORED), None)
     declared, size = sum(record.file_size for record in records), path.stat().st_size
     if packed or declared > size:
@@ -200,16 +234,6 @@ def _named(content: Mapping[Any, Any]) -> dict[str, Any]:
     return {name: value for name, value in content.items() if isinstance(name, str)}
 
 
-def _is_mistyped(key: str, given: Tensor, wanted: Tensor) -> bool:
-    if wanted.is_floating_point():
-        return given.dtype not in FLOATS
-    return given.is_floating_point() and not key.endswith("num_batches_tracked")
-
-
-def _type(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
-
-
 def _unwrap(content: Mapping[Any, Any]) -> Mapping[Any, Any]:
     for _ in range(DEEPEST):
         candidates = (content.get(key) for key in WRAPPERS)
@@ -226,7 +250,8 @@ def _strip(name: str) -> str:
     return name
 
 
-def _some(words: list[str]) -> str:
+def some_of(words: list[str]) -> str:
+    """Name the first of several things in a message."""
     return ", ".join(map(printable, words[:MENTIONED])) + (", …" if len(words) > MENTIONED else "")
 
 

@@ -26,7 +26,8 @@ MODELS = (
         labels="lte.labels",
     ),
     options.ModelOptions(
-        *("student", "student", "the network that learns", "s", ("student-",)), facts=("weights", "mean", "std")
+        *("student", "student", "the network that learns", "s", ("student-",)),
+        facts=("weights", "match", "mean", "std"),
     ),
 )
 OF_THE_MODEL = options.settings_of(*MODELS)

@@ -85,6 +85,7 @@ File = Path | None
 
 OF_A_MODEL = {
     "weights": (File, "FILE"),
+    "match": (Text, "name|order"),
     "num_classes": (Int, "N"),
     "input_size": (Int, "PIXELS"),
     "channels": (Int, "N"),

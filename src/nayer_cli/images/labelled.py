@@ -195,6 +195,8 @@ def _open_source(spec: str, split: str) -> Source:
 
 def _check_channels(source: Source, shape: ImageShape, where: str) -> None:
     """Refuse at once what would fail with every image."""
+    if isinstance(source, ArraySource) and len(source) and not source.images.size:
+        raise InputError(f"images of {where} have no pixels: their shape is {list(source.images.shape[1:])}")
     found = source.images.shape[-1] if isinstance(source, ArraySource) else 3
     if found != shape.channels and not (shape.channels in MODES and found in (1, 3, 4)):
         raise InputError(f"images of {where} have {found} channels, but the model takes {shape.channels}")

@@ -6,9 +6,9 @@ from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from nayer_cli.types import ImageShape
+from nayer_cli.types import CROP, INTERPOLATION, ImageShape
 
 Pixels = NDArray[np.uint8]
 """`[H, W, C]`"""
@@ -32,10 +32,17 @@ def decode(file: Path | IO[bytes]) -> Image.Image:
             pixels.
 
     """
-    with Image.open(file, formats=FORMATS) as image:
-        if image.width * image.height > MOST_PIXELS:
+    try:
+        opened = Image.open(file, formats=FORMATS)
+    except UnidentifiedImageError:
+        raise OSError(f"it is no picture of a kind that is read: {', '.join(FORMATS)}") from None
+    with opened as image:
+        if not 0 < image.width * image.height <= MOST_PIXELS:
             raise ValueError(f"it declares {image.width}×{image.height} pixels")
-        image.load()
+        try:
+            image.load()
+        except OSError as error:
+            raise OSError(f"damaged {image.format}: {error}") from error
         return image
 
 
@@ -54,11 +61,19 @@ def fit(picture: Image.Image | Pixels, shape: ImageShape) -> Pixels:
             return picture
         picture = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
     image = _to_channels(picture, shape.channels)
+    if min(image.size) == 0 or _resized(image.size, shape) > MOST_PIXELS:
+        raise ValueError(f"it has {image.width}×{image.height} pixels, which cannot be brought to that size")
     if image.size == (shape.width, shape.height):
         pixels = np.asarray(image)
     else:
         pixels = np.asarray(_resize_and_crop(shape)(image)).transpose(1, 2, 0)
     return pixels.reshape(shape.height, shape.width, shape.channels)
+
+
+def _resized(size: tuple[int, int], shape: ImageShape) -> int:
+    """Return how many pixels a picture has before it is cropped: a very long one has many."""
+    scale = max(shape.width / size[0], shape.height / size[1])
+    return round(size[0] * scale * size[1] * scale)
 
 
 def _to_channels(image: Image.Image, channels: int) -> Image.Image:
@@ -89,7 +104,7 @@ def _resize_and_crop(shape: ImageShape) -> Any:
     # With `use_prefetcher` timm stops before it scales and normalizes: uint8, channels first.
     return create_transform(
         (shape.channels, shape.height, shape.width),
-        interpolation="bicubic",
-        crop_pct=1.0,
+        interpolation=INTERPOLATION,
+        crop_pct=CROP,
         use_prefetcher=True,
     )

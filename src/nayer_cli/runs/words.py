@@ -10,12 +10,12 @@ from nayer_cli.storage import hub
 
 FETCHED = ("timm:", "hfds/", "hfids/", "tfds/", "wds/")
 """What names of data sets begin with that are fetched, or opened by whatever a name says."""
-WRITTEN = ("output.out", "lte.cache_dir")
-"""Settings that name where to write. Those of a run are never followed."""
+NOT_FOLLOWED = ("output.out", "lte.cache_dir", "teacher.max_parameters", "student.max_parameters")
+"""Settings that name where to write, and how much may be built: those of a run are never followed."""
 
 
 def trusted(settings: Mapping[str, Any], own: Mapping[str, Any], folder: RunFolder) -> dict[str, Any]:
-    """Return the settings of a run that may be followed: those that name where to write are left out.
+    """Return the settings of a run that may be followed: `NOT_FOLLOWED` are left out.
 
     Args:
         settings: dotted keys, as the run has them.
@@ -30,7 +30,7 @@ def trusted(settings: Mapping[str, Any], own: Mapping[str, Any], folder: RunFold
     for key, value in settings.items():
         if own.get(key) is None and isinstance(value, str) and _is_fetched(key, value):
             trust.require_word(value, f"{key} of {folder.config}", "something to fetch")
-    return {key: value for key, value in settings.items() if key not in WRITTEN}
+    return {key: value for key, value in settings.items() if key not in NOT_FOLLOWED}
 
 
 def _is_fetched(key: str, value: str) -> bool:
