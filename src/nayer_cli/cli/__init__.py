@@ -26,7 +26,7 @@ def _examples(pairs: Iterable[tuple[str, str]]) -> str:
 EPILOG = """
 [b]Start here[/b]
 
-[cyan]nayer distill[/cyan]  learns handwritten digits from a teacher, without data, in a minute or two
+[cyan]nayer distill[/cyan]  learns handwritten digits from a teacher, without data, in minutes
 
 [cyan]nayer COMMAND --help[/cyan]  shows all options of a command, with examples
 
