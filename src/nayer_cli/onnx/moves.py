@@ -101,6 +101,26 @@ def _zero_pad(call: Call, x: Value, padding: Sequence[int]) -> Value | str:
     return _pad(call, x, padding)
 
 
+def _pixel_shuffle(call: Call, x: Value, upscale_factor: int) -> Value:
+    batch, channels, height, width = x.dims
+    side = upscale_factor
+    parts = call.integers([batch, channels // side**2, side, side, height, width])
+    return _regrouped(call, x, parts, [0, 1, 4, 2, 5, 3])
+
+
+def _pixel_unshuffle(call: Call, x: Value, downscale_factor: int) -> Value:
+    batch, channels, height, width = x.dims
+    side = downscale_factor
+    parts = call.integers([batch, channels, height // side, side, width // side, side])
+    return _regrouped(call, x, parts, [0, 1, 3, 5, 2, 4])
+
+
+def _regrouped(call: Call, x: Value, parts: object, order: list[int]) -> Value:
+    """Split axes into parts, bring those into another order, and join them to what the call returns."""
+    moved = call.move("Transpose", call.move("Reshape", x, parts), perm=order)  # type: ignore[arg-type]
+    return call.move("Reshape", moved, call.integers(call.dims))
+
+
 MOVES: dict[Rule, tuple[Any, ...]] = {
     _cat: (torch.cat, torch.concat),
     _split: (torch.split, torch.chunk, "split", "chunk"),
@@ -112,6 +132,8 @@ MOVES: dict[Rule, tuple[Any, ...]] = {
     _expand: ("expand",),
     transpose: (torch.transpose, "transpose"),
     _permute: (torch.permute, "permute"),
+    _pixel_shuffle: (nn.PixelShuffle, F.pixel_shuffle),
+    _pixel_unshuffle: (nn.PixelUnshuffle, F.pixel_unshuffle),
     _pad: (F.pad,),
     _zero_pad: (nn.ZeroPad2d,),
     _getitem: (operator.getitem,),

@@ -14,6 +14,9 @@ from nayer_cli.onnx.graph import Call, Operand, Pair, Rule, Value, pair
 from nayer_cli.onnx.moves import MOVES, transpose
 from nayer_cli.onnx.pools import POOLS
 
+SOFTPLUS_IS_A_LINE = 15
+"""In float32, from here on."""
+
 
 def _named(op: str, **attributes: float) -> Rule:
     """Return the rule of an elementwise function that ONNX has under this name."""
@@ -62,6 +65,22 @@ def _leaky_relu(call: Call, x: Operand, negative_slope: float = 0.01, inplace: b
 
 def _elu(call: Call, x: Operand, alpha: float = 1.0, inplace: bool = False) -> str:
     return call.add("Elu", x, alpha=alpha)
+
+
+def _celu(call: Call, x: Operand, alpha: float = 1.0, inplace: bool = False) -> str:
+    return call.add("Celu", x, alpha=alpha)
+
+
+def _softplus(call: Call, x: Operand, beta: float = 1.0, threshold: float = 20.0) -> str:
+    if threshold < SOFTPLUS_IS_A_LINE:
+        raise call.reject(f"is a softplus that is a line from {threshold:g} on")
+    return (
+        call.add("Softplus", x) if beta == 1 else call.add("Div", call.add("Softplus", call.add("Mul", x, beta)), beta)
+    )
+
+
+def _prelu(call: Call, x: Value, weight: Tensor) -> str:
+    return call.add("PRelu", x, weight.reshape(-1, *[1] * (len(x.dims) - 2)))
 
 
 def _softmax(call: Call, x: Operand, dim: int = -1, **_: object) -> str:
@@ -214,6 +233,10 @@ SPELLINGS: dict[Rule, tuple[Any, ...]] = {
         nn.ELU,
         F.elu,
     ),
+    _celu: (nn.CELU, F.celu, torch.celu),
+    _named("Selu"): (nn.SELU, F.selu, torch.selu),
+    _softplus: (nn.Softplus, F.softplus),
+    _prelu: (nn.PReLU, F.prelu, torch.prelu),
     _softmax: (nn.Softmax, F.softmax, torch.softmax, "softmax"),
     _binary("Add"): (operator.add, operator.iadd, torch.add, "add"),
     _binary("Sub"): (operator.sub, operator.isub, torch.sub, "sub"),

@@ -3,17 +3,16 @@
 from copy import deepcopy
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from nayer_cli.quant.graph import RECTIFIERS, Kinds, QuantizedLayer, grid_of, is_kind, norm_after
+from nayer_cli.quant.graph import QuantizedLayer, grid_of, norm_after
 from nayer_cli.quant.integers import Grid, IntegerConv2d, IntegerLayer, IntegerLinear
+from nayer_cli.quant.ops import RECTIFIERS, SIX, is_kind
 from nayer_cli.quant.quantizers import ActivationQuantizer
 from nayer_cli.quant.trace import erase, module_of
 
 LARGEST_BIAS = 2.0**30
 """Of an int32, with room for the sum that is added to it."""
-SIX: Kinds = ((nn.ReLU6,), (F.relu6,), ())
 
 
 @torch.no_grad()

@@ -13,18 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from nayer_cli.quant.graph import RECTIFIERS, Kinds, QuantizedLayer, is_kind, norm_after
+from nayer_cli.quant.graph import QuantizedLayer, norm_after
 from nayer_cli.quant.moments import Gaussian, Layer, follow, normalized, sum_of_products
+from nayer_cli.quant.ops import HOMOGENEOUS, RECTIFIERS, is_kind
 from nayer_cli.quant.quantizers import SMALLEST_SCALE, ActivationQuantizer
 from nayer_cli.quant.trace import module_of, trace
 from nayer_cli.types import ImageShape, Normalization
 
-HOMOGENEOUS: Kinds = (
-    (nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Flatten),
-    (F.relu, torch.relu, F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, torch.mean, torch.flatten),
-    ("relu", "relu_", "mean", "flatten"),
-)
-"""What maps s · x to s · f(x) for positive s, channel by channel."""
 SWEEPS = 200
 TOLERANCE = 1e-3
 """Sweeps over all pairs end when no channel is scaled by more than this part of itself."""

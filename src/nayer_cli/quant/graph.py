@@ -1,7 +1,7 @@
 """Where quantizers go in a network: `quantize` returns a copy that rounds weights and activations while it learns."""
 
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,58 +13,23 @@ from torch import Tensor, fx, nn
 from nayer_cli.errors import InputError
 from nayer_cli.quant.integers import Grid, IntegerLayer
 from nayer_cli.quant.lanes import safe_weight
+from nayer_cli.quant.ops import (
+    ADDITIONS,
+    CURVES,
+    GATES,
+    NOT_ROUNDED,
+    PASSAGES,
+    POOLS,
+    REASONS,
+    RECTIFIERS,
+    is_kind,
+)
 from nayer_cli.quant.quantizers import ActivationQuantizer, Quantizer, WeightQuantizer
 from nayer_cli.quant.scheme import Scheme
 from nayer_cli.quant.trace import module_of, note_shapes, shape_of, trace
 from nayer_cli.types import ImageShape
 
-Kinds = tuple[tuple[type[nn.Module], ...], tuple[Callable[..., Any], ...], tuple[str, ...]]
-"""An operation as modules, as functions, and as methods of a tensor."""
-
-RECTIFIERS: Kinds = ((nn.ReLU, nn.ReLU6), (F.relu, F.relu6, torch.relu), ("relu", "relu_"))
-"""Activation functions that an integer's range does for free."""
-CURVES: Kinds = (
-    (nn.SiLU, nn.GELU, nn.Hardswish, nn.LeakyReLU, nn.ELU, nn.Mish, nn.PReLU, nn.SELU, nn.CELU, nn.Softplus),
-    (F.silu, F.gelu, F.hardswish, F.leaky_relu, F.elu, F.mish),
-    (),
-)
-"""Activation functions that stay float."""
-GATES: Kinds = ((nn.Sigmoid, nn.Hardsigmoid), (torch.sigmoid, F.sigmoid, F.hardsigmoid), ("sigmoid", "sigmoid_"))
-POOLS: Kinds = (
-    (nn.AvgPool2d, nn.AdaptiveAvgPool2d),
-    (F.avg_pool2d, F.adaptive_avg_pool2d, torch.mean),
-    ("mean",),
-)
-ADDITIONS: Kinds = ((), (operator.add, operator.iadd, torch.add), ("add", "add_"))
-PASSAGES: Kinds = (
-    (nn.MaxPool2d, nn.Flatten, nn.ZeroPad2d, nn.PixelShuffle, nn.PixelUnshuffle, nn.Unflatten),
-    (
-        F.max_pool2d,
-        F.pad,
-        torch.flatten,
-        torch.permute,
-        torch.transpose,
-        torch.reshape,
-        torch.squeeze,
-        operator.getitem,
-    ),
-    ("flatten", "view", "reshape", "permute", "transpose", "contiguous", "squeeze", "unsqueeze", "expand"),
-)
-"""What returns nothing but values that it was given, and zeros."""
 GRIDS = (ActivationQuantizer, Grid)
-NOT_ROUNDED = "what it returns is not rounded"
-CURVED = "a curve, not a line: integers would need a table"
-OTHER_LAYERS: Kinds = ((nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear), (F.conv2d, F.linear), ())
-REASONS = (
-    (OTHER_LAYERS, "its kind or its padding has no integer form"),
-    (RECTIFIERS, NOT_ROUNDED),
-    (POOLS, NOT_ROUNDED),
-    (ADDITIONS, NOT_ROUNDED),
-    (CURVES, CURVED),
-    (GATES, CURVED),
-    (((), (torch.cat,), ()), "its parts lie on different grids"),
-)
-"""Why an operation stays float; additions and the like do only where nothing rounds what they return."""
 
 
 class QuantizedLayer(nn.Module):
@@ -197,21 +162,6 @@ def grid_of(node: Any, network: fx.GraphModule) -> ActivationQuantizer | Grid | 
         node = node.args[0]
     module = module_of(node, network)
     return module if isinstance(module, GRIDS) else None
-
-
-def is_kind(node: Any, kinds: Kinds, network: fx.GraphModule) -> bool:
-    """Say whether a node is such an operation."""
-    modules, functions, methods = kinds
-    if not isinstance(node, fx.Node):
-        return False
-    match node.op:
-        case "call_module":
-            return isinstance(module_of(node, network), modules)
-        case "call_function":
-            return node.target in functions
-        case "call_method":
-            return node.target in methods
-    return False
 
 
 def norm_after(node: fx.Node, network: fx.GraphModule) -> fx.Node | None:

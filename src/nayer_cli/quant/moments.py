@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from nayer_cli.errors import InputError
-from nayer_cli.quant.graph import ADDITIONS, CURVES, GATES, PASSAGES, POOLS, RECTIFIERS, QuantizedLayer, is_kind
+from nayer_cli.quant.graph import QuantizedLayer
+from nayer_cli.quant.ops import ADDITIONS, CURVES, GATES, PASSAGES, POOLS, RECTIFIERS, SHUFFLES, is_kind
 from nayer_cli.quant.quantizers import ActivationQuantizer
 from nayer_cli.quant.trace import module_of, shape_of
 from nayer_cli.types import Normalization
@@ -105,6 +106,8 @@ def _moments_of(
         return _through_curve(lambda x: _call(node, module, x), _operand(node.args[0], known))
     if node.target is F.pad:
         return _padded(_operand(node.args[0], known), node.args[1])
+    if is_kind(node, SHUFFLES, network):
+        raise _lost(node)  # channels become places
     if isinstance(module, ActivationQuantizer) or is_kind(node, PASSAGES, network) or is_kind(node, POOLS, network):
         return _operand(node.args[0], known)
     if node.target is torch.cat:
