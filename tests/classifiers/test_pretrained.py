@@ -1,7 +1,6 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -36,11 +35,9 @@ def unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("hub_cache", "unreachable")
 @pytest.mark.parametrize("name", ["resnet50", f"hf-hub:{REPO}"])
-def test_an_unreachable_hub_fails_within_seconds(name: str) -> None:
-    start = time.monotonic()
+def test_an_unreachable_hub_is_told(name: str) -> None:
     with pytest.raises(EnvironmentFault, match="cannot be reached") as fault:
         load_classifier(ModelConfig(name))
-    assert time.monotonic() - start < 5
     assert "--teacher-weights" in str(fault.value.hint)
     assert constants.HF_HUB_OFFLINE is False
 

@@ -1,5 +1,3 @@
-import time
-
 import numpy as np
 import pytest
 import torch
@@ -135,13 +133,11 @@ def test_a_built_in_set_comes_at_the_models_size():
     assert labels.unique().tolist() == list(range(10))
 
 
-def test_five_thousand_jpegs_decode_in_seconds(shared):
+def test_five_thousand_jpegs_decode(shared):
     data = open_images(
         str(shared / "data" / "cifar10-jpeg-test5k.tar"), shape=ImageShape(3, 32, 32), class_names=CIFAR10
     )
-    start = time.perf_counter()
     _, labels = whole(data, 500)
-    assert time.perf_counter() - start < 15  # about one second on a machine of its own
     assert labels.bincount().tolist() == [500] * 10
 
 

@@ -41,20 +41,16 @@ def test_a_half_downloaded_model_is_not_used(hub_cache: Path, tiny_clip: Path) -
         download.snapshot(REPO, "clip")
 
 
-def test_an_unreachable_hub_fails_at_once(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_hub_is_told(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use_hub(monkeypatch, "http://127.0.0.1:9")
-    start = time.monotonic()
     with pytest.raises(EnvironmentFault, match=r"127.0.0.1:9 cannot be reached"):
         download.snapshot(REPO, "clip")
-    assert time.monotonic() - start < 4
 
 
 def test_a_silent_hub_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "PATIENCE", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as server:
-        start = time.monotonic()
         assert hub.no_answer(f"http://127.0.0.1:{server.getsockname()[1]}") == "no answer within 0.2 s"
-        assert time.monotonic() - start < 2
 
 
 @pytest.mark.parametrize(
