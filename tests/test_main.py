@@ -124,6 +124,13 @@ def test_a_help_page_needs_neither_numpy_nor_the_display():
         assert f"'{heavy}'" not in loaded
 
 
+def test_a_limit_of_memory_that_torch_cannot_live_with_is_told(monkeypatch, capsys):
+    resource = pytest.importorskip("resource", reason="Windows has no such limits")
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (3_000_000 * 1024, resource.RLIM_INFINITY))
+    assert main(["distill"]) == 3
+    assert "ulimit -v" in capsys.readouterr().err
+
+
 def test_a_variable_is_blamed_for_its_value(monkeypatch, capsys):
     monkeypatch.setenv("NAYER_EPOCHS", "many")
     assert main(["distill"]) == 2

@@ -10,13 +10,15 @@ from typing import Any
 from nayer_cli import config, plugin_settings, plugins
 from nayer_cli.classifiers import names
 from nayer_cli.config import DistillConfig, QuantizeConfig
-from nayer_cli.errors import ConfigError, InputError, did_you_mean
+from nayer_cli.errors import ConfigError, EnvironmentFault, InputError, did_you_mean
 from nayer_cli.lte import encoder
 from nayer_cli.machine import cuda
 from nayer_cli.quant.scheme import parse_bits
 from nayer_cli.storage.text import user_path
 from nayer_cli.storage.toml import Layer
 
+LEAST_MEMORY = 3_200_000_000
+"""Bytes of address space that torch takes with its libraries, before there is a network."""
 WITHOUT_IMAGES = "dfq-nagel"
 """What `nayer quantize` takes for a method, and is none."""
 MODELS = ("teacher.name", "student.name", "reference.name", "reference")
@@ -52,6 +54,21 @@ def check(schema: type[Any], settings: Layer) -> None:
         names.check(model)
     _check_files(settings)
     cuda.check(str(settings.get("device", "auto")))
+    _check_memory()
+
+
+def _check_memory() -> None:
+    """Refuse a limit of address space in which torch cannot even be imported: its libraries would end the process."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows has no such limits
+        return
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY and limit < LEAST_MEMORY:
+        raise EnvironmentFault(
+            f"this process may have {limit / 1e9:.1f} GB of address space, and torch needs {LEAST_MEMORY / 1e9:.1f} GB",
+            hint="lift the limit: ulimit -v unlimited",
+        )
 
 
 def method_keys(method: str) -> list[str]:
