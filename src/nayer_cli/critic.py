@@ -1,16 +1,18 @@
 """The frozen teacher in its judging role: logits, and the statistics that its BatchNorm layers see."""
 
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nayer_cli.activations import Activations
 from nayer_cli.classifiers.model import Normalized
 from nayer_cli.errors import InputError
 from nayer_cli.machine.distributed import Group
+
+T = TypeVar("T")
 
 
 class Statistics(NamedTuple):
@@ -48,7 +50,7 @@ class Critic(nn.Module):
         self._group = group or Group()
         self.teacher = teacher.requires_grad_(False).eval()
         self._taps = layers_with_statistics(teacher)
-        self._seen: dict[nn.Module, Statistics] = {}
+        self._seen = self.listening(lambda layer, x: Statistics(*channel_statistics(x)))
         self.has_statistics = bool(self._taps)
         device = teacher.mean.device
         self._known = {tap: Statistics(_buffer(tap.running_mean), _buffer(tap.running_var)) for tap in self._taps}
@@ -73,8 +75,7 @@ class Critic(nn.Module):
         Raises:
             InputError: the logits carry no gradient, so nothing could be learned from them.
         """
-        with self.tapping(self._see):
-            logits = self.teacher(images)
+        logits, seen = self._seen(self.teacher, images)
         if images.requires_grad and torch.is_grad_enabled() and not logits.requires_grad:
             raise InputError(
                 "the logits of the teacher carry no gradient, so no image can be made with it",
@@ -82,8 +83,7 @@ class Critic(nn.Module):
             )
         # By layer, not by order: layers may run in another order than they were made in, twice (the last time counts),
         # or not at all, as heads that only help training do.
-        own = _join((self._known | self._seen).values(), images.device)
-        self._seen = {}
+        own = _join((self._known | dict(seen)).values(), images.device)
         return Judgement(logits, self._of_all(own))
 
     def _of_all(self, own: Statistics) -> Statistics:
@@ -95,18 +95,9 @@ class Critic(nn.Module):
         # part of the gradient is 0: deviations of the processes from it sum to 0.
         return Statistics(mean, self._group.mean(own.var + (own.mean - mean.detach()).square()))
 
-    @contextmanager
-    def tapping(self, see: Callable[[nn.Module, Tensor], None]) -> Iterator[None]:
-        """Call `see(layer, input)` before each tapped layer, within the block only: nothing else pays for it."""
-        hooks = [tap.register_forward_pre_hook(lambda layer, inputs: see(layer, inputs[0])) for tap in self._taps]
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
-
-    def _see(self, layer: nn.Module, x: Tensor) -> None:
-        self._seen[layer] = Statistics(*channel_statistics(x))
+    def listening(self, read: Callable[[nn.Module, Tensor], T]) -> Activations[T]:
+        """Return a way to call the teacher that also gives `read(layer, input)` of each tapped layer."""
+        return Activations(self._taps, read, before=True)
 
 
 def layers_with_statistics(network: nn.Module) -> list[nn.Module]:

@@ -53,8 +53,7 @@ def test_a_process_that_sees_its_own_device_alone_takes_it(monkeypatch):
     assert resolve_device("cuda") == torch.device("cuda", 0)
 
 
-def test_float32_is_exact(monkeypatch):
-    for flags in (torch.backends.cudnn, torch.backends.cuda.matmul):
-        monkeypatch.setattr(flags, "allow_tf32", True)
+def test_float32_is_exact():
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
     resolve_device("cpu")
     assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32

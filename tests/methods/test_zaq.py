@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from nayer_cli.activations import Staged, Stages, common
 from nayer_cli.bank import MemoryBank
 from nayer_cli.classifiers.model import Normalized
 from nayer_cli.method import LoopState
-from nayer_cli.methods.zaq import Config, Method, Stages
+from nayer_cli.methods.zaq import Config, Method
 from nayer_cli.quant.trace import trace
 from nayer_cli.types import Normalization
 from tiny import SHAPE, network, normalized, parts
@@ -20,10 +21,9 @@ def student(width: int = 6) -> nn.Module:
     return normalized(seed=1, width=width).eval().requires_grad_(False)
 
 
+@torch.no_grad()
 def stages(net: nn.Module) -> Stages:
-    with torch.no_grad(), Stages(net) as found:
-        net(IMAGES)
-    return found
+    return Staged(net)(net, IMAGES)[1]
 
 
 def test_stages_are_the_last_activations_of_each_resolution():
@@ -33,7 +33,7 @@ def test_stages_are_the_last_activations_of_each_resolution():
     layers = net.network
     first = layers[:3]((IMAGES - net.mean) / net.std)
     torch.testing.assert_close(found[8, 8], first)
-    torch.testing.assert_close(found.last(torch.zeros(())), layers[3:6](first))
+    torch.testing.assert_close(found[4, 4], layers[3:6](first))
 
 
 def test_a_traced_network_has_the_same_stages_and_in_place_functions_are_seen_when_final():
@@ -44,22 +44,20 @@ def test_a_traced_network_has_the_same_stages_and_in_place_functions_are_seen_wh
     traced = trace(plain, SHAPE)
     normalization = Normalization((0.5,) * 3, (0.25,) * 3)
     expected, found = stages(Normalized(plain, normalization)), stages(Normalized(traced, normalization))
-    assert len(expected.common(found)) == 2
-    for mine, other in expected.common(found):
+    assert len(common(expected, found)) == 2
+    for mine, other in common(expected, found):
         assert mine.min() == 0 and torch.equal(mine, other)
 
 
-def test_stages_of_other_widths_are_left_out_and_hooks_go():
+def test_stages_of_other_widths_are_left_out():
     narrow = student(width=3)
-    assert stages(normalized()).common(stages(narrow)) == []
-    assert not any(module._forward_hooks for module in narrow.modules())
+    assert common(stages(normalized()), stages(narrow)) == []
     losses = Method(CONFIG, parts()).synthesize(narrow, LoopState()).losses
     assert losses["crm"] == 0 and losses["adv"] < 0 and losses["act"] < 0
 
 
 def test_a_network_without_activations_has_no_stage():
-    default = torch.zeros(())
-    assert stages(nn.Flatten()).last(default) is default
+    assert stages(nn.Flatten()) == {}
 
 
 def test_the_generator_moves_towards_disagreement():

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from nayer_cli import losses, method
+from nayer_cli.activations import PerNetwork, Staged, Stages, common
 from nayer_cli.bank import MemoryBank
 from nayer_cli.config import setting
 from nayer_cli.generator import new_generator
@@ -41,15 +42,16 @@ class Method(method.Method):
         with seeded(parts.rng.shared("generator")):
             self.generator = new_generator(config.generator, config.code_size, parts.shape, config.width)
         self.generator.to(parts.pool.device).to(memory_format=torch.channels_last)
+        self._teacher, self._student = Staged(parts.critic.teacher), PerNetwork(Staged)
         self.descent = parts.descent(torch.optim.Adam(self.generator.parameters(), lr=config.lr_g, fused=True))
 
     def synthesize(self, student: nn.Module, state: LoopState) -> SynthBatch:
         """One generator step towards disagreement: L_G = −L1 − α · CRM − β · ACT."""
         images, skipped = self._draw(), self.descent.skipped.clone()
-        with Stages(self.parts.critic.teacher) as teacher_stages:
-            t = self.parts.critic.judge(images).logits
+        (t, _), teacher_stages = self._teacher(self.parts.critic.judge, images)
         adv, crm = self._disagreement(t, teacher_stages, student, images)
-        act = teacher_stages.last(t.new_zeros(())).float().abs().mean()
+        last = next(reversed(teacher_stages.values()), t.new_zeros(()))
+        act = last.float().abs().mean()
         self.descent.step(-adv - self.config.crm * crm - self.config.act * act)
         terms = {"adv": -adv.detach(), "crm": -crm.detach(), "act": -act.detach()}
         return SynthBatch(images.detach(), t.argmax(1), terms, self.descent.skipped - skipped)
@@ -63,8 +65,7 @@ class Method(method.Method):
 
     def student_loss(self, student: nn.Module, batch: Batch) -> Tensor:
         """Return L1 + α · CRM."""
-        with Stages(self.parts.critic.teacher) as teacher_stages:
-            t = self.parts.critic.logits(batch.images)
+        t, teacher_stages = self._teacher(self.parts.critic.logits, batch.images)
         l1, crm = self._disagreement(t, teacher_stages, student, batch.images)
         return l1 + self.config.crm * crm
 
@@ -77,12 +78,11 @@ class Method(method.Method):
         self.descent.load_state_dict(state)
 
     def _disagreement(
-        self, t: Tensor, teacher_stages: "Stages", student: nn.Module, images: Tensor
+        self, t: Tensor, teacher_stages: Stages, student: nn.Module, images: Tensor
     ) -> tuple[Tensor, Tensor]:
         """How far a student is from the teacher: L1 of the logits, and CRM over common stages."""
-        with Stages(student) as student_stages:
-            s = student(images)
-        crm = [losses.relation_distance(*pair) for pair in teacher_stages.common(student_stages)]
+        s, student_stages = self._student(student)(student, images)
+        crm = [losses.relation_distance(*pair) for pair in common(teacher_stages, student_stages)]
         return F.l1_loss(s, t), torch.stack([t.new_zeros(()), *crm]).sum()
 
     def _draw(self, draw: Callable[[Tensor], Tensor] | None = None) -> Tensor:
@@ -98,42 +98,3 @@ class Method(method.Method):
         """Draw without a trace in running statistics: processes average them after a round, not after each step."""
         buffers = {name: buffer.clone() for name, buffer in self.generator.named_buffers()}
         return self._draw(partial(functional_call, self.generator, buffers))
-
-
-class Stages(dict[tuple[int, int], Tensor]):
-    """Within the block, keeps what the last activation function at each resolution returns: H, W → `[B, C, H, W]`.
-
-    It listens to leaf modules alone: a traced network still calls them, but none that contains others. Activation
-    functions are those without parameters that keep the shape; what they return is final, even where they work in
-    place, unlike what a layer before them returns. Single positions (gates, pooled features) are no stage.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self._leaves = [module for module in network.modules() if _is_activation(module)]
-
-    def __enter__(self) -> "Stages":
-        self._hooks = [leaf.register_forward_hook(self._see) for leaf in self._leaves]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for hook in self._hooks:
-            hook.remove()
-
-    def common(self, other: "Stages") -> list[tuple[Tensor, Tensor]]:
-        """Pair stages with those of `other` that have the same shape."""
-        return [(mine, other[size]) for size, mine in self.items() if size in other and mine.shape == other[size].shape]
-
-    def last(self, default: Tensor) -> Tensor:
-        """Return the last stage, or `default` where there is none."""
-        return next(reversed(self.values()), default)
-
-    def _see(self, leaf: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if output.ndim == 4 and output.shape == inputs[0].shape and output.shape[2:].numel() > 1:
-            self[output.shape[2], output.shape[3]] = output
-
-
-def _is_activation(module: nn.Module) -> bool:
-    is_leaf = next(module.children(), None) is None
-    has_state = next(module.parameters(), None) is not None or next(module.buffers(), None) is not None
-    return is_leaf and not has_state and not isinstance(module, (nn.Identity, nn.Dropout, nn.Dropout2d))

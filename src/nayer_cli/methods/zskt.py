@@ -1,12 +1,13 @@
 """ZSKT: a generator looks for images on which student and teacher differ (Micaelli & Storkey, NeurIPS 2019)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from nayer_cli import losses, method
+from nayer_cli.activations import Activations, PerNetwork, named_layers
 from nayer_cli.bank import MemoryBank
 from nayer_cli.config import setting
 from nayer_cli.errors import ConfigError
@@ -48,6 +49,8 @@ class Method(method.Method):
         self.generator.to(device).to(memory_format=torch.channels_last)
         optimizer = torch.optim.Adam(self.generator.parameters(), lr=config.lr_g, fused=True)
         self.descent = parts.descent(optimizer, max_norm=config.clip)
+        self._teacher = _outputs(parts.critic, config.teacher_stages if config.attention else ())
+        self._student = PerNetwork(lambda network: _outputs(network, config.student_stages))
         # What the student sees until the next round.
         self.register_buffer("images", torch.zeros(self.batch, *parts.shape, device=device))
 
@@ -76,11 +79,10 @@ class Method(method.Method):
         """KL to the teacher, plus attention transfer over the named stages (paper, eq. 1–2)."""
         if not self.config.attention:
             return super().student_loss(student, batch)
-        with torch.no_grad(), Outputs(self.parts.critic, self.config.teacher_stages) as teacher_maps:
-            t = self.parts.critic.logits(batch.images)
-        with Outputs(student, self.config.student_stages) as student_maps:
-            s = student(batch.images)
-        attention = [losses.attention_transfer(*pair) for pair in zip(teacher_maps, student_maps, strict=True)]
+        t, teacher_maps = self._teacher(self.parts.critic.logits, batch.images)
+        s, student_maps = self._student(student)(student, batch.images)
+        pairs = zip(teacher_maps, student_maps, strict=True)
+        attention = [losses.attention_transfer(mine, other) for (_, mine), (_, other) in pairs]
         return losses.distillation_kl(t, s, self.temperature) + self.config.attention * torch.stack(attention).sum()
 
     def get_extra_state(self) -> dict[str, object]:
@@ -101,26 +103,6 @@ class Method(method.Method):
         return images.float()
 
 
-class Outputs(list[Tensor]):
-    """Within the block, gathers the outputs of the named modules of a network, in order of execution."""
-
-    def __init__(self, network: nn.Module, names: tuple[str, ...]) -> None:
-        super().__init__()
-        self._modules = [_find(network, name) for name in names]
-
-    def __enter__(self) -> "Outputs":
-        self._hooks = [m.register_forward_hook(lambda _m, _i, output: self.append(output)) for m in self._modules]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for hook in self._hooks:
-            hook.remove()
-
-
-def _find(network: nn.Module, name: str) -> nn.Module:
-    modules: dict[str, nn.Module] = dict(network.named_modules())
-    for path, module in modules.items():
-        # A critic or a student wraps the network that the user knows by its own names.
-        if path == name or path.endswith(f"network.{name}"):
-            return module
-    raise ConfigError(f"there is no module '{name}' to attend to", hint="name modules as in network.named_modules()")
+def _outputs(network: nn.Module, names: Iterable[str]) -> Activations[Tensor]:
+    """Let a network return what its modules of these names return, in order of execution."""
+    return Activations(named_layers(network, names), lambda layer, x, output: output)
