@@ -42,17 +42,7 @@ def test_each_network_gets_its_own_once():
 
 
 ORDERS = {
-    "asked before compiling": [
-        "plain",
-        "statistics",
-        "stages",
-        "plain",
-        "train",
-        "plain",
-        "eval",
-        "stages",
-        "statistics",
-    ],
+    "asked before compiling": ["plain", "statistics", "stages", "train", "plain", "eval", "plain", "stages"],
     "asked after": ["stages", "plain", "statistics"],
 }
 
