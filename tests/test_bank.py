@@ -120,7 +120,22 @@ def test_a_batch_is_stored_as_if_its_images_had_come_one_by_one():
         assert (images == labels.view(3, 1, 1, 1)).all()
 
 
+def test_a_reservoir_draws_from_its_generator_alone():
+    kept = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        kept.append(filled(40, 4, policy="reservoir").labels.tolist())
+    assert kept[0] == kept[1]
+
+
+def test_no_pass_is_begun_before_it_is_needed():
+    bank = filled(12, 12)
+    next(bank.batches(12, 2, torch.Generator()))
+    assert len(bank.pending) == 0
+
+
 def test_written_slots_are_told_once():
+    assert MemoryBank(3, SHAPE).changed().dtype == torch.long
     bank = filled(2, 3)
     assert bank.changed().tolist() == [0, 1]
     assert bank.changed().tolist() == []
@@ -143,8 +158,7 @@ def test_a_file_keeps_images_of_any_shape(tmp_path: Path):
     images = torch.randint(256, (5, *shape)) / 255
     bank.add(images, torch.arange(5), torch.Generator())
     assert (tmp_path / "bank.mmap").stat().st_size == 5 * 3 * 2 * 4
-    again = MemoryBank(5, shape, file=tmp_path / "bank.mmap")
-    assert torch.equal(again.images, (images * 255).round().byte())
+    assert (tmp_path / "bank.mmap").read_bytes() == (images * 255).round().byte().numpy().tobytes()
 
 
 def test_unused_slots_have_labels_that_are_classes():

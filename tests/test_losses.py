@@ -85,7 +85,9 @@ def test_jensen_shannon_sees_certainty_as_99_percent():
     t, s = torch.tensor([[1e3, 0.0]]), torch.tensor([[0.0, 1e3]])
     expected = math.log(0.5 / 0.99) / 2 + math.log(0.5 / 0.01) / 2
     assert losses.jensen_shannon(t, s).item() == pytest.approx(expected, rel=1e-5)
-    assert losses.jensen_shannon(t, t).item() == pytest.approx(0, abs=1e-7)
+    nearly = torch.tensor([[0.0, math.log(199)]])  # 0.5 % and 99.5 %
+    for certain in (t, nearly):
+        assert losses.jensen_shannon(certain, certain, temperature=1.0).item() == pytest.approx(0, abs=1e-7)
 
 
 def test_total_variation_of_a_flat_image_is_zero_and_of_an_edge_is_not():
