@@ -45,7 +45,7 @@ DTYPES = (torch.float64, torch.float32)
 QUANTITIES = {
     "gradient.": "gradients",
     "student.": "student's statistics",
-    "state.bn_": "momentum buffers",
+    "state.past.": "momentum buffers",
     "running_": "BatchNorm buffers",
     "num_batches": "BatchNorm buffers",
     "state.codes.": "noisy layer",
@@ -128,7 +128,7 @@ def _fill(layers: nn.ModuleList, draw: Tensor) -> None:
 
 
 def _momentum(hooks: list[Any]) -> Tensors:
-    return {f"bn_{name}": torch.cat([hook.mmt[part] for hook in hooks]) for part, name in enumerate(("mean", "var"))}
+    return {f"past.{name}": torch.cat([hook.mmt[part] for hook in hooks]) for part, name in enumerate(("mean", "var"))}
 
 
 def _stored(folder: Path, number: int, count: int) -> Tensor:

@@ -84,7 +84,9 @@ def test_a_bank_that_is_refilled_forgets_the_oldest_first():
         slots = bank.refill(count, added)
         assert len(bank) == len(slots.unique()) == fit
         assert sorted(bank.changed().tolist()) == sorted(slots.tolist())
-        bank.put(slots, torch.zeros(fit, *SHAPE, dtype=torch.uint8), torch.arange(100, 100 + fit))
+        bank.write(
+            slots, {"images": torch.zeros(fit, *SHAPE, dtype=torch.uint8), "labels": torch.arange(100, 100 + fit)}
+        )
         bank.add(torch.zeros(1, *SHAPE), torch.tensor([7]), torch.Generator())
         kept = bank.labels[bank.by_age()].tolist()
         assert kept == [*range(100, 100 + fit), 7][-4:]

@@ -25,7 +25,7 @@ WAITS = {
     "evaluate.py:count_same": (EPOCH, "evaluation, once an epoch and at the end"),
     "runs/recorder.py:check_finite": (EPOCH, "saving: whether the student is finite, in one read"),
     "runs/snapshot.py:_moved": (NOW_AND_THEN, "saving"),
-    "runs/bankstore.py:collect": (NOW_AND_THEN, "saving"),
+    "runs/shards.py:collect": (NOW_AND_THEN, "saving"),
     "storage/tensors.py:_bytes_of": (NOW_AND_THEN, "saving"),
     "runs/recorder.py:_draw": (NOW_AND_THEN, "a grid of images is drawn"),
     "runs/pictures.py:newest_of_each": (NOW_AND_THEN, "a grid of images is drawn"),

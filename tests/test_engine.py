@@ -226,7 +226,7 @@ def test_every_image_is_either_held_back_or_in_the_bank():
             return super().synthesize(student, state)._replace(images=images, labels=numbers)
 
         def student_loss(self, student: nn.Module, batch: Batch) -> Tensor:
-            return super().student_loss(student, batch._replace(labels=batch.labels % 4))
+            return super().student_loss(student, replace(batch, labels=batch.labels % 4))
 
     holdout = MemoryBank(100, SHAPE)
     made, _ = engine(Distinct(), holdout=holdout, holdout_stride=4)

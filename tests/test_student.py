@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from nayer_cli.method import Batch
+from nayer_cli.method import Batch, StudentLoss
 from nayer_cli.student import Student
 from tiny import normalized
 
@@ -27,7 +27,7 @@ def test_steps_lower_the_loss(name):
     def loss(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         return torch.nn.functional.cross_entropy(model(batch.images), batch.labels)
 
-    values = [learner.step(loss, batch).item() for _ in range(10)]
+    values = [learner.step(loss, batch)["student"].item() for _ in range(10)]
     assert values[-1] < values[0]
 
 
@@ -57,3 +57,10 @@ def test_some_parameters_do_not_decay():
     moved = [not torch.equal(parameter, old) for parameter, old in zip(model.parameters(), before, strict=True)]
     assert moved[0] is False
     assert moved[2] is True
+
+
+def test_terms_of_the_loss_are_told_by_name():
+    learner = student()
+    terms = {"kl": torch.tensor(7.0)}
+    found = learner.step(lambda model, _: StudentLoss(model(torch.rand(2, 3, 8, 8)).square().sum(), terms), None)
+    assert found.keys() == {"student", "student.kl"} and found["student.kl"] == 7 and not found["student"].requires_grad

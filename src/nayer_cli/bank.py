@@ -1,6 +1,6 @@
 """The memory bank: synthetic images as uint8, on the device, in host memory, or in a memory-mapped file."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,11 @@ from torch import Tensor
 
 from nayer_cli.machine.transfer import gather, send
 from nayer_cli.storage.files import reserve
+from nayer_cli.store import Store
 from nayer_cli.types import ImageShape
 
 
-class MemoryBank:
+class MemoryBank(Store):
     """A bounded set of images with labels.
 
     Args:
@@ -33,29 +34,28 @@ class MemoryBank:
         device: torch.device | str = "cpu",
         file: Path | None = None,
     ) -> None:
-        self.capacity = capacity
-        self.policy = policy
-        self.added = 0
+        self.capacity, self.policy, self.added = capacity, policy, 0
         self.pending: Tensor | None = None
         """Slots that the pass in progress has not reached yet: a run that is continued goes on with them."""
         self._changed: list[Tensor] = []
         size = (capacity, *shape)
         if file is None:
-            self.images = torch.empty(size, dtype=torch.uint8, device=device)
+            images = torch.empty(size, dtype=torch.uint8, device=device)
         else:
             reserve(file, capacity * _volume(shape))
             flat = torch.from_file(str(file), shared=True, size=capacity * _volume(shape), dtype=torch.uint8)
-            self.images = flat.view(size)
-        self.labels = torch.zeros(capacity, dtype=torch.long, device=self.images.device)
-
-    def __len__(self) -> int:
-        """Images held now."""
-        return min(self.added, self.capacity)
+            images = flat.view(size)
+        self.tensors = {"images": images, "labels": torch.zeros(capacity, dtype=torch.long, device=images.device)}
 
     @property
-    def device(self) -> torch.device:
-        """Where images and labels are."""
-        return self.labels.device
+    def images(self) -> Tensor:
+        """All images, uint8 `[capacity, C, H, W]`."""
+        return self.tensors["images"]
+
+    @property
+    def labels(self) -> Tensor:
+        """All labels, int64 `[capacity]`."""
+        return self.tensors["labels"]
 
     def add(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> None:
         """Store images `[B, C, H, W]` in [0, 1], rounded to 256 levels, with labels `[B]`.
@@ -65,22 +65,12 @@ class MemoryBank:
         slots, kept = self._slots(len(images), generator)
         chosen = send(kept, images.device)
         pixels = (images.index_select(0, chosen).float() * 255).round_().to(torch.uint8)
-        self.put(slots, pixels, labels.index_select(0, chosen))
-        self.added += len(images)
-        self._changed.append(slots)
+        self._take_over(slots, {"images": pixels, "labels": labels.index_select(0, chosen)}, len(images))
 
-    def put(self, slots: Tensor, pixels: Tensor, labels: Tensor) -> None:
+    def write(self, slots: Tensor, rows: Mapping[str, Tensor]) -> None:
         """Write uint8 images `[n, C, H, W]` and labels `[n]` into `slots` `[n]`, each of them wherever it is."""
-        pixels, labels = _bring(pixels, labels, self.device)
-        slots = send(slots, self.device)
-        self.images.index_copy_(0, slots, pixels)
-        self.labels.index_copy_(0, slots, labels)
-
-    def changed(self) -> Tensor:
-        """Slots written by `add` since the last call, each once, `[n]`, on the host."""
-        slots: Tensor = torch.cat([torch.empty(0, dtype=torch.long), *self._changed]).unique()
-        self._changed = []
-        return slots
+        images, labels = _bring(rows["images"], rows["labels"], self.device)
+        super().write(slots, {"images": images, "labels": labels})
 
     def _slots(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Choose slots for `count` new images: (slots, which of the images get one), on the host."""
@@ -127,29 +117,14 @@ class MemoryBank:
         return self.images[: len(self)], self.labels[: len(self)]
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything the bank holds; for small banks (`BankStore` saves large ones piecewise)."""
+        """Everything the bank holds; for small banks (`Shards` saves large ones piecewise)."""
         images, labels = self.held()
         return {"added": self.added, "images": images, "labels": labels}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self.put(torch.arange(len(state["labels"])), state["images"], state["labels"])
+        self.write(torch.arange(len(state["labels"])), state)
         self.added = state["added"]
-
-    def by_age(self) -> Tensor:
-        """Slots of the images held now, the oldest first (with `fifo`; a reservoir knows no age), `[n]`."""
-        return torch.arange(self.added - len(self), self.added, device=self.labels.device) % self.capacity
-
-    def refill(self, count: int, added: int) -> Tensor:
-        """Forget what is held and return the slots, oldest first, for what shall be held of `count` images instead.
-
-        As if `added` had been added in all: so there may be fewer slots than images, and once the bank was full also
-        more. Each must be written to with `put`, or what is sampled there is noise.
-        """
-        self.added = max(added, count) if count else 0
-        slots = self.by_age()
-        self._changed = [slots.cpu()]
-        return slots
 
 
 def _volume(shape: ImageShape) -> int:

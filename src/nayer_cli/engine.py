@@ -15,7 +15,7 @@ from nayer_cli.errors import Interrupted, RunFailed
 from nayer_cli.machine.distributed import Group
 from nayer_cli.machine.interruption import Interruption, Stopped
 from nayer_cli.machine.rng import Streams
-from nayer_cli.method import LoopState, Method, SynthBatch
+from nayer_cli.method import Lesson, LoopState, Method, SynthBatch
 from nayer_cli.student import Student
 
 Listener = Callable[[dict[str, Any]], None]
@@ -125,7 +125,7 @@ class Engine:
 
     """
 
-    method: Method
+    method: Lesson
     student: Student
     bank: MemoryBank
     plan: Plan
@@ -191,6 +191,7 @@ class Engine:
 
     def _round(self, model: nn.Module) -> SynthBatch | None:
         """Make one round; None if it was given up, and everything is as it was before."""
+        assert isinstance(self.method, Method)  # a lesson from real images has no rounds
         before = deepcopy((self.method.state_dict(), self.rng.state_dict(), list(model.buffers())))
         try:
             batch = self.method.synthesize(model, self.state)
@@ -216,6 +217,8 @@ class Engine:
         self.state.images += len(batch.images) * self.group.size
         if sound:
             self.keep(batch.images, batch.labels)
+            if self.method.store is not None and batch.rows is not None:
+                self.method.store.push(batch.rows)
         else:
             self.state.failed_rounds += 1
 
@@ -240,9 +243,9 @@ class Engine:
             self.before_learning(self)
         with self.meter.clock("student"):
             for batch in self.method.replay(self.bank, until - state.step):
-                loss = self.student.step(self.method.student_loss, batch)
-                self.meter.add("student", loss)
-                state.seen += len(batch.images) * self.group.size
+                for name, loss in self.student.step(self.method.student_loss, batch).items():
+                    self.meter.add(name, loss)
+                state.seen += len(batch) * self.group.size
                 state.step += 1
                 self.listen(self._progress("student", state.step, self.plan.cycles * self.plan.kd_steps))
                 if state.step % CHECK_STRIDE == 0:

@@ -1,6 +1,6 @@
 """The contract of a data-free method: make images that a student can learn from, and say how it learns."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from nayer_cli.machine.distributed import Group
 from nayer_cli.machine.interruption import Interruption
 from nayer_cli.machine.precision import Precision
 from nayer_cli.machine.rng import Streams
+from nayer_cli.store import Store
 from nayer_cli.types import ImageShape
 
 EMBEDDINGS, COUNT, NOTHING = "embeddings", "count", "nothing"
@@ -33,13 +34,30 @@ class SynthBatch(NamedTuple):
     """Unweighted losses by name, 0-dimensional, on the device. One that is not finite marks a round that failed."""
     skipped: Tensor | None = None
     """Steps left out because their gradient was not finite, 0-dimensional, on the device."""
+    rows: Mapping[str, Tensor] | None = None
+    """What the method's store takes over if the round succeeded: a tensor `[B, ...]` for each of its names."""
 
 
-class Batch(NamedTuple):
-    """What one student step sees: images `[B, C, H, W]` in [0, 1], already augmented, and labels `[B]`."""
+@dataclass(frozen=True)
+class Batch:
+    """What one student step sees. A method that needs more extends it; others ask only for its length."""
 
     images: Tensor
+    """`[B, C, H, W]` in [0, 1], already augmented."""
     labels: Tensor
+    """`[B]` int64; −1 where no class was asked for."""
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+class StudentLoss(NamedTuple):
+    """The loss of one student step, and what it consists of."""
+
+    total: Tensor
+    """What the student minimizes, 0-dimensional."""
+    terms: Mapping[str, Tensor]
+    """Its terms by name, unweighted, 0-dimensional, on the device. The log calls them `student.NAME`."""
 
 
 @dataclass
@@ -47,6 +65,8 @@ class LoopState:
     """Where the loop stands, in every process alike. Epochs count from 0 and include warm-up."""
 
     warmup_epochs: int = 0
+    epochs: int = 1
+    """Epochs of the whole run, warm-up included."""
     epoch: int = 0
     cycle: int = 0
     """Cycles of this epoch that are finished."""
@@ -75,6 +95,11 @@ class LoopState:
         """Whether the student has not started yet."""
         return self.epoch < self.warmup_epochs
 
+    @property
+    def done(self) -> float:
+        """Share of the run's epochs that are finished, in [0, 1]: for schedules of a method's own."""
+        return min(self.epoch / max(self.epochs, 1), 1.0)
+
     def start_epoch(self) -> None:
         """Go on to the next epoch."""
         self.epoch += 1
@@ -101,15 +126,49 @@ class Parts(NamedTuple):
     def descent(
         self, optimizer: torch.optim.Optimizer, max_norm: float | None = None, own: Iterable[nn.Parameter] = ()
     ) -> Descent:
-        """Return what takes the optimizer's steps: averaged over the processes, skipped where not finite."""
+        """Return what takes the optimizer's steps: averaged over the processes, skipped where not finite.
+
+        `own` are parameters that only this process's images go through: they are not averaged.
+        """
         return Descent(optimizer, self.precision, self.group, max_norm, own)
 
+    def own_descent(self, optimizer: torch.optim.Optimizer) -> Descent:
+        """Return the same for an optimizer of tensors that each process has for itself, such as its pixels."""
+        return Descent(optimizer, self.precision, Group())
 
-class Method(nn.Module):
+    def of_all(self, norm: Tensor) -> Tensor:
+        """Scale an L2 norm over this process's batch to what it is over the batch of all processes."""
+        return norm * self.group.size**0.5
+
+
+class Lesson(nn.Module):
+    """How a student learns: which images it sees in a step, and what it minimizes on them."""
+
+    rank_local: tuple[str, ...] = ()
+    """Buffers whose rows are images of this process. All other state is the same in every process, but for running
+    statistics of normalization layers, which are averaged after every round."""
+    store: Store | None = None
+    """What the method remembers besides the bank, if anything. It is saved with checkpoints piece by piece, and is no
+    part of the method's `state_dict`, which is copied before every round."""
+
+    def replay(self, bank: MemoryBank, steps: int) -> Iterator[Batch]:
+        """Yield a batch for each of `steps` student steps.
+
+        After an interruption it is called again, with the steps of the cycle that remain: where a step stands in its
+        cycle is part of the state, and is never read from `steps`.
+        """
+        raise TypeError(f"{type(self).__name__} must define replay")
+
+    def student_loss(self, student: nn.Module, batch: Batch) -> Tensor | StudentLoss:
+        """Return the loss of one student step, with its terms by name where there are several."""
+        raise TypeError(f"{type(self).__name__} must define student_loss")
+
+
+class Method(Lesson):
     """One way to make images that a student can learn from. Owns what it trains, and its optimizers.
 
     A plug-in in `methods/` defines a frozen dataclass `Config` and a subclass called `Method`, made by
-    `Method(config, parts)`. Its `state_dict` is everything that a resumed run needs.
+    `Method(config, parts)`. Its `state_dict` and its `store` are everything that a resumed run needs.
     """
 
     temperature: float = 1.0
@@ -119,9 +178,8 @@ class Method(nn.Module):
     uses_names: str = EMBEDDINGS
     """What of the class names: their `embeddings`, only their `count` K, or `nothing`. Unless it is embeddings, a run
     needs no text encoder, no network and no names."""
-    rank_local: tuple[str, ...] = ()
-    """Buffers whose rows are images of this process. All other state is the same in every process, but for running
-    statistics of normalization layers, which are averaged after every round."""
+    lends: tuple[str, ...] = ()
+    """Beginnings of state names that another run of the same method may start from, such as `generator.`."""
 
     def __init__(self, parts: Parts) -> None:
         super().__init__()
@@ -139,11 +197,11 @@ class Method(nn.Module):
         raise TypeError(f"{type(self).__name__} must define synthesize")
 
     def replay(self, bank: MemoryBank, steps: int) -> Iterator[Batch]:
-        """Yield a batch for each of `steps` student steps; by default augmented samples of the bank."""
+        """Yield augmented samples of the bank."""
         order = self.parts.rng.on(bank.device, "replay")
         for images, labels in bank.batches(self.parts.batch_size, steps, order, self.parts.rng.device):
             yield Batch(self.parts.augment(images, self.parts.rng["augment"]), labels)
 
-    def student_loss(self, student: nn.Module, batch: Batch) -> Tensor:
-        """Return the loss of one student step; by default KL to the teacher at temperature T, times T²."""
+    def student_loss(self, student: nn.Module, batch: Batch) -> Tensor | StudentLoss:
+        """Return KL to the teacher at temperature T, times T²."""
         return distillation_kl(self.parts.critic.logits(batch.images), student(batch.images), self.temperature)

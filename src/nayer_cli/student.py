@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from nayer_cli.descent import Descent
 from nayer_cli.machine.distributed import Group
 from nayer_cli.machine.precision import Precision
-from nayer_cli.method import Batch
+from nayer_cli.method import Batch, StudentLoss
 
-Loss = Callable[[nn.Module, Batch], Tensor]
+Loss = Callable[[nn.Module, Batch], Tensor | StudentLoss]
 
 
 class Student:
@@ -64,11 +64,12 @@ class Student:
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr_min + (self.lr - self.lr_min) * cosine
 
-    def step(self, loss: Loss, batch: Batch) -> Tensor:
-        """Update the network once; return the loss, detached, still on the device."""
-        value = loss(self.model, batch)
-        self.descent.step(value)
-        return value.detach()
+    def step(self, loss: Loss, batch: Batch) -> dict[str, Tensor]:
+        """Update the network once; return the loss as `student` and its terms as `student.NAME`, on the device."""
+        found = loss(self.model, batch)
+        total, terms = (found, {}) if isinstance(found, Tensor) else (found.total, found.terms)
+        self.descent.step(total)
+        return {"student": total.detach()} | {f"student.{name}": value.detach() for name, value in terms.items()}
 
     def average_statistics(self) -> None:
         """Give the BatchNorm layers of all processes the mean of their running statistics."""

@@ -1,27 +1,97 @@
-"""What rounds of synthesis have in common: the classes to draw, and keeping the best of several steps."""
+"""What rounds of synthesis have in common: weighing losses, matching statistics, keeping the best of several steps."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from nayer_cli import losses
+from nayer_cli.critic import Critic, Statistics
+
+
+def weigh(config: object, terms: Mapping[str, Tensor]) -> Tensor:
+    """Return the weighted sum of losses; the weight of each is the setting that has its name."""
+    return torch.stack([getattr(config, name) * value for name, value in terms.items()]).sum()
 
 
 class Best:
-    """Keeps the images and losses of the step with the lowest loss, without the host ever asking which it is."""
+    """Keeps what belongs to the step with the lowest loss, without the host ever asking which step it is.
+
+    Attributes:
+        kept: tensors by name, as they were at that step.
+        losses: its terms by name.
+
+    """
 
     def __init__(self) -> None:
         self._loss: Tensor | None = None
 
     @torch.no_grad()
-    def offer(self, loss: Tensor, images: Tensor, terms: dict[str, Tensor]) -> None:
-        """Take over `images` and `terms` if `loss` is the lowest so far."""
-        terms = {name: value.detach() for name, value in terms.items()}
+    def offer(self, loss: Tensor, terms: Mapping[str, Tensor], **tensors: Tensor) -> None:
+        """Take over `terms` and `tensors`, which have the same names every time, if `loss` is the lowest so far."""
         if self._loss is None:
-            self._loss, self.images, self.losses = loss.detach(), images.detach(), terms
+            self._loss = loss.detach()
+            self.losses = {name: value.detach() for name, value in terms.items()}
+            self.kept = {name: value.detach() for name, value in tensors.items()}
             return
         # A loss that is not finite gives way to any other, and never wins.
         better = (loss < self._loss) | ~self._loss.isfinite()
         self._loss = torch.where(better, loss, self._loss)
-        self.images = torch.where(better, images, self.images)
         self.losses = {name: torch.where(better, value, self.losses[name]) for name, value in terms.items()}
+        self.kept = {name: torch.where(better, value, self.kept[name]) for name, value in tensors.items()}
+
+
+class PastStatistics(nn.Module):
+    """BatchNorm statistics of earlier rounds; a batch is mixed with them before it is compared (FM, NAYER).
+
+    Args:
+        critic: whose running statistics are aimed at.
+        momentum: share of the past.
+
+    """
+
+    mean: Tensor
+    var: Tensor
+
+    def __init__(self, critic: Critic, momentum: float) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self._aim = critic.running, critic.members
+        # NaN marks that there was no round yet.
+        self.register_buffer("mean", torch.full_like(critic.running.mean, torch.nan))
+        self.register_buffer("var", torch.full_like(critic.running.var, torch.nan))
+
+    def distance(self, now: Statistics) -> Tensor:
+        """Term `bn` of (1 − momentum) · now + momentum · past; gradients flow into `now`."""
+        running, members = self._aim
+        mixed = self._mixed(self.mean, now.mean), self._mixed(self.var, now.var)
+        return losses.statistics_distance(*mixed, running.mean, running.var, members)
+
+    @torch.no_grad()
+    def remember(self, last: Statistics, sound: Tensor) -> None:
+        """Move towards the statistics of a round's last step, if it was `sound`.
+
+        The buffers would never get rid of a number that is not finite.
+        """
+        for past, now in ((self.mean, last.mean), (self.var, last.var)):
+            moved = torch.where(past.isnan(), now, torch.lerp(now, past, self.momentum))
+            past.copy_(torch.where(sound, moved, past))
+
+    def _mixed(self, past: Tensor, now: Tensor) -> Tensor:
+        return torch.where(past.isnan(), now, (1 - self.momentum) * now + self.momentum * past)
+
+
+@contextmanager
+def unnoticed(network: nn.Module) -> Iterator[None]:
+    """Within the block a network computes with the statistics of its batch, and its running statistics stay."""
+    buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
 
 
 def draw_labels(count: int, classes: int, generator: torch.Generator, *, replace: bool = False) -> Tensor:

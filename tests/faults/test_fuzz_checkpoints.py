@@ -13,7 +13,7 @@ from safetensors.torch import save
 
 from nayer_cli.bank import MemoryBank
 from nayer_cli.errors import RunFailed
-from nayer_cli.runs.bankstore import open_bank
+from nayer_cli.runs.shards import open_bank
 from nayer_cli.storage.checkpoint import FORMAT, load_state, read_manifest, save_state, seal, verify, write_manifest
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)

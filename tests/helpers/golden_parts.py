@@ -260,4 +260,4 @@ def state_of(method: Method) -> Tensors:
 def start_of(case: Case) -> Tensors:
     """State of a fresh noisy layer and generator; what earlier rounds left is not in it."""
     state = state_of(_method(case, Check()))
-    return {name: value for name, value in state.items() if not name.startswith("bn_")}
+    return {name: value for name, value in state.items() if not name.startswith("past.")}

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from nayer_cli import config
-from nayer_cli.runs.bankstore import open_bank
 from nayer_cli.runs.folder import RunFolder
+from nayer_cli.runs.shards import open_bank
 from nayer_cli.storage.runlog import read_metrics
 from nayer_cli.storage.toml import read_file
 
@@ -124,7 +124,7 @@ def outcome(run: Path) -> dict[str, Any]:
 EXPECTED = re.compile(
     r"\.lock|(config|settings)\.toml|(run|result|config)\.json|metrics\.jsonl|lte\.safetensors|model\.(onnx|safetensors)"
     r"|curves\.png|bank(-\d{4})?\.mmap|README\.md|epoch-\d{4}\.png|epoch-\d{6}(-\d{6}-\d{9})?\.(json|safetensors)"
-    r"|shard-\d{4}-of-\d{4}-\d{12}\.safetensors|few\.npz|[0-9a-f]{64}\.safetensors"
+    r"|(shard|rows)-\d{4}-of-\d{4}-\d{12}\.safetensors|few\.npz|[0-9a-f]{64}\.safetensors"
 )
 """Names of all files that a run is meant to leave, of its cache and of its data."""
 

@@ -30,12 +30,15 @@ def rounds(method: Method, count: int = 2, student: torch.nn.Module | None = Non
 
 def test_rounds_give_images_in_range_and_finite_named_losses(name):
     method = make(name)
-    for images, labels, losses, skipped in rounds(method):
+    for batch in rounds(method):
+        images, labels, losses = batch.images, batch.labels, batch.losses
         assert images.shape == (method.batch, *SHAPE) and images.dtype == torch.float32
         assert images.min() >= 0 and images.max() <= 1 and not images.requires_grad
         assert labels.shape == (method.batch,) and labels.min() >= 0 and labels.max() < CLASSES
         assert losses and all(value.ndim == 0 and value.isfinite() for value in losses.values())
-        assert skipped is None or skipped == 0
+        assert batch.skipped is None or batch.skipped == 0
+        if method.store is not None and batch.rows is not None:
+            method.store.push(batch.rows)
 
 
 def test_images_of_any_shape(name):
@@ -73,9 +76,12 @@ def test_the_student_learns_from_what_is_replayed(name):
     bank.add(batch.images, batch.labels, torch.Generator())
     replayed = list(method.replay(bank, 3))
     assert len(replayed) == 3
+    assert all(batch.images.shape[1:] == SHAPE and len(batch) == len(batch.labels) for batch in replayed)
     loss = method.student_loss(student, replayed[0])
-    loss.backward()
-    assert loss.isfinite() and any(p.grad.abs().sum() > 0 for p in student.parameters())
+    total, terms = (loss, {}) if isinstance(loss, torch.Tensor) else loss
+    total.backward()
+    assert total.isfinite() and all(value.ndim == 0 and value.isfinite() for value in terms.values())
+    assert any(p.grad.abs().sum() > 0 for p in student.parameters())
 
 
 def test_state_round_trips_through_a_file_and_the_next_round_is_the_same(name, tmp_path):

@@ -43,29 +43,6 @@ def test_the_adversarial_term_is_absent_during_warm_up():
     assert "adv" in method.synthesize(student(), LoopState(warmup_epochs=2, epoch=2)).losses
 
 
-def test_statistics_momentum_scales_the_gradient_after_the_first_round():
-    method = Method(CONFIG, parts())
-    now = method.parts.critic.running
-    mean = (now.mean + 1).requires_grad_(True)
-
-    def gradient() -> torch.Tensor:
-        return torch.autograd.grad(method._statistics_term(now._replace(mean=mean)), mean)[0]
-
-    fresh = gradient()
-    method.bn_mean.copy_(mean.detach())
-    method.bn_var.copy_(now.var)
-    torch.testing.assert_close(gradient(), 0.1 * fresh)
-
-
-def test_momentum_buffers_move_a_tenth_of_the_way():
-    method = Method(CONFIG, parts())
-    now = method.parts.critic.running
-    method._remember(now, sound=torch.tensor(True))
-    torch.testing.assert_close(method.bn_mean, now.mean)
-    method._remember(now._replace(mean=now.mean + 10), sound=torch.tensor(True))
-    torch.testing.assert_close(method.bn_mean, now.mean + 1)
-
-
 def test_the_kept_images_are_those_of_the_best_step_before_its_update():
     method = Method(replace(CONFIG, g_steps=1), parts())
     state = LoopState(epoch=1)
@@ -118,14 +95,6 @@ def test_noisy_layers_are_not_averaged_over_the_processes():
     method.synthesize(student(), LoopState(epoch=1))
     common = [*method.codes.norm.parameters(), *method.generator.parameters()]
     assert group.averaged == sum(parameter.numel() for parameter in common) + 1  # the norm of the others' gradient
-
-
-def test_a_round_that_failed_leaves_no_trace_in_the_statistics():
-    method = Method(CONFIG, parts())
-    now = method.parts.critic.running
-    method._remember(now, sound=torch.tensor(True))
-    method._remember(now._replace(mean=now.mean * torch.nan, var=now.var + 1), sound=torch.tensor(False))
-    assert torch.equal(method.bn_mean, now.mean) and torch.equal(method.bn_var, now.var)
 
 
 def test_steps_whose_gradient_is_not_finite_are_reported():

@@ -12,8 +12,8 @@ from nayer_cli.classifiers.model import load_classifier
 from nayer_cli.config import ModelConfig
 from nayer_cli.errors import ConfigError, InputError, Interrupted
 from nayer_cli.lte.pool import load_pool
-from nayer_cli.runs.bankstore import open_bank
 from nayer_cli.runs.distill import distill
+from nayer_cli.runs.shards import open_bank
 from quick import StopError, checkpoint, metrics, quick, same, stop_at
 
 

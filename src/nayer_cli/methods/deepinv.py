@@ -10,10 +10,8 @@ from torch import Tensor, nn
 
 from nayer_cli import losses, method
 from nayer_cli.config import setting
-from nayer_cli.descent import Descent
-from nayer_cli.machine.distributed import Group
 from nayer_cli.method import LoopState, Parts, SynthBatch
-from nayer_cli.synthesis import Best, draw_labels
+from nayer_cli.synthesis import Best, draw_labels, weigh
 
 
 @dataclass(frozen=True)
@@ -50,15 +48,14 @@ class Method(method.Method):
         pixels = torch.empty(config.batch, *parts.shape, device=mean.device)
         pixels.normal_(generator=parts.rng["pixels"]).requires_grad_(True)
         optimizer = torch.optim.Adam([pixels], lr=config.lr_g, betas=(0.5, 0.99), fused=True)
-        # Every process has pixels of its own: there is nothing to average.
-        descent, best = Descent(optimizer, parts.precision, Group()), Best()
+        descent, best = parts.own_descent(optimizer), Best()
         for _ in parts.interruption.steps(config.g_steps):
             self._clip(pixels, mean, std)
             terms = self._judge(pixels, mean, std, labels, student, adversarial=not state.warming_up)
-            loss = torch.stack([getattr(config, name) * value for name, value in terms.items()]).sum()
-            best.offer(loss, pixels.clone(), terms)
+            loss = weigh(config, terms)
+            best.offer(loss, terms, pixels=pixels.clone())
             descent.step(loss)
-        return SynthBatch((best.images * std + mean).clamp_(0, 1), labels, best.losses, descent.skipped)
+        return SynthBatch((best.kept["pixels"] * std + mean).clamp_(0, 1), labels, best.losses, descent.skipped)
 
     def _judge(
         self, pixels: Tensor, mean: Tensor, std: Tensor, labels: Tensor, student: nn.Module, adversarial: bool
@@ -68,12 +65,11 @@ class Method(method.Method):
         seen = jitter(pixels * std + mean, self.parts.rng["augment"])
         judgement = critic.judge(seen)
         now, running = judgement.statistics, critic.running
-        longer = self.parts.group.size**0.5  # norms over the batch are taken as those over the batch of all processes
         terms = {
             "ce": losses.cross_entropy(judgement.logits, labels),
             "bn": losses.statistics_distance(now.mean, now.var, running.mean, running.var, critic.members),
-            "tv": losses.total_variation(pixels) * longer,
-            "l2": pixels.norm() * longer,
+            "tv": self.parts.of_all(losses.total_variation(pixels)),
+            "l2": self.parts.of_all(pixels.norm()),
         }
         if adversarial and self.config.adv:
             terms["adv"] = -losses.jensen_shannon(judgement.logits, student(seen))

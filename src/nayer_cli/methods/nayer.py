@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from nayer_cli import losses, method
 from nayer_cli.codes import CODES, Codes
 from nayer_cli.config import setting
-from nayer_cli.critic import Judgement, Statistics
+from nayer_cli.critic import Judgement
 from nayer_cli.generator import Generator, new_generator
 from nayer_cli.machine.rng import seeded
 from nayer_cli.method import LoopState, Parts, SynthBatch
-from nayer_cli.synthesis import Best, draw_labels
+from nayer_cli.synthesis import Best, PastStatistics, draw_labels, weigh
 
 
 @dataclass(frozen=True)
@@ -49,17 +49,14 @@ class Config:
 class Method(method.Method):
     """Each round draws new noisy layers and fits the generator to them for `g_steps`; the best step is kept."""
 
-    bn_mean: Tensor
-    bn_var: Tensor
+    lends = ("generator.",)
 
     def __init__(self, config: Config, parts: Parts) -> None:
         super().__init__(parts)
         self.config = config
         self.temperature, self.batch = config.temperature, config.batch
         self.codes, self.generator = self._fresh_generator()
-        # Statistics of earlier rounds; they outlive the generator. NaN marks that there was no round yet.
-        self.register_buffer("bn_mean", torch.full_like(parts.critic.running.mean, torch.nan))
-        self.register_buffer("bn_var", torch.full_like(parts.critic.running.var, torch.nan))
+        self.past = PastStatistics(parts.critic, config.bn_momentum)  # outlives the generator
 
     def synthesize(self, student: nn.Module, state: LoopState) -> SynthBatch:
         """One round (paper, Algorithm 1, lines 4–11)."""
@@ -79,11 +76,12 @@ class Method(method.Method):
         descent, best = self.parts.descent(optimizer, own=self.codes.own()), Best()
         for _ in self.parts.interruption.steps(config.g_steps):
             images, judgement, terms = self._draw(labels, student, adversarial=not state.warming_up)
-            loss = self._weigh(terms)
-            best.offer(loss, images, terms)
+            loss = weigh(config, terms)  # paper, eq. 5
+            best.offer(loss, terms, images=images)
             taken = descent.step(loss)
-        self._remember(judgement.statistics, sound=taken)
-        images = best.images.mul(255).floor_().div_(255) if config.faithful else best.images
+        self.past.remember(judgement.statistics, sound=taken)
+        images = best.kept["images"]
+        images = images.mul(255).floor_().div_(255) if config.faithful else images
         return SynthBatch(images, labels, best.losses, descent.skipped)
 
     def draw(self, labels: Tensor) -> Tensor:
@@ -101,42 +99,12 @@ class Method(method.Method):
         judgement = self.parts.critic.judge(seen)
         terms = {"ce": losses.cross_entropy(judgement.logits, labels)}
         if self.parts.critic.has_statistics:
-            terms["bn"] = self._statistics_term(judgement.statistics)
+            terms["bn"] = self.past.distance(judgement.statistics)
         else:
-            # A norm over the batch, and that of all processes is the longer.
-            terms["tv"] = losses.total_variation(images) * self.parts.group.size**0.5
+            terms["tv"] = self.parts.of_all(losses.total_variation(images))
         if adversarial and self.config.adv:
             terms["adv"] = losses.masked_adversarial_kl(judgement.logits, student(seen))
         return images, judgement, terms
-
-    def _weigh(self, terms: dict[str, Tensor]) -> Tensor:
-        """Weighted sum of the losses (paper, eq. 5)."""
-        return torch.stack([getattr(self.config, name) * value for name, value in terms.items()]).sum()
-
-    def _statistics_term(self, now: Statistics) -> Tensor:
-        """Distance to the running statistics of the mixture of this batch and earlier rounds."""
-        running, members = self.parts.critic.running, self.parts.critic.members
-        return losses.statistics_distance(
-            self._mixed(self.bn_mean, now.mean),
-            self._mixed(self.bn_var, now.var),
-            running.mean,
-            running.var,
-            members,
-        )
-
-    def _mixed(self, past: Tensor, now: Tensor) -> Tensor:
-        momentum = self.config.bn_momentum
-        return torch.where(past.isnan(), now, (1 - momentum) * now + momentum * past)
-
-    @torch.no_grad()
-    def _remember(self, last: Statistics, sound: Tensor) -> None:
-        """Move the momentum buffers towards the statistics of the round's last step, if it was `sound`.
-
-        They would never get rid of a number that is not finite.
-        """
-        for past, now in ((self.bn_mean, last.mean), (self.bn_var, last.var)):
-            moved = torch.where(past.isnan(), now, torch.lerp(now, past, self.config.bn_momentum))
-            past.copy_(torch.where(sound, moved, past))
 
     def _life_ends(self, state: LoopState) -> bool:
         return state.epoch % self.config.g_life == 0 or state.student_epoch % self.config.g_life == 0

@@ -9,7 +9,9 @@ from nayer_cli.errors import RunFailed
 from nayer_cli.storage.checkpoint import Seal, load_state, read_manifest, save_state, seal, verify, write_manifest
 from nayer_cli.storage.files import delete
 
-OURS = re.compile(r"(epoch-\d{6,}(-\d{6,}-\d{9,})?\.(json|safetensors)|shard-\d{4,}-of-\d{4,}-\d{12,}\.safetensors)")
+OURS = re.compile(
+    r"(epoch-\d{6,}(-\d{6,}-\d{9,})?\.(json|safetensors)|(shard|rows)-\d{4,}-of-\d{4,}-\d{12,}\.safetensors)"
+)
 """Names of our files; whatever else lies beside them is the user's."""
 
 
@@ -71,7 +73,7 @@ class Checkpoints:
         """Delete all that the checkpoints `kept` do not need: others, and parts of saves that were cut off."""
         needed = {path.name for path in kept} | {Path(name).name for path in kept for name in _files_of(path)}
         # A checkpoint's manifest goes first, so that none is left without its files.
-        present = [path for path in (*sorted(self.path.glob("epoch-*")), *self.bank.glob("shard-*")) if _is_ours(path)]
+        present = [path for path in (*sorted(self.path.glob("epoch-*")), *self.bank.glob("*-of-*")) if _is_ours(path)]
         delete([path for path in present if path.name not in needed])
 
     def newest_valid(self, warn: Callable[[str], None] = lambda message: None) -> Path:

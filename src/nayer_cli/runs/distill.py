@@ -23,13 +23,13 @@ from nayer_cli.machine.rng import Streams, seeded
 from nayer_cli.method import EMBEDDINGS, LoopState, Method, Parts
 from nayer_cli.runs import assemble
 from nayer_cli.runs import folder as folders
-from nayer_cli.runs.bankstore import BankStore
 from nayer_cli.runs.embed import find_or_build_pool
 from nayer_cli.runs.folder import RunFolder
 from nayer_cli.runs.measure import Measure
 from nayer_cli.runs.recorder import Recorder
 from nayer_cli.runs.resume import begin
 from nayer_cli.runs.run import Job, carry_out, shorten
+from nayer_cli.runs.shards import Shards
 from nayer_cli.storage.checkpoint import fingerprint
 from nayer_cli.storage.runlog import Listener, RunLog
 
@@ -123,7 +123,9 @@ def prepare(
     holdout = None if data else MemoryBank(-(-assemble.HOLDOUT // group.size), shape, device=computer.device)
     batch_size, interruption = config.eval.batch_size, parts.interruption
     measure = Measure(critic.teacher, data, holdout, computer, batch_size=batch_size, interruption=interruption)
-    store = BankStore(folder.checkpoints.bank, bank, group)
+    shards = {"bank": Shards(folder.checkpoints.bank, bank, group)}
+    if method.store is not None:
+        shards["store"] = Shards(folder.checkpoints.bank, method.store, group, kind="rows")
     names = teacher.labels or tuple(map(str, range(teacher.num_classes)))
     fingerprints = {
         "the teacher": fingerprint(teacher.network.state_dict()),
@@ -131,14 +133,14 @@ def prepare(
         "the class list": fingerprint(tuple(names)),
         **({"the LTE pool": fingerprint(embeddings)} if has_text else {}),
     }
-    recorder = Recorder(folder, log, measure, config.eval, config.output, names, store, fingerprints)
+    recorder = Recorder(folder, log, measure, config.eval, config.output, names, shards, fingerprints)
     engine = Engine(
         method=method,
         student=assemble.student(learner, config, computer),
         bank=bank,
         plan=plan,
         rng=computer.rng,
-        state=LoopState(warmup_epochs=plan.warmup_epochs),
+        state=LoopState(warmup_epochs=plan.warmup_epochs, epochs=plan.total),
         evaluate=recorder.evaluate,
         after_epoch=recorder.after_epoch,
         save=recorder.save,

@@ -14,10 +14,10 @@ from nayer_cli.errors import InputError, RunFailed
 from nayer_cli.gates import Count, Gate, Limits, Pair, judge
 from nayer_cli.machine import breakdown
 from nayer_cli.runs import snapshot
-from nayer_cli.runs.bankstore import BankStore
 from nayer_cli.runs.folder import RunFolder
 from nayer_cli.runs.measure import Measure
 from nayer_cli.runs.pictures import draw_curves, draw_grid, newest_of_each, save_png
+from nayer_cli.runs.shards import Shards
 from nayer_cli.runs.stages import STAGES
 from nayer_cli.storage.files import write_json
 from nayer_cli.storage.runlog import RunLog, read_metrics
@@ -35,8 +35,8 @@ class Recorder:
     evaluation: EvalConfig
     output: OutputConfig
     names: Sequence[str]
-    store: BankStore | None
-    """Where the bank is kept; None for a bank of real data, which is read again instead."""
+    shards: dict[str, Shards]
+    """Where the bank and the method's store are kept; empty for a bank of real data, which is read again instead."""
     fingerprints: dict[str, str] = field(default_factory=dict)
     """What tells teacher, classes and data apart from others of the same name."""
     best: dict[str, Any] = field(default_factory=dict)
@@ -81,7 +81,7 @@ class Recorder:
 
     def _draw(self, engine: Engine, epoch: int) -> None:
         bank = engine.bank
-        if self.store is None or len(bank) == 0:
+        if not self.shards or len(bank) == 0:
             return
         slots = newest_of_each(bank.labels[: len(bank)], 10, bank.added, bank.capacity).to(bank.labels.device)
         grid = draw_grid(bank.images[slots].cpu(), bank.labels[slots].cpu(), self.names)
@@ -90,14 +90,14 @@ class Recorder:
 
     def save(self, engine: Engine) -> None:
         """Write a checkpoint: every process gives what is its own, and the main one writes."""
-        own, shards = snapshot.own_state(engine, self.store)
+        own, shards = snapshot.own_state(engine, self.shards)
         parts = engine.group.gather((own, shards))
         if not parts:
             return
         check_finite(engine.student.model)
         state = snapshot.common_state(engine, [part for part, _ in parts])
         state |= {"best": self.best, "fingerprints": self.fingerprints, "facts": self.facts, "names": list(self.names)}
-        needed = [shard for part, _ in parts if part["bank"] for shard in part["bank"]["shards"]]
+        needed = [shard for part, _ in parts for kind in self.shards for shard in part[kind]["shards"]]
         new = {shard: content for _, written in parts for shard, content in written.items()}
         path = self.folder.checkpoints.save(snapshot.name(engine.state), state, self.output.keep, new, needed)
         self.log({"event": "saved", "path": str(path)})
@@ -117,7 +117,7 @@ class Recorder:
         self._check_same(state["fingerprints"])
         self._check_plan(engine, state["loop"])
         try:
-            snapshot.restore(engine, state, self.store)
+            snapshot.restore(engine, state, self.shards)
         except (KeyError, ValueError, RuntimeError) as error:
             if breakdown.explain(error):
                 raise

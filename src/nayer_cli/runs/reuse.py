@@ -9,6 +9,7 @@ from torch import Tensor
 from nayer_cli import config, plugins
 from nayer_cli.engine import Engine
 from nayer_cli.errors import InputError
+from nayer_cli.method import Method
 from nayer_cli.runs import words
 from nayer_cli.runs.folder import RUNS, RunFolder
 from nayer_cli.runs.ownership import is_run
@@ -58,15 +59,17 @@ def complete(settings: Mapping[str, Any]) -> dict[str, Any]:
 def lend(engine: Engine, folder: RunFolder, images: Tensor, labels: Tensor) -> None:
     """Give an engine the images uint8 `[n, C, H, W]` and labels `[n]` of a run, this process's part, and its generator.
 
-    The generator comes along only if the run's method has one of the same form.
+    What the method lends comes along where the run's method has it in the same form.
     """
     rank, size = engine.group.rank, engine.group.size
     device = engine.student.descent.skipped.device
     for some, theirs in zip(images[rank::size].split(1000), labels[rank::size].split(1000), strict=True):
         engine.keep(some.to(device).float().div_(255), theirs.to(device))
+    assert isinstance(engine.method, Method)
     own = engine.method.state_dict()
     state = folder.checkpoints.load()["method"]
-    known = {key: state[key] for key in own if key.startswith("generator.") and _fits(own[key], state.get(key))}
+    lent = engine.method.lends
+    known = {key: state[key] for key in own if lent and key.startswith(lent) and _fits(own[key], state.get(key))}
     engine.method.load_state_dict(known, strict=False)
 
 

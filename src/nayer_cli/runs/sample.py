@@ -15,10 +15,10 @@ from nayer_cli.errors import InputError, did_you_mean
 from nayer_cli.lte.pool import load_pool
 from nayer_cli.runs import assemble, distill, words
 from nayer_cli.runs import folder as folders
-from nayer_cli.runs.bankstore import open_bank
 from nayer_cli.runs.folder import RunFolder
 from nayer_cli.runs.pictures import draw_grid, save_png, to_pillow
 from nayer_cli.runs.resume import find
+from nayer_cli.runs.shards import open_bank
 from nayer_cli.storage.files import write_json
 
 PATIENCE = 20

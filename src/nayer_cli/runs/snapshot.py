@@ -1,6 +1,6 @@
 """Everything that a resumed run needs, taken out of an engine and put back: what is common, and each process's own."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from nayer_cli.bank import MemoryBank
 from nayer_cli.engine import Engine
 from nayer_cli.machine.distributed import running_statistics
 from nayer_cli.method import LoopState
-from nayer_cli.runs.bankstore import BankStore, refill
+from nayer_cli.runs.shards import Shards, refill
 from nayer_cli.types import ImageShape
 
 Tree = dict[str, Any]
@@ -22,19 +22,20 @@ def name(loop: LoopState) -> str:
     return f"epoch-{loop.epoch:06d}{inside}"
 
 
-def own_state(engine: Engine, store: BankStore | None) -> tuple[Tree, Tree]:
-    """Return what only this process has, and the new shard of its part of the bank by name; all in host memory."""
-    manifest, shards = store.collect() if store else (None, {})
+def own_state(engine: Engine, shards: Mapping[str, Shards]) -> tuple[Tree, Tree]:
+    """Return what only this process has, and the new shards of its part of bank and store; all in host memory."""
+    collected = {kind: one.collect() for kind, one in shards.items()}
     own = {
         "rng": engine.rng.state_dict(),
         "pending": engine.bank.pending,
-        "bank": manifest,
         "holdout": engine.holdout.state_dict() if engine.holdout is not None else None,
         "losses": engine.meter.state_dict(),
         "rows": {key: getattr(engine.method, key) for key in engine.method.rank_local},
         "statistics": running_statistics(engine.student.model),
+        **{kind: manifest for kind, (manifest, _) in collected.items()},
     }
-    return _moved(own, torch.device("cpu")), shards
+    new = {name: content for _, written in collected.values() for name, content in written.items()}
+    return _moved(own, torch.device("cpu")), new
 
 
 def common_state(engine: Engine, processes: Sequence[Tree]) -> Tree:
@@ -48,7 +49,7 @@ def common_state(engine: Engine, processes: Sequence[Tree]) -> Tree:
     }
 
 
-def restore(engine: Engine, state: Tree, store: BankStore | None) -> None:
+def restore(engine: Engine, state: Tree, shards: Mapping[str, Shards]) -> None:
     """Put back what `common_state` returned.
 
     With as many processes as then, the run goes on exactly; otherwise what each had is dealt out among those there are.
@@ -61,8 +62,8 @@ def restore(engine: Engine, state: Tree, store: BankStore | None) -> None:
         _restore_own(engine, state["method"], processes[engine.group.rank])
     else:
         _deal_out(engine, state["method"], processes)
-    if store:
-        store.load([own["bank"] for own in processes])
+    for kind, one in shards.items():
+        one.load([own[kind] for own in processes])
 
 
 def _restore_own(engine: Engine, of_method: Tree, own: Tree) -> None:

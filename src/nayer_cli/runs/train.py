@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from nayer_cli import config as configuration
 from nayer_cli import losses, plugins
@@ -23,7 +23,7 @@ from nayer_cli.lte.labels import read_labels
 from nayer_cli.machine.distributed import Group, join
 from nayer_cli.machine.interruption import Interruption
 from nayer_cli.machine.rng import Streams
-from nayer_cli.method import Batch, LoopState, Method
+from nayer_cli.method import Batch, Lesson, LoopState, StudentLoss
 from nayer_cli.runs import assemble, models
 from nayer_cli.runs import folder as folders
 from nayer_cli.runs.folder import RunFolder
@@ -33,10 +33,11 @@ from nayer_cli.runs.resume import begin
 from nayer_cli.runs.run import Job, carry_out
 from nayer_cli.storage.checkpoint import fingerprint
 from nayer_cli.storage.runlog import Listener, RunLog
+from nayer_cli.synthesis import weigh
 from nayer_cli.types import ImageShape
 
 
-class Supervised(Method):
+class Supervised(Lesson):
     """Learning from labels, and from a teacher where there is one: the bank holds real images, no round makes any.
 
     Args:
@@ -48,7 +49,7 @@ class Supervised(Method):
     def __init__(
         self, teacher: Critic | None, augment: Augment, rng: Streams, batch_size: int, config: TrainConfig
     ) -> None:
-        nn.Module.__init__(self)  # without `Parts`: there is nothing to synthesize with
+        super().__init__()
         # A tuple keeps the teacher out of this module's own state.
         self.teacher, self.config = (teacher,), config
         self.augment, self.rng, self.batch_size = augment, rng, batch_size
@@ -59,14 +60,13 @@ class Supervised(Method):
         for images, labels in bank.batches(self.batch_size, steps, order, self.rng.device):
             yield Batch(self.augment(images, self.rng["augment"]), labels)
 
-    def student_loss(self, student: nn.Module, batch: Batch) -> Tensor:
+    def student_loss(self, student: nn.Module, batch: Batch) -> StudentLoss:
         """Return ce · cross-entropy + kl · T² KL(t ‖ s) (Hinton et al. 2015)."""
         logits, config = student(batch.images), self.config
-        loss = config.ce * losses.cross_entropy(logits, batch.labels)
+        terms = {"ce": losses.cross_entropy(logits, batch.labels)}
         for teacher in filter(None, self.teacher):
-            t = teacher.logits(batch.images)
-            loss = loss + config.kl * losses.distillation_kl(t, logits, config.temperature)
-        return loss
+            terms["kl"] = losses.distillation_kl(teacher.logits(batch.images), logits, config.temperature)
+        return StudentLoss(weigh(config, terms), terms)
 
 
 def train(
@@ -140,7 +140,7 @@ def prepare(
     if teacher:
         fingerprints["the teacher"] = fingerprint(teacher.network.state_dict())
         fingerprints["how the teacher takes images"] = fingerprint([teacher.normalization, teacher.shape])
-    recorder = Recorder(folder, log, measure, config.eval, config.output, names, store=None, fingerprints=fingerprints)
+    recorder = Recorder(folder, log, measure, config.eval, config.output, names, shards={}, fingerprints=fingerprints)
     # Every process has the same number of steps, by the smallest part of the images.
     kd_steps = steps or max(smallest // batch_size, 1)
     engine = Engine(
@@ -157,7 +157,7 @@ def prepare(
             max_skipped=config.schedule.max_skipped,
         ),
         rng=computer.rng,
-        state=LoopState(),
+        state=LoopState(epochs=config.schedule.epochs),
         evaluate=recorder.evaluate,
         after_epoch=recorder.after_epoch,
         save=recorder.save,
@@ -223,7 +223,7 @@ def _fill_bank(data: LabelledImages, shape: ImageShape, computer: assemble.Machi
     """Decode all images once, as uint8, to where the engine samples them."""
     bank = assemble.bank(BankConfig(), len(data), shape, computer, folder.path)
     for images, labels in data.batches(1024):
-        bank.put(torch.arange(bank.added, bank.added + len(images)), images, labels)
+        bank.write(torch.arange(bank.added, bank.added + len(images)), {"images": images, "labels": labels})
         bank.added += len(images)
     return bank
 

@@ -4,7 +4,7 @@ import torch
 
 from nayer_cli.bank import MemoryBank
 from nayer_cli.machine.distributed import Group
-from nayer_cli.runs.bankstore import BankStore, open_bank, refill
+from nayer_cli.runs.shards import Shards, open_bank, refill
 from nayer_cli.storage.checkpoint import save_state
 from nayer_cli.types import ImageShape
 
@@ -17,7 +17,7 @@ def add(bank: MemoryBank, count: int, seed: int) -> None:
     bank.add(torch.rand(count, *SHAPE, generator=generator), labels, generator)
 
 
-def save(store: BankStore) -> dict:
+def save(store: Shards) -> dict:
     manifest, shards = store.collect()
     for name, content in shards.items():
         save_state(store.folder / name, content)
@@ -26,7 +26,7 @@ def save(store: BankStore) -> dict:
 
 def test_a_save_writes_only_what_is_new(tmp_path: Path):
     bank = MemoryBank(100, SHAPE)
-    store = BankStore(tmp_path, bank)
+    store = Shards(tmp_path, bank)
     for seed in range(3):
         add(bank, 10, seed)
         manifest = save(store)
@@ -38,12 +38,12 @@ def test_a_save_writes_only_what_is_new(tmp_path: Path):
 def test_loading_restores_content_order_and_what_comes_next(tmp_path: Path):
     for policy in ("fifo", "reservoir"):
         bank = MemoryBank(25, SHAPE, policy=policy)
-        store = BankStore(tmp_path / policy, bank)
+        store = Shards(tmp_path / policy, bank)
         for seed in range(6):
             add(bank, 10, seed)
             manifest = save(store)
         again = MemoryBank(25, SHAPE, policy=policy)
-        BankStore(tmp_path / policy, again).load([manifest])
+        Shards(tmp_path / policy, again).load([manifest])
         for either in (bank, again):
             add(either, 7, 99)
         assert torch.equal(bank.images, again.images)
@@ -52,7 +52,7 @@ def test_loading_restores_content_order_and_what_comes_next(tmp_path: Path):
 
 def test_shards_without_a_living_image_are_listed_no_longer(tmp_path: Path):
     bank = MemoryBank(20, SHAPE)
-    store = BankStore(tmp_path, bank)
+    store = Shards(tmp_path, bank)
     for seed in range(5):
         add(bank, 10, seed)
         manifest = save(store)
@@ -91,7 +91,7 @@ def test_saved_parts_of_a_bank_are_loaded_by_another_number_of_processes(tmp_pat
     manifests = []
     for rank in range(3):
         bank = MemoryBank(20, SHAPE)
-        store = BankStore(tmp_path, bank, Group(rank, 3))
+        store = Shards(tmp_path, bank, Group(rank, 3))
         for seed in range(3):  # more than it holds
             add(bank, 8, 10 * rank + seed)
             manifest = save(store)
@@ -100,11 +100,11 @@ def test_saved_parts_of_a_bank_are_loaded_by_another_number_of_processes(tmp_pat
     loaded = []
     for rank in range(2):
         bank = MemoryBank(30, SHAPE)
-        store = BankStore(tmp_path, bank, Group(rank, 2))
+        store = Shards(tmp_path, bank, Group(rank, 2))
         store.load(manifests)
         again = MemoryBank(30, SHAPE)
         save(store)
-        BankStore(tmp_path, again, Group(rank, 2)).load([store.collect()[0], store.collect()[0]])
+        Shards(tmp_path, again, Group(rank, 2)).load([store.collect()[0], store.collect()[0]])
         assert torch.equal(again.images, bank.images) and again.added == bank.added == 36
         loaded.append(bank.held()[0])
     assert sorted(torch.cat(held).flatten(1).tolist()) == sorted(torch.cat(loaded).flatten(1).tolist())
