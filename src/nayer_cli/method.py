@@ -1,5 +1,6 @@
 """The contract of a data-free method: make images that a student can learn from, and say how it learns."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -138,7 +139,7 @@ class Parts(NamedTuple):
 
     def of_all(self, norm: Tensor) -> Tensor:
         """Scale an L2 norm over this process's batch to what it is over the batch of all processes."""
-        return norm * self.group.size**0.5
+        return norm * math.sqrt(self.group.size)
 
 
 class Lesson(nn.Module):

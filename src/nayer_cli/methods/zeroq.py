@@ -7,9 +7,7 @@ from torch import Tensor, nn
 
 from nayer_cli import method
 from nayer_cli.config import setting
-from nayer_cli.descent import Descent
 from nayer_cli.errors import InputError
-from nayer_cli.machine.distributed import Group
 from nayer_cli.method import LoopState, Parts, SynthBatch
 
 EPSILON = 1e-6
@@ -57,8 +55,7 @@ class Method(method.Method):
         pixels = torch.empty(config.batch, *parts.shape, device=mean.device)
         pixels.normal_(generator=parts.rng["pixels"]).requires_grad_(True)
         rate = PlateauRate(config.lr_g, config.lr_min, config.patience, mean.device)
-        # Every process has pixels of its own: there is nothing to average.
-        descent = Descent(_adam(pixels, rate), parts.precision, Group())
+        descent = parts.own_descent(_adam(pixels, rate))
         for _ in parts.interruption.steps(config.g_steps):
             terms = self._judge(pixels, mean, std)
             loss = torch.stack(list(terms.values())).sum()

@@ -13,6 +13,7 @@ from nayer_cli.config import DistillConfig, SampleConfig
 from nayer_cli.engine import Engine
 from nayer_cli.errors import InputError, did_you_mean
 from nayer_cli.lte.pool import load_pool
+from nayer_cli.method import Method
 from nayer_cli.runs import assemble, distill, words
 from nayer_cli.runs import folder as folders
 from nayer_cli.runs.folder import RunFolder
@@ -91,12 +92,14 @@ def _fresh(folder: RunFolder, config: SampleConfig, wanted: list[int], total: in
     A method that draws no labels may never meet some class; so this ends, too, when `PATIENCE` rounds brought nothing.
     """
     engine = _rebuild(folder, config)
-    images, labels, counts = [], [], torch.zeros(engine.method.parts.pool.shape[0], dtype=torch.long)
+    method = engine.method
+    assert isinstance(method, Method)  # `_rebuild` refuses runs that made no images
+    images, labels, counts = [], [], torch.zeros(len(method.parts.pool), dtype=torch.long)
     have, idle = 0, 0
     with engine.student.frozen() as student:
         while have < total and idle < PATIENCE:
             engine.state.round += 1
-            batch = engine.method.synthesize(student, engine.state)
+            batch = method.synthesize(student, engine.state)
             images.append((batch.images.float() * 255).round().to(torch.uint8).cpu())
             labels.append(batch.labels.cpu())
             counts += labels[-1].bincount(minlength=len(counts))

@@ -1,0 +1,76 @@
+"""A generator of Gaussian codes that lives as long as the run: what adversarial methods without a bank train."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from nayer_cli.generator import Generator, new_generator
+from nayer_cli.machine.rng import seeded
+from nayer_cli.method import Batch, Parts
+from nayer_cli.synthesis import unnoticed
+
+
+class LiveGenerator(nn.Module):
+    """Draws images of codes z ~ N(0, I), and takes the steps of its own Adam.
+
+    Args:
+        parts: of the method.
+        name, code_size, width: of the generator, as `new_generator` takes them.
+        lr, betas: of Adam, which lives as long.
+        max_norm: longer gradients are shortened to this.
+
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        name: str,
+        code_size: int,
+        width: int,
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        max_norm: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.parts, self.code_size = parts, code_size
+        with seeded(parts.rng.shared("generator")):
+            network = new_generator(name, code_size, parts.shape, width)
+        self.network: Generator = network.to(parts.pool.device).to(memory_format=torch.channels_last)
+        optimizer = torch.optim.Adam(self.network.parameters(), lr=lr, betas=betas, fused=True)
+        self.descent = parts.descent(optimizer, max_norm=max_norm)
+
+    def codes(self, count: int) -> Tensor:
+        """Draw codes `[count, code_size]`."""
+        size, rng = (count, self.code_size), self.parts.rng["codes"]
+        return torch.randn(size, generator=rng, device=self.parts.pool.device)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Draw an image `[C, H, W]` for each code, in float32."""
+        with self.parts.precision():
+            images: Tensor = self.network(codes)
+        return images.float()
+
+    @torch.no_grad()
+    def fresh(self, count: int) -> Tensor:
+        """Draw `count` images of new codes for the student; running statistics do not notice."""
+        with unnoticed(self.network):
+            return self.forward(self.codes(count))
+
+    def replay(self, steps: int) -> Iterator[Batch]:
+        """Yield `steps` batches of fresh images; nothing asks for their classes, so the teacher is not asked either."""
+        for _ in range(steps):
+            images = self.fresh(self.parts.batch_size)
+            yield Batch(images, torch.full((len(images),), -1, device=images.device))
+
+    def step(self, loss: Tensor) -> Tensor:
+        """Take one step down the gradient of `loss`; return how many steps were left out, 0 or 1, on the device."""
+        return 1.0 - self.descent.step(loss).float()
+
+    def get_extra_state(self) -> dict[str, object]:
+        """Adam's moments, which outlive a round."""
+        return self.descent.state_dict()
+
+    def set_extra_state(self, state: dict[str, object]) -> None:
+        """Restore what `get_extra_state` returned."""
+        self.descent.load_state_dict(state)
