@@ -98,3 +98,24 @@ def test_a_state_of_a_network_that_was_not_calibrated_leaves_it_so():
     used.calibrate(torch.tensor(0.25))
     nn.Sequential(used).load_state_dict(nn.Sequential(fresh).state_dict())
     assert not used.is_calibrated
+
+
+def test_a_limit_narrows_the_range_and_never_widens_it():
+    weights = WeightQuantizer(8, torch.zeros(2, 3))
+    weights.limit(63)
+    assert (weights.low, weights.high) == (-63, 63)
+    weights.limit(100)
+    assert (weights.low, weights.high) == (-63, 63)
+
+
+def test_values_beyond_the_range_become_its_ends():
+    unsigned, signed = ActivationQuantizer(4, signed=False), ActivationQuantizer(8, signed=True)
+    for quantizer in (unsigned, signed):
+        quantizer.calibrate(torch.tensor(0.25))
+    assert unsigned(torch.tensor([-99.0, 99.0])).tolist() == [0, 15 / 4]
+    assert signed(torch.tensor([-99.0, 99.0])).tolist() == [-128 / 4, 127 / 4]
+
+
+def test_the_largest_byte_of_signed_integers_is_counted_from_minus_128():
+    assert ActivationQuantizer(4, signed=False).largest_byte == 15
+    assert ActivationQuantizer(4, signed=True).largest_byte == 128 + 7
