@@ -95,9 +95,10 @@ def test_a_dead_channel_does_no_harm():
 
 
 def test_without_images_and_with_nan_it_fails_with_a_sentence():
-    with pytest.raises(RunFailed, match="no images"):
+    with pytest.raises(RunFailed, match=r"^there are no images to calibrate with$") as caught:
         calibrate(quantized(4), [], Group())
-    with pytest.raises(RunFailed, match="not finite"):
+    assert caught.value.hint == "let some be made: --set schedule.warmup_epochs=1"
+    with pytest.raises(RunFailed, match=r"^what the network computes of the calibration images is not finite$"):
         calibrate(quantized(4), [images() * torch.nan], Group())
 
 
@@ -130,6 +131,16 @@ def test_clipping_is_the_default():
     for place in ("grids.0", "0.quantizer"):
         default, clipped, whole = (net.get_submodule(place).scale for net in nets)
         assert torch.equal(default, clipped) and (default <= whole).all() and (default < whole).any()
+
+
+def test_each_channel_has_a_scale_that_follows_its_own_weights():
+    alone, beside_a_large_one = quantized(3), quantized(3)
+    with torch.no_grad():
+        beside_a_large_one.get_submodule("0").layer.weight[1] *= 100
+    for net in (alone, beside_a_large_one):
+        calibrate_weights(net)
+    scales = [net.get_submodule("0.quantizer").scale.flatten() for net in (alone, beside_a_large_one)]
+    torch.testing.assert_close(scales[1], scales[0] * torch.tensor([1.0, 100, 1, 1, 1, 1]))
 
 
 def test_activations_get_the_scale_of_least_error():
