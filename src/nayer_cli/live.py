@@ -1,5 +1,6 @@
 """A generator of Gaussian codes that lives as long as the run: what adversarial methods without a bank train."""
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -19,6 +20,7 @@ class LiveGenerator(nn.Module):
         name, code_size, width: of the generator, as `new_generator` takes them.
         lr, betas: of Adam, which lives as long.
         max_norm: longer gradients are shortened to this.
+        settled: whether the student's images are normalized by running statistics, not by those of their batch.
 
     """
 
@@ -31,9 +33,10 @@ class LiveGenerator(nn.Module):
         lr: float,
         betas: tuple[float, float] = (0.9, 0.999),
         max_norm: float | None = None,
+        settled: bool = False,
     ) -> None:
         super().__init__()
-        self.parts, self.code_size = parts, code_size
+        self.parts, self.code_size, self.lr, self.settled = parts, code_size, lr, settled
         with seeded(parts.rng.shared("generator")):
             network = new_generator(name, code_size, parts.shape, width)
         self.network: Generator = network.to(parts.pool.device).to(memory_format=torch.channels_last)
@@ -54,14 +57,23 @@ class LiveGenerator(nn.Module):
     @torch.no_grad()
     def fresh(self, count: int) -> Tensor:
         """Draw `count` images of new codes for the student; running statistics do not notice."""
-        with unnoticed(self.network):
-            return self.forward(self.codes(count))
+        self.network.train(not self.settled)
+        try:
+            with unnoticed(self.network):
+                return self.forward(self.codes(count))
+        finally:
+            self.network.train()
 
     def replay(self, steps: int) -> Iterator[Batch]:
         """Yield `steps` batches of fresh images; nothing asks for their classes, so the teacher is not asked either."""
         for _ in range(steps):
             images = self.fresh(self.parts.batch_size)
             yield Batch(images, torch.full((len(images),), -1, device=images.device))
+
+    def anneal(self, done: float) -> None:
+        """Set the learning rate that a cosine from `lr` to 0 has after a share `done` of the run."""
+        for group in self.descent.optimizer.param_groups:
+            group["lr"] = self.lr * (1 + math.cos(math.pi * done)) / 2
 
     def step(self, loss: Tensor) -> Tensor:
         """Take one step down the gradient of `loss`; return how many steps were left out, 0 or 1, on the device."""
