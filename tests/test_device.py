@@ -51,6 +51,7 @@ WAITS = {
     "onnx/runner.py:forward": (NOW_AND_THEN, "a file is tried, on the host"),
     "runs/evaluate.py:_network": (NOW_AND_THEN, "the start of a measurement"),
     "critic.py:__init__": (NOW_AND_THEN, "the start of a run"),
+    "methods/dfq.py:__init__": (NOW_AND_THEN, "the start of a run"),
     "methods/zskt.py:__init__": (NOW_AND_THEN, "the start of a run"),
     "methods/zaq.py:__init__": (NOW_AND_THEN, "the start of a run"),
     "methods/nayer.py:_fresh_generator": (NOW_AND_THEN, "a generator's life begins"),
