@@ -49,3 +49,10 @@ def test_a_store_like_another_is_empty_and_takes_its_rows():
     }
     other.push(rows(1))
     assert other.read(torch.tensor([0]))["features"].dtype == torch.float16
+
+
+def test_slots_are_drawn_none_twice_before_all_came_once():
+    store, generator = Store(9, rows=torch.zeros(1)), torch.Generator().manual_seed(0)
+    store.push({"rows": torch.zeros(5, 1)})
+    assert store.draw(3, generator).unique().numel() == 3
+    assert sorted(store.draw(12, generator).bincount().tolist()) == [2, 2, 2, 3, 3]

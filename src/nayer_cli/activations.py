@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -93,6 +94,17 @@ class PerNetwork(Generic[T]):
         if network not in self._made:
             self._made[network] = self._make(network)
         return self._made[network]
+
+
+def uncompiled() -> AbstractContextManager[object]:
+    """Return a block in which compiled networks run as they were written.
+
+    Who wants gradients with respect to activations needs it: to autograd a compiled network is a single operation.
+    """
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()  # nothing is compiled, and the import would take seconds
+    stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 def named_layers(network: nn.Module, names: Iterable[str]) -> list[nn.Module]:

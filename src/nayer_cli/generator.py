@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from math import prod
 
 from torch import Tensor, nn
 
@@ -15,6 +16,10 @@ class Generator(nn.Module):
     A plug-in in `generators/` defines a subclass called `Generator`, made by `Generator(code_size, shape, width)`.
     """
 
+    stages: tuple[int, ...] = ()
+    """Places at which feature maps can be taken and from which `resume` goes on, in order; empty where there are none.
+    What a place is, only `draw` and `resume` know."""
+
     def __init__(self, code_size: int, shape: ImageShape) -> None:
         super().__init__()
         self.code_size = code_size
@@ -24,23 +29,69 @@ class Generator(nn.Module):
         """Draw one image for each code."""
         raise TypeError(f"{type(self).__name__} must define forward")
 
+    def draw(self, codes: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Draw images, and return before them the feature maps `[B, C, h, w]` of all `stages`."""
+        raise TypeError(f"{type(self).__name__} must define draw, since it has stages")
 
-class Upsampler(Generator):
-    """Linear → BN → (↑, conv, BN, LReLU) × n → conv → sigmoid, with the n + 1 `widths` as channels on the way."""
+    def resume(self, features: Tensor, stage: int, until: int | None = None) -> Tensor:
+        """Go on from the feature maps of stage number `stage` to those of stage `until`, or to the images."""
+        raise TypeError(f"{type(self).__name__} must define resume, since it has stages")
 
-    def __init__(self, code_size: int, shape: ImageShape, widths: Sequence[int]) -> None:
+
+class Layered(Generator):
+    """Linear → `body`, a sequence of layers that a subclass sets; its `stages` are positions in it.
+
+    Args:
+        code_size, shape: as of any generator.
+        start: shape of what the linear layer gives to `body`.
+
+    """
+
+    body: nn.Sequential
+
+    def __init__(self, code_size: int, shape: ImageShape, start: tuple[int, int, int]) -> None:
         super().__init__(code_size, shape)
-        self.start = (widths[0], *halved(shape, len(widths) - 1))
-        self.linear = nn.Linear(code_size, self.start[0] * self.start[1] * self.start[2])
-        stages: list[nn.Module] = [nn.BatchNorm2d(widths[0])]
-        for halvings, (inputs, outputs) in zip(reversed(range(len(widths) - 1)), pairwise(widths), strict=True):
-            stages += [up_to(shape, halvings), *conv_block(inputs, outputs)]
-        self.body = nn.Sequential(*stages, nn.Conv2d(widths[-1], shape.channels, 3, padding=1), nn.Sigmoid())
+        self.start = start
+        self.linear = nn.Linear(code_size, prod(start))
 
     def forward(self, codes: Tensor) -> Tensor:
         """Draw images `[B, C, H, W]` in [0, 1] for codes `[B, code_size]`."""
-        images: Tensor = self.body(self.linear(codes).unflatten(1, self.start))
+        images: Tensor = self.body(self._unfold(codes))
         return images
+
+    def draw(self, codes: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Draw images, and return before them the feature maps of all stages."""
+        features, x = [], self._unfold(codes)
+        for position, layer in enumerate(self.body):
+            x = layer(x)
+            if position in self.stages:
+                features.append(x)
+        return features, x
+
+    def resume(self, features: Tensor, stage: int, until: int | None = None) -> Tensor:
+        """Go on from the feature maps of stage number `stage` to those of stage `until`, or to the images."""
+        end = len(self.body) if until is None else self.stages[until] + 1
+        result: Tensor = self.body[self.stages[stage] + 1 : end](features)
+        return result
+
+    def _unfold(self, codes: Tensor) -> Tensor:
+        maps: Tensor = self.linear(codes).unflatten(1, self.start)
+        return maps
+
+
+class Upsampler(Layered):
+    """Linear → BN → (↑, conv, BN, LReLU) × n → conv → sigmoid, with the n + 1 `widths` as channels on the way.
+
+    Stages are what the first BatchNorm and each LReLU return.
+    """
+
+    def __init__(self, code_size: int, shape: ImageShape, widths: Sequence[int]) -> None:
+        super().__init__(code_size, shape, (widths[0], *halved(shape, len(widths) - 1)))
+        self.stages = tuple(range(0, 4 * len(widths) - 3, 4))
+        layers: list[nn.Module] = [nn.BatchNorm2d(widths[0])]
+        for halvings, (inputs, outputs) in zip(reversed(range(len(widths) - 1)), pairwise(widths), strict=True):
+            layers += [up_to(shape, halvings), *conv_block(inputs, outputs)]
+        self.body = nn.Sequential(*layers, nn.Conv2d(widths[-1], shape.channels, 3, padding=1), nn.Sigmoid())
 
 
 def new_generator(name: str, code_size: int, shape: ImageShape, width: int) -> Generator:

@@ -51,6 +51,12 @@ class Store:
         """Return the rows at `slots` (where the store is), on `device`."""
         return {name: gather(own, slots, device or self.device) for name, own in self.tensors.items()}
 
+    def draw(self, size: int, generator: torch.Generator) -> Tensor:
+        """Draw `size` slots that are held, none twice before all came once, `[size]`, where the generator draws."""
+        passes = -(-size // len(self))
+        orders = [torch.randperm(len(self), generator=generator, device=generator.device) for _ in range(passes)]
+        return torch.cat(orders)[:size]
+
     def changed(self) -> Tensor:
         """Slots written to since the last call, each once, `[n]`, on the host."""
         slots: Tensor = torch.cat([torch.empty(0, dtype=torch.long), *self._changed]).unique()

@@ -25,7 +25,14 @@ def make(name: str, seed: int = 0, shape: ImageShape = SHAPE) -> Method:
 
 def rounds(method: Method, count: int = 2, student: torch.nn.Module | None = None) -> list[SynthBatch]:
     student = student or normalized(seed=1, channels=method.parts.shape.channels).eval().requires_grad_(False)
-    return [method.synthesize(student, LoopState(epoch=1, round=i)) for i in range(count)]
+    return [remember(method, method.synthesize(student, LoopState(epoch=1, round=i))) for i in range(count)]
+
+
+def remember(method: Method, batch: SynthBatch) -> SynthBatch:
+    """Do what the engine does after a round."""
+    if method.store is not None and batch.rows is not None:
+        method.store.push(batch.rows)
+    return batch
 
 
 def test_rounds_give_images_in_range_and_finite_named_losses(name):
@@ -37,8 +44,6 @@ def test_rounds_give_images_in_range_and_finite_named_losses(name):
         assert labels.shape == (method.batch,) and labels.min() >= 0 and labels.max() < CLASSES
         assert losses and all(value.ndim == 0 and value.isfinite() for value in losses.values())
         assert batch.skipped is None or batch.skipped == 0
-        if method.store is not None and batch.rows is not None:
-            method.store.push(batch.rows)
 
 
 def test_images_of_any_shape(name):
