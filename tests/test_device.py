@@ -52,6 +52,7 @@ WAITS = {
     "runs/evaluate.py:_network": (NOW_AND_THEN, "the start of a measurement"),
     "critic.py:__init__": (NOW_AND_THEN, "the start of a run"),
     "methods/dfq.py:__init__": (NOW_AND_THEN, "the start of a run"),
+    "methods/spaceship.py:__init__": (NOW_AND_THEN, "the start of a run"),
     "methods/zskt.py:__init__": (NOW_AND_THEN, "the start of a run"),
     "methods/zaq.py:__init__": (NOW_AND_THEN, "the start of a run"),
     "methods/nayer.py:_fresh_generator": (NOW_AND_THEN, "a generator's life begins"),

@@ -107,8 +107,7 @@ class Method(method.Method):
     def student_loss(self, student: nn.Module, batch: Batch) -> StudentLoss:
         """Return `kl`·T²KL / K + `cam`·MSE of class activation maps + `gradcam`·Σ MSE of Grad-CAM maps (mSARC).
 
-        Class activation maps are the last feature maps as the classifier of each network weighs them. Grad-CAM is
-        compared at every size that both have, by the class that the teacher sees.
+        The first maps are of the last stage; Grad-CAM is taken of every size that both networks have.
         """
         if self._compares:
             terms = self._compare(student, batch.images)
@@ -163,7 +162,7 @@ class Method(method.Method):
         config, device = self.config, self.parts.pool.device
         with unnoticed(self.generator), torch.no_grad():
             features, _ = self.generator.draw(torch.zeros(2, config.code_size, device=device))
-        place = device if config.place == "device" else torch.device("cpu")
+        place = device if config.place == "device" else "cpu"
         rows = {name: torch.empty(x.shape[1:], dtype=torch.float16, device=place) for name, x in self._rows(features)}
         return Store(-(-config.capacity // self.parts.group.size), **rows)
 
