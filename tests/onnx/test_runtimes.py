@@ -1,4 +1,4 @@
-"""The integers, ONNX Runtime as it is by default, and OpenVINO from 4 bits up name the same class of 500 digits."""
+"""The integers, ONNX Runtime as it is by default, and OpenVINO name the same class of 500 digits."""
 
 from pathlib import Path
 
@@ -59,5 +59,4 @@ def test_every_runtime_names_the_classes_of_the_integers(digits, tmp_path, bits)
         expected = integers(images).argmax(1)
     assert (expected == labels).float().mean() > 0.5
     assert torch.equal(OnnxNetwork(tmp_path / "model.onnx", threads=1)(images).argmax(1), expected)
-    if bits != "w2a2":  # OpenVINO does not round between a convolution and an addition, which two bits feel
-        assert torch.equal(in_openvino(tmp_path / "model.onnx", images).argmax(1), expected)
+    assert torch.equal(in_openvino(tmp_path / "model.onnx", images).argmax(1), expected)

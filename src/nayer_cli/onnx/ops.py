@@ -59,6 +59,22 @@ def _gelu(call: Call, x: Operand, approximate: str = "none") -> str:
     return call.add("Gelu", x, approximate=approximate)
 
 
+def _sum(call: Call, x: Operand, y: Operand, *, alpha: float = 1) -> str:
+    return _binary("Add")(call, _rounded_again(call, x), _rounded_again(call, y), alpha=alpha)
+
+
+def _rounded_again(call: Call, x: Operand) -> Operand:
+    """Round integers once more, which changes nothing.
+
+    OpenVINO fuses a convolution, its rounding, the sum and the sum's rounding into one kernel, which leaves out the
+    first rounding. The second one it keeps. ONNX Runtime removes it when it loads the file.
+    """
+    if not isinstance(x, Value) or x.integers is None:
+        return x
+    grid = (x.integers.scale, x.integers.zero)
+    return call.add("DequantizeLinear", call.add("QuantizeLinear", x, *grid), *grid)
+
+
 def _leaky_relu(call: Call, x: Operand, negative_slope: float = 0.01, inplace: bool = False) -> str:
     return call.add("LeakyRelu", x, alpha=negative_slope)
 
@@ -238,7 +254,7 @@ SPELLINGS: dict[Rule, tuple[Any, ...]] = {
     _softplus: (nn.Softplus, F.softplus),
     _prelu: (nn.PReLU, F.prelu, torch.prelu),
     _softmax: (nn.Softmax, F.softmax, torch.softmax, "softmax"),
-    _binary("Add"): (operator.add, operator.iadd, torch.add, "add"),
+    _sum: (operator.add, operator.iadd, torch.add, "add"),
     _binary("Sub"): (operator.sub, operator.isub, torch.sub, "sub"),
     _binary("Mul"): (operator.mul, operator.imul, torch.mul, "mul"),
     _binary("Div"): (operator.truediv, operator.itruediv, torch.div, "div"),
