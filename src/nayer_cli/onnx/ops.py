@@ -25,9 +25,13 @@ def _named(op: str, **attributes: float) -> Rule:
 
 def _binary(op: str) -> Rule:
     def rule(call: Call, x: Operand, y: Operand, *, alpha: float = 1) -> str:
-        return call.add(op, x, y if alpha == 1 else call.add("Mul", y, alpha))
+        return call.add(op, x, _times(call, y, alpha))
 
     return rule
+
+
+def _times(call: Call, x: Operand, alpha: float) -> Operand:
+    return x if alpha == 1 else call.add("Mul", x, alpha)
 
 
 def _same(call: Call, x: Value, *_: object, **__: object) -> Value:
@@ -60,7 +64,7 @@ def _gelu(call: Call, x: Operand, approximate: str = "none") -> str:
 
 
 def _sum(call: Call, x: Operand, y: Operand, *, alpha: float = 1) -> str:
-    return _binary("Add")(call, _rounded_again(call, x), _rounded_again(call, y), alpha=alpha)
+    return call.add("Add", _rounded_again(call, x), _times(call, _rounded_again(call, y), alpha))
 
 
 def _rounded_again(call: Call, x: Operand) -> Operand:
