@@ -124,6 +124,9 @@ def test_the_table_of_presets_says_what_the_files_say():
     "name",
     [
         "nayer_cli.model:load_classifier",
+        "nayer_cli.model:new_network",
+        "nayer_cli.pictures:fit",
+        "nayer_cli.quant.onnx_writer:write_onnx",
         "nayer_cli.models",
         "nayer_cli.models._network:Network",
         "nayer_cli.encoder:Encoder",
