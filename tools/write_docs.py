@@ -1,13 +1,16 @@
 """Write `commands.md` and `settings.md` of `docs/reference` from the program itself: `python tools/write_docs.py`."""
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
 from typer.main import get_command
 
 from nayer_cli import cli, config, plugins
+from nayer_cli.runs.documents import EvalResult, Result, Sampled
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "reference"
 WRITTEN = "<!-- Written by tools/write_docs.py: change the program, not this page. -->"
@@ -61,6 +64,34 @@ def pages() -> dict[Path, str]:
         DOCS / "commands.md": "\n".join(["# Commands", "", WRITTEN, "", COMMANDS_INTRODUCTION, *_commands()]),
         DOCS / "settings.md": "\n".join(["# Settings", "", WRITTEN, "", SETTINGS_INTRODUCTION, *_settings()]),
     }
+
+
+def schemas() -> dict[Path, str]:
+    """Return the JSON Schema of each document that commands write, and of each configuration file."""
+    types = {"result": Result, "eval": EvalResult, "sample": Sampled}
+    found = {name: TypeAdapter(kind).json_schema() for name, kind in types.items()}
+    for name, command in cli.COMMANDS.items():
+        if schema := getattr(command, "SCHEMA", None):
+            found[f"{name}.config"] = _described(TypeAdapter(schema).json_schema(), schema)
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return {
+        DOCS / "schemas" / f"{name}.schema.json": json.dumps(head | schema, indent=1, ensure_ascii=False) + "\n"
+        for name, schema in found.items()
+    }
+
+
+def _described(schema: dict[str, Any], config_class: type[Any]) -> dict[str, Any]:
+    """Add to a configuration's schema what its settings mean and which values they admit."""
+    for key, about in config.describe(config_class):
+        *sections, name = key.split(".")
+        table = schema
+        for section in sections:
+            table = schema["$defs"][table["properties"][section]["$ref"].rpartition("/")[2]]
+        limits = {"minimum": about.get("low"), "exclusiveMinimum": about.get("above"), "maximum": about.get("high")}
+        values = {"description": about.get("help"), "enum": about.get("choices")} | limits
+        table["properties"][name] |= {key: value for key, value in values.items() if value is not None}
+        table["additionalProperties"] = False
+    return schema
 
 
 def _commands() -> Iterator[str]:
@@ -131,7 +162,8 @@ def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[s
 
 def main() -> None:
     """Write the pages."""
-    for path, text in pages().items():
+    for path, text in (pages() | schemas()).items():
+        path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")
 
 

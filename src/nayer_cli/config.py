@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
 
 from nayer_cli import plugins
 from nayer_cli.errors import ConfigError, did_you_mean
@@ -192,6 +192,9 @@ class OutputConfig:
 class RunConfig:
     """Settings that `distill` and `train` have in common."""
 
+    kind: ClassVar[str] = ""
+    """The command, as runs tell it of themselves."""
+
     seed: int = setting(0, "seed of every random generator", low=0, high=2**32 - 1)
     device: str = setting("auto", "auto, cpu, cuda or cuda:N")
     amp: str = setting(
@@ -214,6 +217,8 @@ class RunConfig:
 @dataclass(frozen=True)
 class DistillConfig(RunConfig):
     """Everything `nayer distill` can be told."""
+
+    kind: ClassVar[str] = "distill"
 
     preset: str = setting("auto", "hyper-parameters of the paper for a data set; auto goes by classes and image size")
     teacher: ModelConfig = field(default_factory=ModelConfig)
@@ -275,6 +280,8 @@ class ExportConfig:
 class QuantizeConfig(DistillConfig):
     """Everything `nayer quantize` can be told. The teacher is the float model, its rounded copy the student."""
 
+    kind: ClassVar[str] = "quantize"
+
     reuse: str | None = setting(None, "run directory whose images, LTE pool and generator are used again")
     quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
@@ -283,6 +290,8 @@ class QuantizeConfig(DistillConfig):
 @dataclass(frozen=True)
 class TrainConfig(RunConfig):
     """Everything `nayer train` can be told; the defaults are recipe A, by which the paper's teachers were trained."""
+
+    kind: ClassVar[str] = "train"
 
     data: str = setting(
         "", "images to learn from: a built-in set, an image folder, a tar of one, an .npz, or timm's name"

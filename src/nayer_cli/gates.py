@@ -3,10 +3,22 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, NotRequired
 
-Gate = dict[str, Any]
-"""`metric`, `op`, `threshold`, `value`, `passed`, and which stage it is about, as results tell it."""
+from typing_extensions import TypedDict
+
+
+class Gate(TypedDict):
+    """A threshold and what was found, as results tell it; `stage` and `model` say what it is about."""
+
+    metric: str
+    op: str
+    threshold: float
+    value: float
+    passed: bool
+    stage: NotRequired[str]
+    model: NotRequired[str]
+
 
 LEAST_AGREEMENT = 0.995
 """Of the integers and of what another runtime makes of them: both compute the same."""
@@ -76,7 +88,9 @@ class Pair:
     @property
     def gate(self) -> Gate:
         """The pair as a gate."""
-        return _gate("agreement", ">=", self.least, self.same.exact, self.stage) | {"passed": self.agrees}
+        gate = _gate("agreement", ">=", self.least, self.same.exact, self.stage)
+        gate["passed"] = self.agrees
+        return gate
 
 
 def typed(number: float) -> Fraction:
@@ -113,5 +127,7 @@ def judge(
 
 def _gate(metric: str, op: str, threshold: float, value: Fraction, stage: str) -> Gate:
     passed = value >= typed(threshold) if op == ">=" else value <= typed(threshold)
-    gate = {"metric": metric, "op": op, "threshold": threshold, "value": float(value), "passed": passed}
-    return gate | ({"stage": stage} if stage else {})
+    gate: Gate = {"metric": metric, "op": op, "threshold": threshold, "value": float(value), "passed": passed}
+    if stage:
+        gate["stage"] = stage
+    return gate

@@ -1,7 +1,11 @@
 """The model card that is saved beside a student."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
+from huggingface_hub import EvalResult, ModelCardData
+
+from nayer_cli.runs.documents import Network, Quantization, Result, Scores
 from nayer_cli.runs.stages import STAGES, floats_by_reason
 
 OF_TIMM = """```python
@@ -26,7 +30,7 @@ in ONNX Runtime.
 """
 
 
-def model_card(result: dict[str, Any]) -> str:
+def model_card(result: Result) -> str:
     """Write the card, in the Markdown that model hubs read, from a result document."""
     student, teacher, quantization = result["student"], result["teacher"], result.get("quantization")
     made = result["images"]["synthesized"]
@@ -36,17 +40,52 @@ def model_card(result: dict[str, Any]) -> str:
     else:
         source = f"{made:,} synthetic images, without training data" if made else "labelled images"
     return f"""---
-library_name: {"nayer" if quantization else "timm"}
-pipeline_tag: image-classification
-tags: [image-classification, {"quantized, int8, onnx" if quantization else "timm"}, nayer]
+{_metadata(result).to_yaml()}
 ---
 # {student["name"]}, {origin}
 
 Made with nayer (`pip install nayer-cli`), method `{result["method"]}`, seed {result["seed"]},
 from {source}.
-
+{_provenance(result)}
 {_stages(quantization) if quantization else _table(student, teacher)}
 {_classes(result.get("label_names"))}{OF_INTEGERS if quantization else OF_TIMM}"""
+
+
+def _metadata(result: Result) -> ModelCardData:
+    """Return what model hubs read of a card. The licence is the teacher's where it is known; it is never guessed."""
+    student, quantization = result["student"], result.get("quantization")
+    teacher = result["teacher"] or student
+    base = teacher.get("hub")
+    relation: dict[str, Any] = {"base_model_relation": "quantized"} if base and quantization else {}
+    return ModelCardData(
+        license=teacher.get("license", "unknown"),
+        library_name="nayer" if quantization else "timm",
+        pipeline_tag="image-classification",
+        tags=["image-classification", *(("quantized", "int8", "onnx") if quantization else ("timm",)), "nayer"],
+        base_model=base,
+        model_name=student["name"],
+        eval_results=_figures(student) if "top1" in student else None,
+        **relation,
+    )
+
+
+def _figures(student: Network) -> list[EvalResult]:
+    """Return what was measured as hubs list it; accuracies are fractions of 1."""
+    task, data = "image-classification", f"{student['n']} images"
+    return [
+        EvalResult(task, "images", data, "accuracy", round(value, 6), metric_name=name)
+        for name, value in (("top-1", student["top1"]), ("top-5", student["top5"]))
+    ]
+
+
+def _provenance(result: Result) -> str:
+    """Say which weights were copied, and what embedded the class names."""
+    teacher, lines = result["teacher"], []
+    if teacher and "sha256" in teacher:
+        lines.append(f"Teacher: `{teacher['name']}`, SHA-256 of its weights {teacher['sha256']}.")
+    if result["encoder"]:
+        lines.append(f"Class names were embedded by `{result['encoder']}`.")
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _classes(names: list[str] | None) -> str:
@@ -57,12 +96,12 @@ def _classes(names: list[str] | None) -> str:
     return f"Classes, in the order of the outputs: {listed}.\n\n"
 
 
-def _reused(quantization: dict[str, Any]) -> str:
+def _reused(quantization: Quantization) -> str:
     run = quantization["reused"]
     return f"the synthetic images of `{run}`, without training data" if run else "no image at all"
 
 
-def _stages(quantization: dict[str, Any]) -> str:
+def _stages(quantization: Quantization) -> str:
     """Write what was rounded to how many bits, and the accuracy of each stage."""
     first_last, edges = quantization["first_last_bits"] or "the same", quantization["edge_bits"] or "the same"
     lines = [
@@ -72,18 +111,18 @@ def _stages(quantization: dict[str, Any]) -> str:
         "| stage | top-1 | images | agreement with the float model |",
         "|---|---|---|---|",
     ]
-    for name, scores in quantization["stages"].items():
+    for name, scores in cast(dict[str, Scores], quantization["stages"]).items():
         top1, agreement = _percent(scores, "top1"), _percent(scores, "agreement")
         lines.append(f"| {STAGES[name]} | {top1} | {scores.get('n', '–')} | {agreement} |")
     kept = [f"- {count} × {what}: {reason}" for (what, reason), count in floats_by_reason(quantization).items()]
     return "\n".join([*lines, "", "What computes in float32:", "", *(kept or ["- nothing"])]) + "\n"
 
 
-def _percent(scores: dict[str, Any], key: str) -> str:
+def _percent(scores: Mapping[str, Any], key: str) -> str:
     return f"{100 * scores[key]:.2f} %" if key in scores else "not measured"
 
 
-def _table(student: dict[str, Any], teacher: dict[str, Any] | None) -> str:
+def _table(student: Network, teacher: Network | None) -> str:
     rows = [("student", student)] + ([("teacher", teacher)] if teacher else [])
     lines = ["| | network | parameters | top-1 | images |", "|---|---|---|---|---|"]
     for role, model in rows:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from nayer_cli import plugins
 from nayer_cli.bank import MemoryBank
@@ -23,6 +22,7 @@ from nayer_cli.machine.rng import Streams, seeded
 from nayer_cli.method import EMBEDDINGS, LoopState, Method, Parts
 from nayer_cli.runs import assemble
 from nayer_cli.runs import folder as folders
+from nayer_cli.runs.documents import Result
 from nayer_cli.runs.embed import find_or_build_pool
 from nayer_cli.runs.folder import RunFolder
 from nayer_cli.runs.measure import Measure
@@ -40,7 +40,7 @@ def distill(
     listen: Listener | None = None,
     resume: str | None = None,
     dry_run: bool = False,
-) -> dict[str, Any]:
+) -> Result:
     """Distill a student; return the result document (`docs/reference/result.md`), which is also in the run directory.
 
     Args:
@@ -90,10 +90,8 @@ def prepare(
     computer = assemble.machine(config, group)
     has_text = assemble.uses_of_names(config) == EMBEDDINGS
     assemble.class_names(replace(config.lte, labels=None), teacher, needed=has_text)
-    if has_text:
-        embeddings = _embeddings(config, teacher, folder, log, computer)
-    else:
-        embeddings = torch.empty(teacher.num_classes, 0)
+    pool = _pool(config, teacher, folder, log, computer) if has_text else None
+    embeddings = pool.embeddings if pool else torch.empty(teacher.num_classes, 0)
     shape = teacher.shape
     critic = Critic(assemble.model(teacher, computer), group)
     if not critic.has_statistics:
@@ -150,7 +148,9 @@ def prepare(
         group=group,
         interruption=interruption,
     )
-    return Job(config, settings.name, teacher, student, engine, recorder, computer.device)
+    return Job(
+        config, settings.name, teacher, student, engine, recorder, computer.device, pool.encoder if pool else None
+    )
 
 
 def rebuild(config: DistillConfig, teacher: Classifier, folder: RunFolder) -> Job:
@@ -160,13 +160,13 @@ def rebuild(config: DistillConfig, teacher: Classifier, folder: RunFolder) -> Jo
     return job
 
 
-def _embeddings(
+def _pool(
     config: DistillConfig, teacher: Classifier, folder: RunFolder, log: RunLog, computer: assemble.Machine
-) -> Tensor:
-    """Return the LTE pool `[K, E]`, the same in every process, and say where it does not tell classes apart."""
+) -> Pool:
+    """Return the LTE pool, the same in every process, and say where it does not tell classes apart."""
     group, names = computer.group, teacher.labels
     assert names is not None
-    pool = group.from_main(_pool(config, names, folder, str(computer.device)) if group.is_main else None)
+    pool = group.from_main(_find_pool(config, names, folder, str(computer.device)) if group.is_main else None)
     assert pool is not None
     if pool.same:
         pairs = ", ".join(f"'{names[i]}' and '{names[j]}'" for i, j in pool.same[:5])
@@ -175,10 +175,10 @@ def _embeddings(
         )
     elif config.lte.file is None and (repeated := about_repeated(names)):
         log.note(f"class names are equal: {repeated}; their prompts get the class index", level="warning")
-    return pool.embeddings
+    return pool
 
 
-def _pool(config: DistillConfig, names: tuple[str, ...], folder: RunFolder, device: str) -> Pool:
+def _find_pool(config: DistillConfig, names: tuple[str, ...], folder: RunFolder, device: str) -> Pool:
     """Find or build the LTE pool, and keep a copy in the run directory: a resumed run reads that one."""
     lte = config.lte
     if folder.pool.is_file():

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
 
@@ -12,18 +12,19 @@ from nayer_cli.classifiers.model import Classifier, Normalized, parameters
 from nayer_cli.config import EvaluateConfig, ModelConfig, ModelFacts
 from nayer_cli.errors import ConfigError, InputError
 from nayer_cli.evaluate import Evaluation, Outcomes, evaluate, measure, scores
-from nayer_cli.gates import Count, Limits, judge
+from nayer_cli.gates import Count, Gate, Limits, judge
 from nayer_cli.images.class_order import match_classes
 from nayer_cli.images.labelled import LabelledImages, open_images
 from nayer_cli.machine.device import resolve_device
 from nayer_cli.runs import models
+from nayer_cli.runs.documents import EvalResult, Measured
 from nayer_cli.storage.files import write_json
 from nayer_cli.storage.runlog import Listener, RunLog
 
 SCHEMA = "nayer.eval/1"
 
 
-def evaluate_models(settings: Mapping[str, object], *, listen: Listener | None = None) -> dict[str, Any]:
+def evaluate_models(settings: Mapping[str, object], *, listen: Listener | None = None) -> EvalResult:
     """Measure one or more classifiers; return the result document, and write it to `out` if given.
 
     The document has `schema`, `results` (one object a model), `reference` (such an object, or None), `gates`,
@@ -49,7 +50,7 @@ def evaluate_models(settings: Mapping[str, object], *, listen: Listener | None =
     reference = bench.reference(config.reference) if config.reference.name else None
     results = [bench.result(name, reference) for name in config.models]
     gates = [gate for result in results for gate in _gates(config, result, reference)]
-    document = {
+    document: EvalResult = {
         "schema": SCHEMA,
         "results": results,
         "reference": None if reference is None else reference.document,
@@ -68,7 +69,7 @@ class Reference:
 
     classifier: Classifier
     outcomes: Outcomes
-    document: dict[str, Any]
+    document: Measured
 
 
 class Bench:
@@ -88,7 +89,7 @@ class Bench:
         evaluation = Evaluation(scores(outcomes), data.skipped, outcomes.seconds)
         return Reference(classifier, outcomes, self._document(spec.name, classifier, evaluation, data))
 
-    def result(self, name: str, reference: Reference | None) -> dict[str, Any]:
+    def result(self, name: str, reference: Reference | None) -> Measured:
         """Measure one model."""
         self.log.note(f"measuring {name}")
         classifier = models.load(_model_config(self.config, name), models.MEASURED, rest=self._rest)
@@ -134,10 +135,8 @@ class Bench:
         self._warn(models.assumption(classifier, self._data[key]))
         return self._data[key]
 
-    def _document(
-        self, name: str, classifier: Classifier, evaluation: Evaluation, data: LabelledImages
-    ) -> dict[str, Any]:
-        return {
+    def _document(self, name: str, classifier: Classifier, evaluation: Evaluation, data: LabelledImages) -> Measured:
+        document = {
             "model": name,
             "name": classifier.name,
             "data": self.config.data,
@@ -152,6 +151,7 @@ class Bench:
             "images_per_s": evaluation.scores.n / evaluation.seconds,
             "device": str(self.device),
         }
+        return cast(Measured, document)
 
 
 def _check(config: EvaluateConfig) -> None:
@@ -205,8 +205,11 @@ def _check_comparable(model: Classifier, reference: Classifier) -> str:
     return ""
 
 
-def _gates(config: EvaluateConfig, result: Mapping[str, Any], reference: Reference | None) -> list[dict[str, Any]]:
+def _gates(config: EvaluateConfig, result: Measured, reference: Reference | None) -> list[Gate]:
     """Compare one result with the thresholds that are set."""
     limits = Limits(config.min_top1, config.max_drop)
     of_reference = Count.of(reference.document) if reference else None
-    return [{"model": result["model"], **gate} for gate in judge({"": Count.of(result)}, of_reference, limits)]
+    gates = judge({"": Count.of(result)}, of_reference, limits)
+    for gate in gates:
+        gate["model"] = result["model"]
+    return gates

@@ -52,6 +52,11 @@ class RunFolder:
         self.checkpoints = Checkpoints(path / "checkpoints")
 
     @property
+    def kind(self) -> str:
+        """The command that made the run; empty where it never started."""
+        return str(self._about().get("kind", ""))
+
+    @property
     def has_images(self) -> bool:
         """Whether the run makes synthetic images, and keeps them."""
         return self.pool.is_file() or self.checkpoints.bank.is_dir()
@@ -75,7 +80,7 @@ class RunFolder:
         starts = [*about.get("starts", ()), {**_circumstances(), "changed": changed}]
         known = self.paths() | paths.absolute(layer)
         write_text(self.config, config.to_toml(layer))
-        write_json(self.about, {"schema": RUN_FORMAT, "paths": known, "starts": starts})
+        write_json(self.about, {"schema": RUN_FORMAT, "kind": settings.kind, "paths": known, "starts": starts})
 
     def settings(self) -> dict[str, Any]:
         """Return the settings of the run; paths lead from here to where they led when it was started."""

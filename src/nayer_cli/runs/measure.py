@@ -1,17 +1,19 @@
 """What a student is measured by: labelled images where the user has some, otherwise agreement on held-back ones."""
 
-from typing import Any
+from typing import cast
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
+from nayer_cli import evaluate
 from nayer_cli.bank import MemoryBank
-from nayer_cli.evaluate import Outcomes, Scores, count_same, measure, same_class, scores
+from nayer_cli.evaluate import Outcomes, count_same, measure, same_class, scores
 from nayer_cli.gates import Count
 from nayer_cli.images.labelled import LabelledImages
 from nayer_cli.machine.interruption import Interruption
 from nayer_cli.runs.assemble import Machine
+from nayer_cli.runs.documents import Scores
 
 
 class Measure:
@@ -41,7 +43,7 @@ class Measure:
         self.interruption = interruption
         self._said: WeakKeyDictionary[nn.Module, Outcomes] = WeakKeyDictionary()
 
-    def student(self, model: nn.Module) -> dict[str, Any]:
+    def student(self, model: nn.Module) -> Scores:
         """Scores of the student as they go into records and results.
 
         Raises:
@@ -71,16 +73,17 @@ class Measure:
             return same_class(self._said[model], self._said[reference])
         return self._on_held_back(model, reference, self.holdout) if self.holdout is not None else None
 
-    def of_teacher(self) -> dict[str, Any]:
+    def of_teacher(self) -> Scores:
         """Scores of the teacher; empty without data."""
         outcomes = self._teacher_outcomes()
         return _plain(scores(outcomes)) if outcomes else {}
 
-    def _on_data(self, model: nn.Module, data: LabelledImages) -> dict[str, Any]:
+    def _on_data(self, model: nn.Module, data: LabelledImages) -> Scores:
         reference, said = self._teacher_outcomes(), self._ask(model, data)
-        result = {**_plain(scores(said)), "skipped": sum(self.group.collect(data.skipped))}
+        result = _plain(scores(said))
+        result["skipped"] = sum(self.group.collect(data.skipped))
         if reference is not None:
-            result |= {"agreement": same_class(said, reference).rate, "agreement_on": "evaluation data"}
+            result["agreement"], result["agreement_on"] = same_class(said, reference).rate, "evaluation data"
         return result
 
     def _teacher_outcomes(self) -> Outcomes | None:
@@ -102,5 +105,5 @@ class Measure:
         return self._said[model]
 
 
-def _plain(found: Scores) -> dict[str, Any]:
-    return {**vars(found), "ci95": list(found.ci95)}
+def _plain(found: evaluate.Scores) -> Scores:
+    return cast(Scores, {**vars(found), "ci95": list(found.ci95)})

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx
@@ -19,8 +19,9 @@ from nayer_cli.quant.calibrate import calibrate, recalibrate_statistics
 from nayer_cli.quant.deploy import deploy
 from nayer_cli.quant.moments import Gaussian
 from nayer_cli.quant.scheme import Scheme, parse_bits
-from nayer_cli.runs import assemble, distill
+from nayer_cli.runs import assemble, distill, documents
 from nayer_cli.runs import folder as folders
+from nayer_cli.runs.documents import Result, Scores, Stages
 from nayer_cli.runs.export import export
 from nayer_cli.runs.folder import RunFolder
 from nayer_cli.runs.resume import begin
@@ -41,7 +42,7 @@ def quantize(
     listen: Listener | None = None,
     resume: str | None = None,
     dry_run: bool = False,
-) -> dict[str, Any]:
+) -> Result:
     """Quantize a classifier and return the result document, which is also in the run directory.
 
     Args:
@@ -133,7 +134,7 @@ class Quantization:
             self._measure_statistics(engine)
         recorder.facts["ptq"] = recorder.measure.student(engine.student.model)
 
-    def conclude(self, *, dry_run: bool) -> dict[str, Any]:
+    def conclude(self, *, dry_run: bool) -> Result:
         """Deploy, export, measure, save; return the result."""
         engine, measure = self.job.engine, self.job.recorder.measure
         if graph.is_calibrated(self.network):
@@ -144,7 +145,7 @@ class Quantization:
         student = replace(self.job.student, network=integers, scheme=scheme_of(self.config))
         model = Normalized(integers, student.normalization)
         model.to(self.job.device).to(memory_format=torch.channels_last)
-        stages = {
+        stages: Stages = {
             "float": measure.of_teacher(),
             "ptq": self.job.recorder.facts["ptq"],
             "fake_quantized": measure.student(engine.student.model),
@@ -155,6 +156,7 @@ class Quantization:
         if onnx:
             stages["onnxruntime"] = onnx.pop("scores")
             pairs.append(_pair("deployed", "onnxruntime", onnx.pop("same")))
+        measured = cast(dict[str, Scores], stages)
         about = {
             **vars(self.config.quantizer),
             "stages": stages,
@@ -167,9 +169,9 @@ class Quantization:
             student,
             dry_run=dry_run,
             scores=stages["deployed"],
-            shipped={stage: stages[stage] for stage in SHIPPED if stage in stages},
+            shipped={stage: scores for stage, scores in measured.items() if stage in SHIPPED},
             pairs=[pair for pair in pairs if pair],
-            more={"quantization": about},
+            quantization=cast(documents.Quantization, about),
         )
 
     def _measure_statistics(self, engine: Engine) -> None:

@@ -14,6 +14,7 @@ from nayer_cli.errors import InputError, RunFailed
 from nayer_cli.gates import Count, Gate, Limits, Pair, judge
 from nayer_cli.machine import breakdown
 from nayer_cli.runs import snapshot
+from nayer_cli.runs.documents import Best, Network, Quantization, Result, Scores
 from nayer_cli.runs.folder import RunFolder
 from nayer_cli.runs.measure import Measure
 from nayer_cli.runs.pictures import draw_curves, draw_grid, newest_of_each, save_png
@@ -23,6 +24,18 @@ from nayer_cli.storage.files import write_json
 from nayer_cli.storage.runlog import RunLog, read_metrics
 
 RESULT_FORMAT = "nayer.result/1"
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a run was."""
+
+    kind: str
+    """The command."""
+    method: str
+    encoder: str | None
+    """What embedded the class names, where a method used their embeddings."""
+    label_names: list[str] | None
 
 
 @dataclass
@@ -39,7 +52,7 @@ class Recorder:
     """Where the bank and the method's store are kept; empty for a bank of real data, which is read again instead."""
     fingerprints: dict[str, str] = field(default_factory=dict)
     """What tells teacher, classes and data apart from others of the same name."""
-    best: dict[str, Any] = field(default_factory=dict)
+    best: Best | None = None
     """The best top-1 over the epochs: an oracle, since choosing by it would choose on the evaluation data."""
 
     facts: dict[str, Any] = field(default_factory=dict)
@@ -73,9 +86,9 @@ class Recorder:
         if last or epoch % self.output.save_every == 0:
             engine.checkpoint()
 
-    def _measure(self, engine: Engine, epoch: int) -> dict[str, Any]:
+    def _measure(self, engine: Engine, epoch: int) -> Scores:
         scores = self.measure.student(engine.student.model)
-        if scores.get("top1", -1.0) > self.best.get("top1", -1.0):
+        if "top1" in scores and (self.best is None or scores["top1"] > self.best["top1"]):
             self.best = {"top1": scores["top1"], "epoch": epoch}
         return scores
 
@@ -125,7 +138,7 @@ class Recorder:
                 f"the checkpoint of {self.folder.path} does not fit the networks as they are made today: {error}",
                 hint="resume it with the versions that run.json names, or start a new one with another --out",
             ) from error
-        self.best, self.facts = dict(state["best"]), dict(state.get("facts", {}))
+        self.best, self.facts = state["best"], dict(state.get("facts", {}))
         self.log.rewind(engine.state.epoch)
         if self.folder.is_main:
             self.folder.checkpoints.sweep(self.output.keep)
@@ -150,53 +163,58 @@ class Recorder:
     def finish(
         self,
         engine: Engine,
-        method: str,
-        teacher: dict[str, Any],
-        student: dict[str, Any],
+        teacher: Network | None,
+        student: Network,
         *,
-        scores: Mapping[str, Any] | None = None,
-        shipped: Mapping[str, Mapping[str, Any]] | None = None,
+        scores: Scores | None = None,
+        shipped: Mapping[str, Scores] | None = None,
         pairs: Sequence[Pair] = (),
-        more: Mapping[str, Any] | None = None,
-    ) -> dict[str, Any]:
+        quantization: Quantization | None = None,
+        about: Provenance,
+    ) -> Result:
         """Measure teacher and student a last time, write `result.json` and the curves, and return the result.
 
         Args:
             engine: the run that is over.
-            method: its name.
             teacher: what is known of it besides.
             student: likewise.
             scores: of what is kept as the student, if that is not the network that learned.
             shipped: scores of all that is kept, by stage, if that is more than the student: gates are about the worst.
             pairs: stages that ought to agree: a warning where they do not.
-            more: what the command reports besides.
+            quantization: what `nayer quantize` reports besides.
+            about: what the run was.
 
         """
         check_finite(engine.student.model)
-        student |= scores or self.measure.student(engine.student.model)
-        teacher |= self.measure.of_teacher()
-        if "top1" in teacher:
+        student = {**student, **(scores or self.measure.student(engine.student.model))}
+        if teacher is not None:
+            teacher = {**teacher, **self.measure.of_teacher()}
+        if teacher and "top1" in teacher:
             self.log.level("teacher/top1", teacher["top1"], engine.plan.total)
         warnings = [_disagreement(pair) for pair in pairs if not pair.agrees]
         for warning in warnings:
             self.log.note(warning, level="warning")
         gates = self._gates(teacher, shipped or {"": student}, pairs)
-        result = {
+        result: Result = {
             "schema": RESULT_FORMAT,
+            "kind": about.kind,
             "run": str(self.folder.path),
-            "method": method,
+            "method": about.method,
+            "encoder": about.encoder,
             "seed": engine.rng.seed,
-            "teacher": teacher or None,
+            "teacher": teacher,
             "student": student,
-            "best_oracle": self.best or None,
+            "best_oracle": self.best,
             "images": {"synthesized": engine.state.images, "seen": engine.state.seen},
             "processes": engine.group.size,
             "seconds": {**engine.meter.seconds, "total": sum(engine.meter.seconds.values())},
             "gates": gates,
             "passed": all(gate["passed"] for gate in gates),
             "warnings": warnings,
-            **(more or {}),
+            "label_names": about.label_names,
         }
+        if quantization is not None:
+            result["quantization"] = quantization
         if not self.folder.is_main:
             return result
         write_json(self.folder.result, result)
@@ -204,25 +222,23 @@ class Recorder:
             self.log.note("curves.png is left out: matplotlib is not installed (pip install 'nayer-cli[report]')")
         return result
 
-    def _draw_curves(self, engine: Engine, result: Mapping[str, Any]) -> bool:
-        teacher = result["teacher"] or {}
-        networks = " → ".join(filter(None, (teacher.get("name"), result["student"].get("name"))))
+    def _draw_curves(self, engine: Engine, result: Result) -> bool:
+        teacher, student = result["teacher"], result["student"]
+        networks = f"{teacher['name']} → {student['name']}" if teacher else student["name"]
         return draw_curves(
             self.folder.curves,
             read_metrics(self.folder.metrics),
             title=f"{networks}, {result['method']}",
-            teacher=teacher.get("top1"),
+            teacher=teacher.get("top1") if teacher else None,
             warmup_epochs=engine.plan.warmup_epochs,
         )
 
-    def _gates(
-        self, teacher: Mapping[str, Any], shipped: Mapping[str, Mapping[str, Any]], pairs: Sequence[Pair]
-    ) -> list[Gate]:
+    def _gates(self, teacher: Network | None, shipped: Mapping[str, Scores], pairs: Sequence[Pair]) -> list[Gate]:
         limits = Limits(self.evaluation.min_top1, self.evaluation.max_drop)
         if not limits:
             return []
         counts = {stage: Count.of(scores) for stage, scores in shipped.items()}
-        return judge(counts, Count.of(teacher) if teacher.get("n") else None, limits, pairs)
+        return judge(counts, Count.of(teacher) if teacher and teacher.get("n") else None, limits, pairs)
 
 
 def _disagreement(pair: Pair) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from nayer_cli import config, plugins
+from nayer_cli import plugins
 from nayer_cli.engine import Engine
 from nayer_cli.errors import InputError
 from nayer_cli.method import Method
@@ -76,17 +76,13 @@ def lend(engine: Engine, folder: RunFolder, images: Tensor, labels: Tensor) -> N
 def _newest() -> RunFolder:
     """Find the finished run of `nayer distill` that started last."""
     folders = [RunFolder(path.parent) for path in RUNS.glob("*/result.json") if is_run(path.parent)]
-    finished = [folder for folder in folders if folder.has_images and not _is_quantized(folder)]
+    finished = [folder for folder in folders if folder.kind == "distill" and folder.has_images]
     if not finished:
         raise InputError(
             f"no model is named, and there is no finished run of nayer distill under {RUNS}/",
             hint="name one: nayer quantize --model MODEL --labels FILE, or run nayer distill first",
         )
     return max(finished, key=lambda folder: folder.result.stat().st_mtime)
-
-
-def _is_quantized(folder: RunFolder) -> bool:
-    return "quantizer.bits" in config.read_file(folder.config)
 
 
 def _settings_of(folder: RunFolder, given: Mapping[str, Any]) -> dict[str, Any]:

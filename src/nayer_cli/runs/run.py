@@ -4,32 +4,38 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+import timm
 import torch
 
+from nayer_cli.classifiers.architecture import HUB
 from nayer_cli.classifiers.model import Classifier, parameters, save_classifier
-from nayer_cli.config import DistillConfig, RunConfig, to_layer
+from nayer_cli.config import DistillConfig, ModelConfig, TrainConfig, to_layer
 from nayer_cli.critic import layers_with_statistics
 from nayer_cli.engine import Engine
 from nayer_cli.gates import Pair
 from nayer_cli.runs.assemble import preset_for
 from nayer_cli.runs.card import model_card
-from nayer_cli.runs.recorder import Recorder
+from nayer_cli.runs.documents import Network, Quantization, Result, Scores
+from nayer_cli.runs.recorder import Provenance, Recorder
+from nayer_cli.storage.checkpoint import digest
 
 
 @dataclass
 class Job:
     """A run that is ready to start."""
 
-    config: RunConfig
+    config: DistillConfig | TrainConfig
     method: str
     teacher: Classifier | None
     student: Classifier
     engine: Engine
     recorder: Recorder
     device: torch.device
+    encoder: str | None = None
+    """What embedded the class names, where the method uses their embeddings."""
 
 
-def carry_out(job: Job, *, resume: bool, dry_run: bool) -> dict[str, Any]:
+def carry_out(job: Job, *, resume: bool, dry_run: bool) -> Result:
     """Run the engine, save the student, write and return the result."""
     start(job, resume=resume)
     job.engine.run()
@@ -52,19 +58,26 @@ def conclude(
     student: Classifier,
     *,
     dry_run: bool,
-    scores: Mapping[str, Any] | None = None,
-    shipped: Mapping[str, Mapping[str, Any]] | None = None,
+    scores: Scores | None = None,
+    shipped: Mapping[str, Scores] | None = None,
     pairs: Sequence[Pair] = (),
-    more: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+    quantization: Quantization | None = None,
+) -> Result:
     """Save the student, write and return the result; what else is given as `Recorder.finish` takes them."""
     engine, recorder = job.engine, job.recorder
-    teacher = _about_teacher(job.teacher) if job.teacher else {}
-    about = _about(student)
-    more = {"label_names": list(student.labels) if student.labels else None, **(more or {})}
-    result = recorder.finish(engine, job.method, teacher, about, scores=scores, shipped=shipped, pairs=pairs, more=more)
+    about = Provenance(job.config.kind, job.method, job.encoder, list(student.labels) if student.labels else None)
+    result = recorder.finish(
+        engine,
+        _about_teacher(job.teacher, job.config.teacher) if job.teacher else None,
+        _about(student),
+        scores=scores,
+        shipped=shipped,
+        pairs=pairs,
+        quantization=quantization,
+        about=about,
+    )
     if dry_run:
-        result |= {"dry_run": True, "config": to_layer(job.config)}
+        result["dry_run"], result["config"] = True, to_layer(job.config)
     extra = {
         "teacher": job.teacher.name if job.teacher else None,
         "method": job.method,
@@ -115,10 +128,22 @@ def _preset(job: Job) -> str | None:
     return f"{preset_for(job.teacher.num_classes, job.teacher.shape)} (chosen by classes and image size)"
 
 
-def _about_teacher(teacher: Classifier) -> dict[str, Any]:
+def _about_teacher(teacher: Classifier, spec: ModelConfig) -> Network:
     """Return, besides, with how many layers the term `bn` compares; with 0, total variation replaces it."""
-    return {**_about(teacher), "bn_layers": len(layers_with_statistics(teacher.network))}
+    about: Network = {
+        **_about(teacher),
+        "bn_layers": len(layers_with_statistics(teacher.network)),
+        "sha256": digest(teacher.network.state_dict()),
+    }
+    facts = timm.get_pretrained_cfg(teacher.key) if spec.weights is None and timm.is_model(spec.name) else None
+    if spec.weights is None and spec.name.startswith(HUB):
+        about["hub"] = spec.name.removeprefix(HUB)
+    elif facts and facts.hf_hub_id:
+        about["hub"] = facts.hf_hub_id
+    if facts and facts.license:
+        about["license"] = facts.license
+    return about
 
 
-def _about(classifier: Classifier) -> dict[str, Any]:
+def _about(classifier: Classifier) -> Network:
     return {"name": classifier.name, "parameters": parameters(classifier.network)}

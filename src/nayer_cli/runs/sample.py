@@ -16,6 +16,7 @@ from nayer_cli.lte.pool import load_pool
 from nayer_cli.method import Method
 from nayer_cli.runs import assemble, distill, words
 from nayer_cli.runs import folder as folders
+from nayer_cli.runs.documents import Sampled
 from nayer_cli.runs.folder import RunFolder
 from nayer_cli.runs.pictures import draw_grid, save_png, to_pillow
 from nayer_cli.runs.resume import find
@@ -25,7 +26,7 @@ from nayer_cli.storage.files import write_json
 PATIENCE = 20
 
 
-def sample(settings: Mapping[str, Any]) -> dict[str, Any]:
+def sample(settings: Mapping[str, Any]) -> Sampled:
     """Write images as `CLASS/NNNNN.png` folders, or as one grid; fewer than asked for where there are not so many.
 
     Args:
@@ -110,7 +111,7 @@ def _fresh(folder: RunFolder, config: SampleConfig, wanted: list[int], total: in
 
 def _rebuild(folder: RunFolder, config: SampleConfig) -> Engine:
     """Put the run's engine together again with random generators of our own; its evaluation data is not needed."""
-    if "quantizer.bits" in configuration.read_file(folder.config):
+    if folder.kind == "quantize":
         raise InputError(
             f"{folder.path} is a run of nayer quantize, whose generator is not kept apart from it",
             hint="sample from its bank (--source bank), or from the run whose images it used",

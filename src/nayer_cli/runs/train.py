@@ -26,6 +26,7 @@ from nayer_cli.machine.rng import Streams
 from nayer_cli.method import Batch, Lesson, LoopState, StudentLoss
 from nayer_cli.runs import assemble, models
 from nayer_cli.runs import folder as folders
+from nayer_cli.runs.documents import Result
 from nayer_cli.runs.folder import RunFolder
 from nayer_cli.runs.measure import Measure
 from nayer_cli.runs.recorder import Recorder
@@ -75,7 +76,7 @@ def train(
     listen: Listener | None = None,
     resume: str | None = None,
     dry_run: bool = False,
-) -> dict[str, Any]:
+) -> Result:
     """Train a network on labelled images; return the result document (`docs/reference/result.md`).
 
     The images are decoded once, at the network's size, into memory (or a memory-mapped file above the budget).

@@ -63,13 +63,18 @@ def seal(path: Path) -> Seal:
 
 
 def fingerprint(content: Any) -> str:
-    """Return the checksum of a tree of dicts, lists, tensors and JSON scalars; equal for equal content."""
+    """Return a short checksum of a tree of dicts, lists, tensors and JSON scalars; equal for equal content."""
+    return digest(content)[:16]
+
+
+def digest(content: Any) -> str:
+    """Return the SHA-256 of a tree of dicts, lists, tensors and JSON scalars, wherever it is stored, in hexadecimal."""
     tensors: dict[str, Tensor] = {}
     skeleton = _strip(content, tensors)
-    digest = hashlib.sha256(json.dumps(skeleton).encode())
+    found = hashlib.sha256(json.dumps(skeleton).encode())
     for tensor in tensors.values():
-        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
+        found.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def write_manifest(path: Path, seals: Mapping[str, Seal]) -> None:

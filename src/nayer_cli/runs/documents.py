@@ -1,0 +1,169 @@
+"""The documents that commands return and write, field by field; `docs/reference/schemas/` is written from these types.
+
+Accuracies, agreements and thresholds are fractions of 1, times are in seconds, losses in nats.
+"""
+
+from typing import Any, NotRequired, Required
+
+from typing_extensions import TypedDict
+
+from nayer_cli.gates import Gate
+
+
+class Scores(TypedDict, total=False):
+    """What was measured of a network; empty where there was nothing to measure it on."""
+
+    n: int
+    hits: int
+    top1: float
+    top5: float
+    loss: float
+    ece: float
+    ci95: list[float]
+    skipped: int
+    agreement: float
+    agreement_on: str
+
+
+class Network(Scores, total=False):
+    """A teacher or a student."""
+
+    name: Required[str]
+    parameters: Required[int]
+    bn_layers: int
+    sha256: str
+    """Of its weights and statistics, wherever they are stored."""
+    hub: str
+    """The repository on the Hugging Face hub that its weights came from."""
+    license: str
+    """What that repository is licensed under, where timm knows it."""
+
+
+class Best(TypedDict):
+    """The best measured epoch: an oracle."""
+
+    top1: float
+    epoch: int
+
+
+class Images(TypedDict):
+    """How many images a run made, and how many its student saw, repetitions counted."""
+
+    synthesized: int
+    seen: int
+
+
+class KeptFloat(TypedDict):
+    """An operation that computes in float32, and why."""
+
+    name: str
+    what: str
+    reason: str
+
+
+class OnnxFile(TypedDict):
+    """The ONNX file of a quantized network."""
+
+    path: str
+    bytes: int
+    storage: str
+    agreement: float | None
+    convolutions: int
+    integer_convolutions: int
+    products: int
+    integer_products: int
+    float_layers: list[str]
+
+
+class Stages(TypedDict):
+    """Scores on the way to integers."""
+
+    float: Scores
+    ptq: Scores
+    fake_quantized: Scores
+    deployed: Scores
+    onnxruntime: NotRequired[Scores]
+
+
+class Quantization(TypedDict):
+    """What `nayer quantize` adds."""
+
+    bits: str
+    first_last_bits: int | None
+    edge_bits: int | None
+    weight_range: str
+    mode: str
+    calibration: str
+    images: int
+    bn: str
+    stages: Stages
+    kept_float: list[KeptFloat]
+    reused: str | None
+    onnx: OnnxFile | None
+
+
+class Result(TypedDict):
+    """What `distill`, `train` and `quantize` return, and `result.json`."""
+
+    schema: str
+    kind: str
+    run: str
+    method: str
+    encoder: str | None
+    seed: int
+    teacher: Network | None
+    student: Network
+    best_oracle: Best | None
+    images: Images
+    processes: int
+    seconds: dict[str, float]
+    gates: list[Gate]
+    passed: bool
+    warnings: list[str]
+    label_names: list[str] | None
+    quantization: NotRequired[Quantization]
+    dry_run: NotRequired[bool]
+    config: NotRequired[dict[str, Any]]
+
+
+class Measured(TypedDict):
+    """One model as `nayer eval` measured it."""
+
+    model: str
+    name: str
+    data: str
+    split: str
+    skipped: int
+    unreadable: list[str]
+    n: int
+    hits: int
+    top1: float
+    top5: float
+    loss: float
+    ece: float
+    ci95: list[float]
+    agreement: float | None
+    drop: float | None
+    parameters: int | None
+    images_per_s: float
+    device: str
+
+
+class EvalResult(TypedDict):
+    """What `nayer eval` returns."""
+
+    schema: str
+    results: list[Measured]
+    reference: Measured | None
+    gates: list[Gate]
+    passed: bool
+    warnings: list[str]
+
+
+class Sampled(TypedDict):
+    """What `nayer sample` returns."""
+
+    images: int
+    classes: dict[str, int]
+    path: str
+    source: str
