@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nayer_cli import losses
 from nayer_cli.activations import Activations
 from nayer_cli.classifiers.model import Normalized
 from nayer_cli.errors import InputError
@@ -85,6 +86,11 @@ class Critic(nn.Module):
         # or not at all, as heads that only help training do.
         own = _join((self._known | dict(seen)).values(), images.device)
         return Judgement(logits, self._of_all(own))
+
+    def distance(self, now: Statistics) -> Tensor:
+        """Term `bn`: how far statistics are from the running ones (Yin et al. 2020, eq. 4)."""
+        running = self.running
+        return losses.statistics_distance(now.mean, now.var, running.mean, running.var, self.members)
 
     def _of_all(self, own: Statistics) -> Statistics:
         """Statistics of the batches of all processes together."""

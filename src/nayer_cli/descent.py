@@ -58,6 +58,22 @@ class Descent:
         gradients = self._average()
         if self._scale is not None:
             torch._foreach_mul_(gradients, 1 / self._scale.factor)
+        bad = self._move(gradients)
+        if self._scale is not None:
+            self._scale.update(bad)
+        return bad == 0
+
+    def follow(self, gradients: Iterable[Tensor]) -> Tensor:
+        """Take a step down gradients that come from elsewhere, one for each parameter; they are not averaged.
+
+        Returns whether the step was taken, as `step` does.
+        """
+        for parameter, gradient in zip(self._parameters, gradients, strict=True):
+            parameter.grad = gradient
+        return self._move(_gradients(self._parameters)) == 0
+
+    def _move(self, gradients: list[Tensor]) -> Tensor:
+        """Let the optimizer take its step; return 1 where it was left out, else 0."""
         norm = nn.utils.get_total_norm(gradients)
         if self.max_norm is not None:
             nn.utils.clip_grads_with_norm_(self._parameters, self.max_norm, norm)
@@ -66,9 +82,7 @@ class Descent:
         # The mark that torch's own `GradScaler` sets; fused optimizers obey it.
         self.optimizer.found_inf = bad  # type: ignore[attr-defined]
         self.optimizer.step()
-        if self._scale is not None:
-            self._scale.update(bad)
-        return bad == 0
+        return bad
 
     def _average(self) -> list[Tensor]:
         """Make the gradients those of the mean of all processes' losses, and return them."""

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 from math import prod
 
+import torch
 from torch import Tensor, nn
 
 from nayer_cli import plugins
+from nayer_cli.machine.transfer import send
 from nayer_cli.types import ImageShape
 
 
@@ -119,3 +121,27 @@ def conv_block(inputs: int, outputs: int) -> list[nn.Module]:
         nn.BatchNorm2d(outputs),
         nn.LeakyReLU(0.2, inplace=True),
     ]
+
+
+def redraw_all(network: nn.Module, rng: torch.Generator) -> None:
+    """Start a generator afresh in place, as CMI does: weights from N(0, 0.02²), of BatchNorm N(1, 0.02²), biases 0."""
+    for layer in network.modules():
+        if isinstance(layer, (nn.Linear, nn.Conv2d)):
+            _redraw(layer, 0.0, rng)
+        elif isinstance(layer, nn.BatchNorm2d):
+            _redraw(layer, 1.0, rng)
+
+
+def redraw_first(network: nn.Module, rng: torch.Generator) -> None:
+    """Draw the first linear layer and the first BatchNorm anew, both from N(0, 0.02²) with biases 0, as FM does."""
+    for kind in (nn.Linear, nn.BatchNorm2d):
+        for layer in [module for module in network.modules() if isinstance(module, kind)][:1]:
+            _redraw(layer, 0.0, rng)
+
+
+@torch.no_grad()
+def _redraw(layer: nn.Linear | nn.Conv2d | nn.BatchNorm2d, mean: float, rng: torch.Generator) -> None:
+    drawn = torch.empty(layer.weight.shape, device=rng.device).normal_(mean, 0.02, generator=rng)
+    layer.weight.copy_(send(drawn, layer.weight.device))
+    if layer.bias is not None:
+        layer.bias.zero_()

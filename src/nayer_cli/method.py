@@ -1,7 +1,7 @@
 """The contract of a data-free method: make images that a student can learn from, and say how it learns."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from nayer_cli.augment import Augment
 from nayer_cli.bank import MemoryBank
-from nayer_cli.critic import Critic
+from nayer_cli.critic import Critic, Statistics
 from nayer_cli.descent import Descent
-from nayer_cli.losses import distillation_kl
+from nayer_cli.losses import distillation_kl, total_variation
 from nayer_cli.machine.distributed import Group
 from nayer_cli.machine.interruption import Interruption
 from nayer_cli.machine.precision import Precision
@@ -140,6 +140,21 @@ class Parts(NamedTuple):
     def of_all(self, norm: Tensor) -> Tensor:
         """Scale an L2 norm over this process's batch to what it is over the batch of all processes."""
         return norm * math.sqrt(self.group.size)
+
+    def prior(
+        self, images: Tensor, statistics: Statistics, distance: Callable[[Statistics], Tensor]
+    ) -> dict[str, Tensor]:
+        """Return what keeps images plausible: `bn`, or `tv` for a teacher without BatchNorm; unweighted.
+
+        Args:
+            images: `[B, C, H, W]`.
+            statistics: what the critic saw of them, or of augmented copies.
+            distance: from `statistics` to those of real images.
+
+        """
+        if self.critic.has_statistics:
+            return {"bn": distance(statistics)}
+        return {"tv": self.of_all(total_variation(images))}
 
 
 class Lesson(nn.Module):

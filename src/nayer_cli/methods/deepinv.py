@@ -64,10 +64,9 @@ class Method(method.Method):
         critic = self.parts.critic
         seen = jitter(pixels * std + mean, self.parts.rng["augment"])
         judgement = critic.judge(seen)
-        now, running = judgement.statistics, critic.running
         terms = {
             "ce": losses.cross_entropy(judgement.logits, labels),
-            "bn": losses.statistics_distance(now.mean, now.var, running.mean, running.var, critic.members),
+            "bn": critic.distance(judgement.statistics),
             "tv": self.parts.of_all(losses.total_variation(pixels)),
             "l2": self.parts.of_all(pixels.norm()),
         }

@@ -87,17 +87,13 @@ class Method(method.Method):
     def _prior(self, images: Tensor, t: Tensor, now: Statistics) -> dict[str, Tensor]:
         """Unweighted losses that keep images plausible whatever the student says."""
         terms = {"ce": CONFIDENCE[self.config.confidence](t), "balance": losses.balance(t)}
-        if self.parts.critic.has_statistics:
-            terms["bn"] = self._distance(now)
-        else:
-            terms["tv"] = self.parts.of_all(losses.total_variation(images))
-        return terms
+        return terms | self.parts.prior(images, now, self._distance)
 
     def _distance(self, now: Statistics) -> Tensor:
         """How far the statistics of a batch are from those that the teacher remembers."""
         critic = self.parts.critic
-        running = critic.running
         if self.config.prior == "norm":
-            return losses.statistics_distance(now.mean, now.var, running.mean, running.var, critic.members)
+            return critic.distance(now)
+        running = critic.running
         # The variance of a dead channel is 0. BatchNorm adds the same number before it divides.
         return losses.gaussian_kl(now.mean, now.var + 1e-5, running.mean, running.var + 1e-5)

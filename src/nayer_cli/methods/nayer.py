@@ -98,10 +98,7 @@ class Method(method.Method):
         seen = self.parts.augment(images, self.parts.rng["augment"])
         judgement = self.parts.critic.judge(seen)
         terms = {"ce": losses.cross_entropy(judgement.logits, labels)}
-        if self.parts.critic.has_statistics:
-            terms["bn"] = self.past.distance(judgement.statistics)
-        else:
-            terms["tv"] = self.parts.of_all(losses.total_variation(images))
+        terms |= self.parts.prior(images, judgement.statistics, self.past.distance)
         if adversarial and self.config.adv:
             terms["adv"] = losses.masked_adversarial_kl(judgement.logits, student(seen))
         return images, judgement, terms
