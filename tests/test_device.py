@@ -53,6 +53,7 @@ WAITS = {
     "critic.py:__init__": (NOW_AND_THEN, "the start of a run"),
     "methods/dfq.py:__init__": (NOW_AND_THEN, "the start of a run"),
     "methods/spaceship.py:__init__": (NOW_AND_THEN, "the start of a run"),
+    "methods/mad.py:__init__": (NOW_AND_THEN, "the start of a run"),
     "methods/zskt.py:__init__": (NOW_AND_THEN, "the start of a run"),
     "methods/zaq.py:__init__": (NOW_AND_THEN, "the start of a run"),
     "methods/fm.py:__init__": (NOW_AND_THEN, "the start of a run"),

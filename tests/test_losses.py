@@ -201,3 +201,14 @@ def test_a_gradient_map_weighs_channels_by_their_mean_gradient():
     features = torch.tensor([[[[1.0, 2.0]], [[10.0, 20.0]]]])
     gradient = torch.tensor([[[[1.0, 3.0]], [[-1.0, 0.0]]]])
     assert losses.gradient_activation_map(features, gradient).tolist() == [[[-3.0, -6.0]]]
+
+
+def test_an_image_beyond_the_bound_gives_no_adversarial_gradient_and_the_others_keep_theirs() -> None:
+    t = torch.tensor([[9.0, 0.0], [1.0, 0.0]], requires_grad=True)
+    s = torch.tensor([[0.0, 9.0], [0.0, 0.5]], requires_grad=True)
+    value = losses.bounded_adversarial_kl(t, s, 2.0)
+    value.backward()
+    near = losses.distillation_kl(t[1:], s[1:], 1.0)
+    assert value.item() == pytest.approx(-(2.0 + near.item()) / 2)
+    for logits in (t, s):
+        assert logits.grad is not None and logits.grad[0].abs().max() == 0 and logits.grad[1].abs().max() > 0

@@ -1,7 +1,7 @@
 """A generator of Gaussian codes that lives as long as the run: what adversarial methods without a bank train."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ class LiveGenerator(nn.Module):
         name, code_size, width: of the generator, as `new_generator` takes them.
         lr, betas: of Adam, which lives as long.
         max_norm: longer gradients are shortened to this.
+        also: parameters that Adam trains with the generator, such as embeddings of classes.
         settled: whether the student's images are normalized by running statistics, not by those of their batch.
 
     """
@@ -33,6 +34,7 @@ class LiveGenerator(nn.Module):
         lr: float,
         betas: tuple[float, float] = (0.9, 0.999),
         max_norm: float | None = None,
+        also: Iterable[nn.Parameter] = (),
         settled: bool = False,
     ) -> None:
         super().__init__()
@@ -40,7 +42,7 @@ class LiveGenerator(nn.Module):
         with seeded(parts.rng.shared("generator")):
             network = new_generator(name, code_size, parts.shape, width)
         self.network: Generator = network.to(parts.pool.device).to(memory_format=torch.channels_last)
-        optimizer = torch.optim.Adam(self.network.parameters(), lr=lr, betas=betas, fused=True)
+        optimizer = torch.optim.Adam([*self.network.parameters(), *also], lr=lr, betas=betas, fused=True)
         self.descent = parts.descent(optimizer, max_norm=max_norm)
 
     def codes(self, count: int) -> Tensor:

@@ -34,6 +34,15 @@ def masked_adversarial_kl(t: Tensor, s: Tensor) -> Tensor:
     return -(F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(1) * agree).mean()
 
 
+def bounded_adversarial_kl(t: Tensor, s: Tensor, bound: float) -> Tensor:
+    """−min(KL(t ‖ s), bound) of each image, averaged over the batch (MAD, Do et al. 2022).
+
+    An image that has reached the bound gives no gradient; the others keep theirs.
+    """
+    log_p, log_q = F.log_softmax(_wide(t), dim=1), F.log_softmax(_wide(s), dim=1)
+    return -F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(1).clamp(max=bound).mean()
+
+
 def statistics_distance(mean: Tensor, var: Tensor, to_mean: Tensor, to_var: Tensor, members: Tensor) -> Tensor:
     """Σ over layers of ‖var − to_var‖₂ + ‖mean − to_mean‖₂: the term `bn` (Yin et al. 2020, eq. 4).
 

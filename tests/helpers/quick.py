@@ -34,6 +34,7 @@ OF_METHOD: dict[str, dict[str, Any]] = {
     "fm": {"method.batch": 20, "method.g_steps": 2, "method.width": 4, "method.code_size": 16},
     "zeroq": {"method.batch": 20, "method.g_steps": 2},
     "dfq": {"method.width": 4, "method.code_size": 16, "schedule.cycles": 2},
+    "mad": {"method.width": 4, "method.code_size": 16, "schedule.cycles": 2},
     "zaq": {"method.width": 4, "method.code_size": 16, "schedule.cycles": 2},
     "zskt": {"method.width": 4, "method.code_size": 16, "schedule.cycles": 2},
 }

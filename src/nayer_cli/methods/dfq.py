@@ -67,7 +67,7 @@ class Method(method.Method):
         )
 
     def synthesize(self, student: nn.Module, state: LoopState) -> SynthBatch:
-        """One generator step on adv · ADV + bn · BN + ce · CE + balance · BALANCE (paper, eq. 5–8)."""
+        """One generator step on adv · ADV + bn · BN + ce · CE + balance · BALANCE."""
         if self.config.anneal:
             self.generator.anneal(state.done)
         images = self.generator(self.generator.codes(self.batch))
