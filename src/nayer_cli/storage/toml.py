@@ -1,6 +1,5 @@
 """Layers of settings: flat mappings of dotted keys, such as `{"schedule.epochs": 100}`, from and to TOML."""
 
-import json
 import math
 import re
 import tomllib
@@ -8,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from datetime import date, time
 from pathlib import Path
 from typing import Any, get_args, get_origin
+
+import tomli_w
 
 from nayer_cli.errors import ConfigError, InputError
 from nayer_cli.storage.text import printable, read_text
@@ -154,31 +155,13 @@ def unflatten(layer: Layer) -> dict[str, Any]:
 
 
 def to_toml(layer: Layer) -> str:
-    """Write a layer as TOML with one table per section, readable by `read_file`."""
-    return "\n".join(_toml_table(unflatten(layer), "")).lstrip("\n") + "\n"
+    """Write a layer as TOML with one table per section, readable by `read_file`.
 
+    Raises:
+        InputError: a number is not finite.
 
-def _toml_table(tree: Mapping[str, Any], path: str) -> Iterator[str]:
-    for key, value in tree.items():
-        if not isinstance(value, dict):
-            yield _toml_line(_toml_key(key), value)
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            table = f"{path}{_toml_key(key)}"
-            yield f"\n[{table}]"
-            yield from _toml_table(value, f"{table}.")
-
-
-def _toml_key(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml_value(key)
-
-
-def _toml_line(key: str, value: Any) -> str:
-    if isinstance(value, float) and not math.isfinite(value):
-        raise InputError(f"setting {key} = {value!r} is not a finite number")
-    return f"{key} = {_toml_value(value)}"
-
-
-def _toml_value(value: Any) -> str:
-    """JSON's strings, numbers, booleans and arrays of them are TOML's too, but for one control character."""
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    """
+    for key, value in layer.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"setting {key} = {value!r} is not a finite number")
+    return tomli_w.dumps(unflatten(layer))
