@@ -137,3 +137,9 @@ def test_a_generator_without_stages_is_refused(monkeypatch):
 def test_a_store_on_the_host_gives_the_same_features():
     here, there = (filled(replace(CONFIG, place=place)) for place in ("device", "host"))
     assert torch.equal(*(next(method.replay(BANK, 1)).images for method in (here, there)))
+
+
+def test_features_take_the_memory_that_is_told():
+    given = parts(shape=ImageShape(3, 32, 32))
+    store = Method(Config(capacity=1), given).store
+    assert sum(own.nbytes for own in store.tensors.values()) == Method.bytes_kept

@@ -38,3 +38,11 @@ def test_a_mismatch_of_torch_and_torchvision_comes_with_its_cure(tmp_path, monke
 def test_a_pattern_that_no_network_matches_is_refused():
     with pytest.raises(InputError, match=r"'wrn_40' \(did you mean 'wrn_40_[12]'\?\)"):
         info.find_models("wrn_40")
+
+
+def test_what_methods_keep_is_read_in_their_files():
+    memory = info.describe_memory()
+    assert list(memory) == plugins.names("methods")
+    assert memory["nayer"] == {"keeps": "bank", "mb_per_1000_images": 3.1}
+    assert memory["zskt"] == {"keeps": "live", "mb_per_1000_images": 0.0}
+    assert memory["spaceship"] == {"keeps": "features", "mb_per_1000_images": 213.0}

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nayer_cli.cli import options
-from nayer_cli.cli.results import Document, Rows, fact_rows, installation_rows
+from nayer_cli.cli.results import Document, Rows, installation_rows, method_rows
 from nayer_cli.errors import InputError
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = (
     ("nayer info", "versions, extras, devices, caches: paste it into a report"),
-    ("nayer info --methods", "the ways to make images"),
+    ("nayer info --methods", "the ways to make images, and the memory that they take"),
     ("nayer info --models 'wrn*'", "networks for --teacher and --student"),
 )
 
@@ -62,7 +62,7 @@ def _look_up(methods: bool, models: str | None) -> tuple[Document, Rows]:
     from nayer_cli.runs import info
 
     if methods:
-        sentences = info.describe_plugins("methods")
-        return {"methods": sentences}, fact_rows(sentences)
+        sentences, memory = info.describe_plugins("methods"), info.describe_memory()
+        return {"methods": sentences, "memory": memory}, method_rows(sentences, memory)
     names = info.find_models(models or "*")
     return {"models": names}, [("",), *((name,) for name in names)]

@@ -42,6 +42,16 @@ def fact_rows(document: Document) -> Rows:
     return [("", ""), *((name, str(value)) for name, value in document.items())]
 
 
+def method_rows(sentences: dict[str, str], memory: dict[str, dict[str, Any]]) -> Rows:
+    """Return one row a method: what it keeps, megabytes for 1,000 images of 3×32×32, and its sentence."""
+    rows = [(name, _kept(**memory[name]), sentence) for name, sentence in sentences.items()]
+    return [("method", "keeps (MB per 1,000 images of 3×32×32)", ""), *rows]
+
+
+def _kept(keeps: str, mb_per_1000_images: float) -> str:
+    return f"{keeps} ({mb_per_1000_images:g})" if mb_per_1000_images else keeps
+
+
 def run_rows(result: Document) -> Rows:
     """Return teacher and student of a run side by side; of a dry run, the settings that it would have."""
     if result.get("dry_run"):

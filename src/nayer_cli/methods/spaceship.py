@@ -1,7 +1,4 @@
-"""SpaceshipNet: stored images exchange feature channels, and the student looks where the teacher does (CVPR 2023).
-
-Yu et al., "Data-Free Knowledge Distillation via Feature Exchange and Activation Region Constraint".
-"""
+"""SpaceshipNet: images exchange features, and the student looks where the teacher does (Yu et al., CVPR 2023)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -54,6 +51,8 @@ class Method(method.Method):
     """One generator lives as long as the run; the student sees what it makes today of features that are stored."""
 
     uses_names = method.COUNT
+    keeps = "features"
+    bytes_kept = 212_992
     lends = ("generator.",)
     store: Store
 
@@ -135,8 +134,7 @@ class Method(method.Method):
         logits, now = critic.judge(self.parts.augment(images, self.parts.rng["augment"]))
         terms = {"ce": losses.cross_entropy(logits, labels)}
         if critic.has_statistics:
-            aim = critic.running
-            terms["bn"] = losses.statistics_distance(now.mean, now.var, aim.mean, aim.var, critic.members)
+            terms["bn"] = losses.statistics_distance(*now, *critic.running, critic.members)
         else:
             terms["tv"] = self.parts.of_all(losses.total_variation(images))
         return terms
