@@ -132,12 +132,7 @@ class Method(method.Method):
         """Unweighted losses of augmented copies; the student has no part in them."""
         critic = self.parts.critic
         logits, now = critic.judge(self.parts.augment(images, self.parts.rng["augment"]))
-        terms = {"ce": losses.cross_entropy(logits, labels)}
-        if critic.has_statistics:
-            terms["bn"] = losses.statistics_distance(*now, *critic.running, critic.members)
-        else:
-            terms["tv"] = self.parts.of_all(losses.total_variation(images))
-        return terms
+        return {"ce": losses.cross_entropy(logits, labels)} | self.parts.prior(images, now, critic.distance)
 
     @torch.no_grad()
     def _decode(self) -> Tensor:
