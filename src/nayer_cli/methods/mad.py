@@ -117,13 +117,9 @@ class Method(method.Method):
 
     def _prior(self, images: Tensor, judgement: Judgement, labels: Tensor | None) -> dict[str, Tensor]:
         """Unweighted losses that keep images plausible whatever the student says."""
-        critic, t, now = self.parts.critic, judgement.logits, judgement.statistics
+        t = judgement.logits
         terms = {"ce": losses.one_hot(t) if labels is None else losses.cross_entropy(t, labels)}
-        if critic.has_statistics:
-            running = critic.running
-            terms["bn"] = losses.statistics_distance(now.mean, now.var, running.mean, running.var, critic.members)
-        else:
-            terms["tv"] = self.parts.of_all(losses.total_variation(images))
+        terms |= self.parts.prior(images, judgement.statistics, self.parts.critic.distance)
         if labels is not None:
             length = F.embedding(labels, self.classes).norm(dim=1) / math.sqrt(self.config.code_size)
             terms["norm"] = F.relu(length - 1).square().mean()
