@@ -47,6 +47,7 @@ def training(folder: Path) -> dict[str, Any]:
         ("zskt", SIGTERM),
         ("deepinv", SIGKILL),
         ("zaq", SIGTERM),
+        ("spaceship", SIGTERM),
         ("train", SIGTERM),
         ("quantize", SIGTERM),
     ],

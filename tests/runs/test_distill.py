@@ -104,6 +104,7 @@ INTERRUPTIONS = {
     "adam": ("nayer", {"optimizer.name": "adam", "optimizer.lr": 1e-3}, (3, "student", 2)),
     "deepinv": ("deepinv", {}, (3, "student", 2)),
     "zskt": ("zskt", {"bank.capacity": 40}, (3, "student", 4)),
+    "a full store": ("spaceship", {"method.capacity": 30}, (3, "student", 2)),
 }
 
 
