@@ -70,18 +70,24 @@ class Critic(nn.Module):
         logits: Tensor = self.teacher(images)
         return logits
 
-    def judge(self, images: Tensor) -> Judgement:
-        """Logits and batch statistics of images `[B, C, H, W]` in [0, 1], differentiable in the images.
+    def answer(self, images: Tensor) -> Tensor:
+        """Logits `[B, K]` of images `[B, C, H, W]` in [0, 1], differentiable in the images.
 
         Raises:
             InputError: the logits carry no gradient, so nothing could be learned from them.
+
         """
-        logits, seen = self._seen(self.teacher, images)
+        logits: Tensor = self.teacher(images)
         if images.requires_grad and torch.is_grad_enabled() and not logits.requires_grad:
             raise InputError(
                 "the logits of the teacher carry no gradient, so no image can be made with it",
                 hint="its forward must not use no_grad, detach, numpy or rounding",
             )
+        return logits
+
+    def judge(self, images: Tensor) -> Judgement:
+        """Return what `answer` does, and the batch statistics, differentiable too."""
+        logits, seen = self._seen(self.answer, images)
         # By layer, not by order: layers may run in another order than they were made in, twice (the last time counts),
         # or not at all, as heads that only help training do.
         own = _join((self._known | dict(seen)).values(), images.device)

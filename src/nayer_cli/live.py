@@ -1,7 +1,7 @@
 """A generator of Gaussian codes that lives as long as the run: what adversarial methods without a bank train."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,10 @@ from nayer_cli.generator import Generator, new_generator
 from nayer_cli.machine.rng import seeded
 from nayer_cli.method import Batch, Parts
 from nayer_cli.synthesis import unnoticed
+from nayer_cli.types import ImageShape
+
+New = Callable[[str, int, ImageShape, int], Generator]
+"""What makes a generator, as `new_generator` does."""
 
 
 class LiveGenerator(nn.Module):
@@ -22,6 +26,7 @@ class LiveGenerator(nn.Module):
         max_norm: longer gradients are shortened to this.
         also: parameters that Adam trains with the generator, such as embeddings of classes.
         settled: whether the student's images are normalized by running statistics, not by those of their batch.
+        new: makes the generator.
 
     """
 
@@ -36,11 +41,12 @@ class LiveGenerator(nn.Module):
         max_norm: float | None = None,
         also: Iterable[nn.Parameter] = (),
         settled: bool = False,
+        new: New = new_generator,
     ) -> None:
         super().__init__()
         self.parts, self.code_size, self.lr, self.settled = parts, code_size, lr, settled
         with seeded(parts.rng.shared("generator")):
-            network = new_generator(name, code_size, parts.shape, width)
+            network = new(name, code_size, parts.shape, width)
         self.network: Generator = network.to(parts.pool.device).to(memory_format=torch.channels_last)
         optimizer = torch.optim.Adam([*self.network.parameters(), *also], lr=lr, betas=betas, fused=True)
         self.descent = parts.descent(optimizer, max_norm=max_norm)

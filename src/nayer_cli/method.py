@@ -200,6 +200,8 @@ class Method(Lesson):
     `nayer info` reads both without importing the method."""
     bytes_kept: int | None = None
     """Bytes that one image of 3×32×32 takes there, with the default settings; by default as an image of the bank."""
+    may_quantize: bool = True
+    """Whether the student may be a network with quantizers."""
     lends: tuple[str, ...] = ()
     """Beginnings of state names that another run of the same method may start from, such as `generator.`."""
 

@@ -8,10 +8,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx
 
+from nayer_cli import plugins
 from nayer_cli.classifiers.model import Classifier, Normalized
 from nayer_cli.config import QuantizeConfig
 from nayer_cli.engine import Engine
-from nayer_cli.errors import InputError
+from nayer_cli.errors import ConfigError, InputError
 from nayer_cli.gates import LEAST_AFTER_ROUNDING, LEAST_AGREEMENT, Count, Pair
 from nayer_cli.machine.distributed import join
 from nayer_cli.quant import dfq_nagel, graph
@@ -58,6 +59,7 @@ def quantize(
     """
     group = join()
     existing, settings = begin(settings, QuantizeConfig, group, resume=resume, dry_run=dry_run)
+    _require_quantizable(settings)
     with group.main_first():
         unused_settings, settings = settings, settings if existing else complete(settings)
         config, teacher = assemble.resolve(settings, QuantizeConfig, "quantize")
@@ -88,6 +90,16 @@ def quantize(
             lend(job.engine, RunFolder(Path(str(config.reuse))), *old)
         job.engine.run()
         return quantization.conclude(dry_run=dry_run)
+
+
+def _require_quantizable(settings: Mapping[str, Any]) -> None:
+    """Refuse a method whose student cannot be a network with quantizers, before anything is loaded."""
+    name = settings.get("method.name")
+    if name and not plugins.part("methods", str(name), "Method").may_quantize:
+        raise ConfigError(
+            f"the method {name} differentiates its student twice, which rounding does not admit",
+            hint="choose another --method, such as zaq",
+        )
 
 
 def scheme_of(config: QuantizeConfig) -> Scheme:

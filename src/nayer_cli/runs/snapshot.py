@@ -30,7 +30,7 @@ def own_state(engine: Engine, shards: Mapping[str, Shards]) -> tuple[Tree, Tree]
         "pending": engine.bank.pending,
         "holdout": engine.holdout.state_dict() if engine.holdout is not None else None,
         "losses": engine.meter.state_dict(),
-        "rows": {key: getattr(engine.method, key) for key in engine.method.rank_local},
+        "rows": {key: engine.method.get_buffer(key) for key in engine.method.rank_local},
         "statistics": running_statistics(engine.student.model),
         **{kind: manifest for kind, (manifest, _) in collected.items()},
     }

@@ -1,0 +1,75 @@
+"""PRE-DFKD: a VAE remembers what the generator drew before (Binici et al., AAAI 2022, arXiv 2201.03019)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from nayer_cli import losses, method
+from nayer_cli.bank import MemoryBank
+from nayer_cli.config import setting
+from nayer_cli.method import Batch, LoopState, Parts, SynthBatch
+from nayer_cli.prior import PriorGenerator
+from nayer_cli.replay_memory import rehearse, remembered
+from nayer_cli.variational import VariationalMemory
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of PRE-DFKD; the defaults are those of the authors' code, but for `js_reduction`."""
+
+    name: str = setting("pre-dfkd", "the method")
+    lr_g: float = setting(0.02, "learning rate of the generator's Adam", low=0)
+    code_size: int = setting(1000, "length of the latent codes", low=1)
+    width: int = setting(64, "channels of generator and decoder at full size", low=1)
+    generator: str = setting("standard", "standard, shallow, deep, auto, or a dotted path; the decoder's, too")
+    ce: float = setting(1.0, "weight of the teacher's confidence", low=0)
+    balance: float = setting(5.0, "weight of the classes' balance", low=0)
+    act: float = setting(0.1, "weight of strong penultimate features", low=0)
+    js: float = setting(1.0, "weight of the disagreement of student and teacher", low=0)
+    js_reduction: str = setting(
+        "batchmean",
+        "mean over the batch, or over classes too, as released: then its gradient is mostly 0 from 100 classes on",
+        choices=("batchmean", "released"),
+    )
+    replay: float = setting(0.125, "remembered images in a student's batch, per fresh one; 0: none", low=0, high=1)
+    vae_steps: int = setting(4, "steps of the VAE in a cycle", low=0)
+    lr_vae: float = setting(5e-4, "learning rate of the VAE's Adam", low=0)
+    lr_z: float = setting(0.02, "length of the step that codes take before they are decoded", low=0)
+
+
+class Method(method.Method):
+    """Live: a step of the generator, then student steps on fresh images and on some that the VAE draws; no bank."""
+
+    uses_names = method.NOTHING
+    lends = ("generator.", "memory.")
+
+    def __init__(self, config: Config, parts: Parts) -> None:
+        super().__init__(parts)
+        self.config, self.batch = config, parts.batch_size
+        self.generator = PriorGenerator(parts, config.generator, config.code_size, config.width, config.lr_g)
+        self.memory = VariationalMemory(
+            parts,
+            config.generator,
+            config.code_size,
+            config.width,
+            count=remembered(config.replay, self.batch),
+            steps=config.vae_steps,
+            lr=config.lr_vae,
+            lr_codes=config.lr_z,
+            weights=config,
+        )
+
+    def synthesize(self, student: nn.Module, state: LoopState) -> SynthBatch:
+        """One generator step: L_G = ce · OH + balance · IE + act · A + js · JS."""
+        self.memory.start_cycle()
+        made = self.generator.round(student, self.config, self.config.js_reduction)
+        return made._replace(losses=made.losses | {"vae": self.memory.loss})
+
+    def replay(self, bank: MemoryBank, steps: int) -> Iterator[Batch]:
+        """Yield `steps` batches of fresh and remembered images, while the VAE learns; the bank stays unread."""
+        return rehearse(self.generator, self.memory, steps)
+
+    def student_loss(self, student: nn.Module, batch: Batch) -> Tensor:
+        """Return the L1 distance of the logits, over fresh and remembered images alike."""
+        return losses.logit_l1(self.parts.critic.logits(batch.images), student(batch.images))

@@ -1,0 +1,91 @@
+"""Fresh images beside remembered ones, of which the generator may draw none any more; and the ring of some batches."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from nayer_cli.live import LiveGenerator
+from nayer_cli.method import Batch, LoopState, Parts
+from nayer_cli.store import Store
+
+
+@dataclass(frozen=True)
+class Rehearsal(Batch):
+    """Fresh images, and after them the remembered ones."""
+
+    fresh: int
+    """How many of the images are fresh."""
+
+
+class Memory(Protocol):
+    """What `rehearse` asks."""
+
+    def recall(self) -> Tensor:
+        """Return remembered images `[n, C, H, W]`; n is 0 where there are none."""
+        ...
+
+    def learn(self, fresh: Tensor) -> None:
+        """Take note of fresh images `[B, C, H, W]`."""
+        ...
+
+
+def rehearse(generator: LiveGenerator, memory: Memory, steps: int) -> Iterator[Rehearsal]:
+    """Yield `steps` batches of fresh and remembered images.
+
+    What the memory learns does not depend on the student's step, so it learns before it: then all there is to be saved
+    between two steps is its state.
+    """
+    for _ in range(steps):
+        fresh = generator.fresh(generator.parts.batch_size)
+        images = torch.cat([fresh, memory.recall()])
+        memory.learn(fresh)
+        yield Rehearsal(images, torch.full((len(images),), -1, device=images.device), len(fresh))
+
+
+def remembered(share: float, batch: int) -> int:
+    """Return how many images are remembered beside a batch: two at least, since variances are taken of them, or 0."""
+    return max(2, round(share * batch)) if share else 0
+
+
+class Ring(nn.Module):
+    """The first images of the newest batches that were kept; one batch is recalled at a time (MB-DFKD).
+
+    Args:
+        parts: of the method.
+        batches: kept at most.
+        count: images kept of each.
+        every: epochs between two that are kept.
+
+    """
+
+    last: Tensor
+
+    def __init__(self, parts: Parts, batches: int, count: int, every: int) -> None:
+        super().__init__()
+        self.parts, self.count, self.every = parts, count, every
+        device = parts.pool.device
+        one = torch.zeros(*parts.shape, dtype=torch.float16, device=device)
+        self.store = Store(batches * count, images=one)
+        self.register_buffer("last", one.repeat(parts.batch_size, 1, 1, 1))
+
+    def recall(self) -> Tensor:
+        """Return a whole batch, chosen uniformly among those that are kept."""
+        held, device = len(self.store) // self.count, self.store.device
+        if not held:
+            return torch.zeros(0, *self.parts.shape, device=device)
+        batch = torch.randint(held, (1,), generator=self.parts.rng["ring"], device=device)
+        slots = batch * self.count + torch.arange(self.count, device=device)
+        return self.store.read(slots)["images"].float()
+
+    def learn(self, fresh: Tensor) -> None:
+        """Hold the newest batch, in case it is the last of its epoch."""
+        self.last.copy_(fresh)
+
+    def rows(self, state: LoopState) -> dict[str, Tensor] | None:
+        """Return what is to be kept at the start of an epoch: the end of epoch 0, `every`, 2 · `every` and so on."""
+        over = state.student_epoch - 1
+        is_due = state.round == 0 and over >= 0 and over % self.every == 0
+        return {"images": self.last[: self.count]} if is_due else None
