@@ -61,6 +61,7 @@ class VariationalMemory(nn.Module):
         steps: of training in a cycle of the run, beside the first steps of the student.
         lr: of both networks' Adam.
         lr_codes: of the step that codes take before they are decoded.
+        tune_decoder: whether the decoder takes a step, too, on what the codes of its own images take theirs on.
         weights: has the weights `ce` and `balance` of that step.
 
     """
@@ -79,11 +80,12 @@ class VariationalMemory(nn.Module):
         steps: int,
         lr: float,
         lr_codes: float,
+        tune_decoder: bool,
         weights: object,
     ) -> None:
         super().__init__()
         self.parts, self.code_size, self.count, self.steps = parts, code_size, count, steps
-        self.lr_codes, self.weights = lr_codes, weights
+        self.lr_codes, self.tune_decoder, self.weights = lr_codes, tune_decoder, weights
         new = StandardMaker(parts.critic.teacher, spectral=False)
         with seeded(parts.rng.shared("vae")):
             decoder, encoder = new(name, code_size, parts.shape, width), Encoder(parts.shape, code_size)
@@ -105,16 +107,21 @@ class VariationalMemory(nn.Module):
             return torch.zeros(0, *self.parts.shape, device=self.loss.device)
         self.decoder.eval()
         try:
-            return self._infer()
+            return self._infer()[0]
         finally:
             self.decoder.train()
 
     def learn(self, fresh: Tensor) -> None:
         """Learn half of the fresh images and, after the first cycle, own ones; in the first steps of a cycle."""
         if self.count and self.done < self.steps:
-            some = fresh[: max(2, len(fresh) // 2)]
-            self._step(torch.cat([some, self._infer()]) if self.before else some)
+            self._learn(fresh[: max(2, len(fresh) // 2)])
         self.done += 1
+
+    def _learn(self, fresh: Tensor) -> None:
+        if not self.before:
+            return self._step(fresh)
+        own, implausible = self._infer()
+        return self._step(torch.cat([fresh, own]), implausible if self.tune_decoder else None)
 
     def codes(self) -> Tensor:
         """Draw codes `[count, code_size]`."""
@@ -125,8 +132,11 @@ class VariationalMemory(nn.Module):
         """Draw ε ~ N(0, I)."""
         return torch.randn(like.shape, generator=self.parts.rng["noise"], device=like.device)
 
-    def _infer(self) -> Tensor:
-        """Draw images of codes that took a step towards what the teacher finds plausible."""
+    def _infer(self) -> tuple[Tensor, Tensor]:
+        """Draw images of codes that took a step towards what the teacher finds plausible.
+
+        Returns them, and how implausible they were before that step.
+        """
         codes = self.codes().requires_grad_()
         t = self.parts.critic.answer(self._decode(codes))
         # balance · IE + ce · OH + (var z − 1)² + (mean z)²
@@ -134,15 +144,15 @@ class VariationalMemory(nn.Module):
         loss = loss + (codes.var(0) - 1).square().mean() + codes.mean(0).square().mean()
         direction = self._direction(loss, codes)
         with torch.no_grad():
-            return self._decode(codes - self.lr_codes * direction)
+            return self._decode(codes - self.lr_codes * direction), loss
 
     def _direction(self, loss: Tensor, codes: Tensor) -> Tensor:
         """Return what the first step of Adam follows, g / (|g| + ε); 0 where the gradient is not finite."""
         scale = 2.0**12 if self.parts.precision.is_scaled else 1.0
-        (gradient,) = torch.autograd.grad(loss * scale, codes)
+        (gradient,) = torch.autograd.grad(loss * scale, codes, retain_graph=self.tune_decoder)
         return (gradient / (gradient.abs() + 1e-8 * scale)).nan_to_num(0.0)
 
-    def _step(self, images: Tensor) -> None:
+    def _step(self, images: Tensor, more: Tensor | None = None) -> None:
         """One step on |û − u| + |T(û) − T(u)| + 10⁻⁵ · KL(N(μ, v) ‖ N(0, I)), u in normalized units."""
         teacher = self.parts.critic.teacher
         with self.parts.precision():
@@ -153,7 +163,7 @@ class VariationalMemory(nn.Module):
         logits = losses.logit_l1(self.parts.critic.logits(images), self.parts.critic.answer(drawn))
         kl = -0.5 * (1 + log_var - mean.square() - log_var.exp()).sum(1).mean()
         loss = pixels + logits + KL_WEIGHT * kl
-        self.descent.step(loss)
+        self.descent.step(loss if more is None else loss + more)
         self._agree(loss.detach())
 
     def _agree(self, loss: Tensor) -> None:

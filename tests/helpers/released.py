@@ -82,7 +82,10 @@ def released_parts(tensors: Mapping[str, Tensor], batch: int = 10) -> Parts:
 
 
 def assert_as_released(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    """Compare a state after steps of Adam: within 1e-6 of the largest entry of each tensor."""
+    """Compare a state after steps of Adam: within 1e-6 of the largest entry of each tensor.
+
+    What is below 1e-12, such as the gradient of a bias before BatchNorm, is 0 but for rounding.
+    """
     for name, value in expected.items():
         scale = value.abs().max().item()
-        torch.testing.assert_close(actual[name], value, rtol=0, atol=1e-6 * scale, msg=name)
+        torch.testing.assert_close(actual[name], value, rtol=0, atol=max(1e-6 * scale, 1e-12), msg=name)

@@ -36,6 +36,7 @@ class Config:
     vae_steps: int = setting(4, "steps of the VAE in a cycle", low=0)
     lr_vae: float = setting(5e-4, "learning rate of the VAE's Adam", low=0)
     lr_z: float = setting(0.02, "length of the step that codes take before they are decoded", low=0)
+    tune_decoder: bool = setting(False, "let the decoder learn from the loss of that step, too, as the released code")
 
 
 class Method(method.Method):
@@ -57,6 +58,7 @@ class Method(method.Method):
             steps=config.vae_steps,
             lr=config.lr_vae,
             lr_codes=config.lr_z,
+            tune_decoder=config.tune_decoder,
             weights=config,
         )
 
