@@ -56,7 +56,9 @@ def shorten(words: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
     if words[0] not in ("distill", "train", "quantize") or "--resume" in words:
         return words
     monkeypatch.setenv("NAYER_BATCH_SIZE", "4")
-    if words[0] != "train" and not {"dfq", "mad", "zskt", "zaq", "zeroq"}.intersection(words):
+    if words[0] != "train" and not {"dfq", "kakr", "mb-dfkd", "pre-dfkd", "mad", "zskt", "zaq", "zeroq"}.intersection(
+        words
+    ):
         monkeypatch.setenv("NAYER_SET", "method.batch=10")
     return words if "--dry-run" in words else [*words, "--dry-run"]
 

@@ -59,6 +59,7 @@ class Method(method.Method):
     """Live, as MB-DFKD or PRE-DFKD is; the student's loss looks one step ahead."""
 
     uses_names = method.NOTHING
+    keeps = "live"
     lends = ("generator.",)
     may_quantize = False  # rounding has no second derivative
 

@@ -40,6 +40,7 @@ class Method(method.Method):
     """Live: a step of the generator, then student steps on fresh images and one remembered batch; no bank but that."""
 
     uses_names = method.NOTHING
+    keeps = "live"
     lends = ("generator.",)
     rank_local = ("memory.last",)
 

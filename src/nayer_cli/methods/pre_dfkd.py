@@ -43,6 +43,7 @@ class Method(method.Method):
     """Live: a step of the generator, then student steps on fresh images and on some that the VAE draws; no bank."""
 
     uses_names = method.NOTHING
+    keeps = "live"
     lends = ("generator.", "memory.")
 
     def __init__(self, config: Config, parts: Parts) -> None:
