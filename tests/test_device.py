@@ -51,7 +51,6 @@ WAITS = {
     "onnx/runner.py:forward": (NOW_AND_THEN, "a file is tried, on the host"),
     "runs/evaluate.py:_network": (NOW_AND_THEN, "the start of a measurement"),
     "critic.py:__init__": (NOW_AND_THEN, "the start of a run"),
-    "live.py:__init__": (NOW_AND_THEN, "the start of a run"),
     "variational.py:__init__": (NOW_AND_THEN, "the start of a run"),
     "methods/spaceship.py:__init__": (NOW_AND_THEN, "the start of a run"),
     "methods/mad.py:__init__": (NOW_AND_THEN, "the start of a run"),
