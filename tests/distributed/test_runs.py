@@ -48,6 +48,7 @@ def training(folder: Path) -> dict[str, Any]:
         ("deepinv", SIGKILL),
         ("zaq", SIGTERM),
         ("spaceship", SIGTERM),
+        ("mad", SIGTERM),
         ("train", SIGTERM),
         ("quantize", SIGTERM),
     ],

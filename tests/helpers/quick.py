@@ -34,10 +34,10 @@ OF_METHOD: dict[str, dict[str, Any]] = {
     "fm": {"method.batch": 20, "method.g_steps": 2, "method.width": 4, "method.code_size": 16},
     "zeroq": {"method.batch": 20, "method.g_steps": 2},
     "dfq": {"method.width": 4, "method.code_size": 16, "schedule.cycles": 2},
-    "mad": {"method.width": 4, "method.code_size": 16, "schedule.cycles": 2},
     "pre-dfkd": {"method.width": 4, "method.code_size": 16, "schedule.cycles": 2},
     "mb-dfkd": {"method.width": 4, "method.code_size": 16, "schedule.cycles": 2},
     "kakr": {"method.width": 4, "method.code_size": 16, "schedule.cycles": 2},
+    "mad": {"method.width": 4, "method.code_size": 16, "method.conditional": "on", "schedule.cycles": 2},
     "zaq": {"method.width": 4, "method.code_size": 16, "schedule.cycles": 2},
     "zskt": {"method.width": 4, "method.code_size": 16, "schedule.cycles": 2},
 }

@@ -105,6 +105,8 @@ INTERRUPTIONS = {
     "deepinv": ("deepinv", {}, (3, "student", 2)),
     "zskt": ("zskt", {"bank.capacity": 40}, (3, "student", 4)),
     "a full store": ("spaceship", {"method.capacity": 30}, (3, "student", 2)),
+    "dfq": ("dfq", {"method.anneal": True}, (3, "student", 2)),
+    "mad": ("mad", {}, (3, "student", 4)),
 }
 
 
