@@ -8,6 +8,7 @@ from nayer_cli.bank import MemoryBank
 from nayer_cli.critic import Critic
 from nayer_cli.method import LoopState
 from nayer_cli.methods import dfq, zskt
+from nayer_cli.types import ImageShape
 from tiny import SHAPE, normalized, parts
 
 CONFIG = dfq.Config(code_size=6, width=2)
@@ -102,3 +103,22 @@ def test_the_learning_rate_falls_to_0_if_asked_to():
         method.synthesize(student(), LoopState(epochs=4, epoch=epoch))
         rates.append(method.generator.descent.optimizer.param_groups[0]["lr"])
     assert rates == pytest.approx([1e-3, 5e-4, 0])
+
+
+def test_the_generator_of_the_other_implementation_gives_normalized_pixels():
+    shape, teacher = ImageShape(3, 32, 32), normalized()
+    generator = dfq.Native(512, shape, 64, teacher)
+    assert sum(parameter.numel() for parameter in generator.parameters()) == 5_753_859
+    pixels = (dfq.Native(6, shape, 2, teacher)(torch.randn(4, 6)) - teacher.mean) / teacher.std
+    torch.testing.assert_close(pixels.mean((0, 2, 3)), torch.zeros(3), rtol=0, atol=1e-4)
+    torch.testing.assert_close(pixels.var((0, 2, 3)), torch.ones(3), rtol=1e-2, atol=0)
+
+
+@pytest.mark.parametrize("shape", [SHAPE, ImageShape(1, 9, 14)], ids=str)
+def test_its_images_are_clamped_for_pictures_and_left_as_they_are_for_the_student(shape):
+    method = dfq.Method(replace(CONFIG, generator="native", code_size=64), parts(shape=shape))
+    learner = normalized(seed=1, channels=shape.channels).eval().requires_grad_(False)
+    images = method.synthesize(learner, LoopState()).images
+    assert images.shape == (8, *shape) and images.min() >= 0 and images.max() <= 1
+    seen = next(method.replay(MemoryBank(8, shape), 1)).images
+    assert seen.min() < 0 or seen.max() > 1

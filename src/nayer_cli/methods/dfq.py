@@ -5,16 +5,20 @@ Choi et al., CVPRW 2020, arXiv 2005.04136. ZSKT is DFQ with the first term alone
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from torch import Tensor, nn
 
 from nayer_cli import losses, method
 from nayer_cli.bank import MemoryBank
+from nayer_cli.classifiers.model import Normalized
 from nayer_cli.config import setting
 from nayer_cli.critic import Statistics
+from nayer_cli.generator import Generator, Layered, halved, new_generator, up_to
 from nayer_cli.live import LiveGenerator
 from nayer_cli.method import Batch, LoopState, Parts, SynthBatch
 from nayer_cli.synthesis import weigh
+from nayer_cli.types import ImageShape
 
 CONFIDENCE = {"one_hot": losses.one_hot, "entropy": losses.entropy}
 
@@ -28,7 +32,7 @@ class Config:
     anneal: bool = setting(False, "let the generator's learning rate fall to 0 along a cosine over the run")
     code_size: int = setting(256, "length of the latent code", low=1)
     width: int = setting(64, "channels of the generator at full size", low=1)
-    generator: str = setting("tapered", "tapered, shallow, deep, auto, or a dotted path")
+    generator: str = setting("tapered", "tapered, shallow, deep, auto, native, or a dotted path")
     adv: float = setting(1.0, "weight of the disagreement with the student", low=0)
     bn: float = setting(1.0, "weight of the BatchNorm statistics term", low=0)
     ce: float = setting(1.0, "weight of the teacher's confidence", low=0)
@@ -64,6 +68,7 @@ class Method(method.Method):
             config.lr_g,
             betas=(0.5, 0.999),
             settled=config.settled,
+            new=self._new_generator,
         )
 
     def synthesize(self, student: nn.Module, state: LoopState) -> SynthBatch:
@@ -78,7 +83,7 @@ class Method(method.Method):
             terms["adv"] = -losses.distillation_kl(judgement.logits, student(images), 1.0)
         skipped = self.generator.step(weigh(self.config, terms))
         detached = {name: value.detach() for name, value in terms.items()}
-        return SynthBatch(images.detach(), judgement.logits.argmax(1), detached, skipped)
+        return SynthBatch(images.detach().clamp(0, 1), judgement.logits.argmax(1), detached, skipped)
 
     def replay(self, bank: MemoryBank, steps: int) -> Iterator[Batch]:
         """Yield `steps` batches of the generator's images, of codes of their own; the bank stays unread."""
@@ -97,3 +102,41 @@ class Method(method.Method):
         running = critic.running
         # The variance of a dead channel is 0. BatchNorm adds the same number before it divides.
         return losses.gaussian_kl(now.mean, now.var + 1e-5, running.mean, running.var + 1e-5)
+
+    def _new_generator(self, name: str, code_size: int, shape: ImageShape, width: int) -> Generator:
+        if name == "native":
+            return Native(code_size, shape, width, self.parts.critic.teacher)
+        return new_generator(name, code_size, shape, width)
+
+
+class Native(Layered):
+    """Linear → (↑, conv, BN, ReLU) × 3 → conv → tanh → BN without weights, then back from normalized pixels.
+
+    The last BatchNorm gives each channel of a batch mean 0 and variance 1. A few pixels are outside of [0, 1].
+
+    Args:
+        code_size, shape: as every generator's.
+        width: channels at full size; before, there are eight, four and two times as many.
+        teacher: whose normalization is undone.
+
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, code_size: int, shape: ImageShape, width: int, teacher: Normalized) -> None:
+        super().__init__(code_size, shape, (8 * width, *halved(shape, 3)))
+        layers: list[nn.Module] = []
+        for halvings, (inputs, outputs) in zip(
+            (2, 1, 0), pairwise((8 * width, 4 * width, 2 * width, width)), strict=True
+        ):
+            convolution = nn.Conv2d(inputs, outputs, 3, padding=1)
+            layers += [up_to(shape, halvings), convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+        last = nn.Conv2d(width, shape.channels, 3, padding=1)
+        self.body = nn.Sequential(*layers, last, nn.Tanh(), nn.BatchNorm2d(shape.channels, affine=False))
+        self.register_buffer("mean", teacher.mean.clone(), persistent=False)
+        self.register_buffer("std", teacher.std.clone(), persistent=False)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Draw images `[B, C, H, W]`, nearly all of whose pixels are in [0, 1], for codes `[B, code_size]`."""
+        return super().forward(codes).float() * self.std + self.mean
