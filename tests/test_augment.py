@@ -1,7 +1,7 @@
 import torch
 from torch.autograd import gradcheck
 
-from nayer_cli.augment import Augment, shift_flip
+from nayer_cli.augment import Augment, ResizedCrop, _interpolation, resample, shift_flip
 
 
 def test_shift_and_flip_by_hand():
@@ -78,3 +78,48 @@ def test_everything_happens_where_the_images_are():
 def test_the_type_of_the_images_stays():
     images = torch.rand(2, 1, 3, 3, dtype=torch.bfloat16)
     assert drawn(images, pad=1, flip=True).dtype == torch.bfloat16
+
+
+def one(*values: float) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def test_a_window_is_stretched_as_torch_resizes_it():
+    images = torch.rand(1, 2, 8, 6, dtype=torch.float64)
+    rows, columns = _interpolation(one(0.5), one(0.25), 8), _interpolation(one(1.0), one(0.0), 6)
+    inner = torch.nn.functional.interpolate(images, size=(16, 6), mode="bilinear")[:, :, 4:12]
+    torch.testing.assert_close(resample(images, rows, columns), inner)
+
+
+def test_random_windows_keep_shape_and_range_and_differ():
+    images = torch.rand(1, 3, 8, 6).expand(64, -1, -1, -1)
+    crop = ResizedCrop(flip=True)
+    first = crop(images, torch.Generator().manual_seed(3))
+    assert first.shape == images.shape and first.min() >= images.min() and first.max() <= images.max() + 1e-6
+    assert len({image.numpy().tobytes() for image in first}) == 64
+    assert torch.equal(first, crop(images, torch.Generator().manual_seed(3)))
+
+
+def test_windows_are_as_large_and_as_long_as_promised():
+    shares = []
+    ramps = torch.stack([torch.arange(64.0).expand(64, 64).mT, torch.arange(64.0).expand(64, 64)])
+    for image in ResizedCrop(flip=False)(ramps.expand(400, -1, -1, -1), torch.Generator().manual_seed(0)):
+        # From the second to the last but one: at the rim of an image nothing lies outside to interpolate with.
+        tall, wide = (image[0, 62, 5] - image[0, 1, 5]) / 61, (image[1, 5, 62] - image[1, 5, 1]) / 61
+        shares.append((tall * wide, wide / tall))
+    area, ratio = torch.tensor(shares).mT
+    assert area.min() > 0.24 and area.max() < 1.01 and 0.55 < area.mean() < 0.7
+    assert ratio.min() > 0.74 and ratio.max() < 1.34
+
+
+def test_half_of_the_windows_are_flipped_if_asked():
+    ramp = torch.arange(8.0).expand(200, 1, 8, 8)
+    for flip, low, high in ((True, 60, 140), (False, 0, 0)):
+        out = ResizedCrop(flip)(ramp, torch.Generator().manual_seed(0))
+        assert low <= (out[:, 0, 0, 0] > out[:, 0, 0, 7]).sum() <= high
+
+
+def test_the_gradient_of_a_window_is_exact():
+    images = torch.rand(2, 1, 4, 5, dtype=torch.float64, requires_grad=True)
+    rows, columns = _interpolation(one(0.7, 0.5), one(0.1, 0.3), 4), _interpolation(one(0.6, 1.0), one(0.2, 0.0), 5)
+    assert gradcheck(lambda x: resample(x, rows, columns), (images,))

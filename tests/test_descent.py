@@ -104,3 +104,11 @@ def test_a_scaled_loss_leads_to_the_same_step() -> None:
             down.step((weight.square() * factor).sum())
         weights.append(weight.detach())
     assert torch.equal(*weights)
+
+
+def test_gradients_from_elsewhere_are_followed_and_left_out_where_not_finite():
+    weight, down = descent("sgd")
+    assert down.follow([torch.tensor([1.0, 2.0])])
+    torch.testing.assert_close(weight.detach(), torch.tensor([0.9, -2.2]))
+    assert not down.follow([torch.tensor([NAN, 2.0])]) and down.skipped == 1
+    torch.testing.assert_close(weight.detach(), torch.tensor([0.9, -2.2]))

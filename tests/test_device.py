@@ -55,6 +55,7 @@ WAITS = {
     "methods/spaceship.py:__init__": (NOW_AND_THEN, "the start of a run"),
     "methods/mad.py:__init__": (NOW_AND_THEN, "the start of a run"),
     "live.py:__init__": (NOW_AND_THEN, "the start of a run"),
+    "methods/cmi.py:__init__": (NOW_AND_THEN, "the start of a run"),
     "methods/fm.py:__init__": (NOW_AND_THEN, "the start of a run"),
     "methods/nayer.py:_fresh_generator": (NOW_AND_THEN, "a generator's life begins"),
     "student.py:load_state_dict": (NOW_AND_THEN, "a run is continued"),

@@ -1,5 +1,6 @@
 """Random crop and flip of every image by itself, batched on the device and differentiable."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,3 +67,45 @@ def _gather(images: Tensor, down: Tensor, right: Tensor, flips: Tensor) -> Tenso
     index = places.view(count, 1, -1).expand(-1, channels, -1)
     taken = images.reshape(count, channels, -1).gather(2, index).view_as(images)
     return taken * inside[:, None].to(images.dtype)
+
+
+@dataclass(frozen=True)
+class ResizedCrop:
+    """Cut a window out of each image at random, bring it back to the old size, flip it with probability ½ if `flip`.
+
+    A window has between `smallest` and all of the image's area, and a ratio of its sides to the image's that is
+    log-uniform between 3 : 4 and 4 : 3. It may begin and end between two pixels.
+    """
+
+    flip: bool
+    smallest: float = 0.25
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Crop images `[B, C, H, W]`; shape and range stay."""
+        height, width = images.shape[2:]
+        area, ratio, top, left, flip = torch.rand(5, len(images), generator=generator, device=generator.device)
+        area = self.smallest + (1 - self.smallest) * area
+        stretch = (math.log(4 / 3) * (ratio - 0.5)).exp()  # the square root of the ratio
+        tall, wide = ((area.sqrt() * share).clamp(max=1) for share in (1 / stretch, stretch))
+        rows = _interpolation(tall, top * (1 - tall), height)
+        columns = _interpolation(wide, left * (1 - wide), width)
+        if self.flip:
+            columns = torch.where(flip[:, None, None] < 0.5, columns.flip(1), columns)
+        return resample(images, rows, columns)
+
+
+def resample(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Return A X Bᵀ for every channel X of each image `[B, C, H, W]`, with A = `rows` `[B, H', H]`, B = `columns`.
+
+    Two batched products are bilinear interpolation in both directions, with a gradient that is exact, and is the same
+    each time on any device.
+    """
+    return rows[:, None].to(images.dtype) @ images @ columns[:, None].to(images.dtype).mT
+
+
+def _interpolation(share: Tensor, start: Tensor, size: int) -> Tensor:
+    """Weights `[B, size, size]` that stretch windows of an axis, `share` of it from `start` on, `[B]` each, over it."""
+    pixels = torch.arange(size, device=share.device, dtype=share.dtype)
+    centers = (start[:, None] + share[:, None] * (pixels + 0.5) / size) * size - 0.5
+    distances = centers.clamp(0, size - 1)[:, :, None] - pixels
+    return (1 - distances.abs()).clamp(min=0)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from nayer_cli import plugins
-from nayer_cli.generator import new_generator
+from nayer_cli.generator import new_generator, redraw_all, redraw_first
 from nayer_cli.types import ImageShape
 
 
@@ -31,3 +31,23 @@ def test_from_the_feature_maps_of_any_stage_the_rest_draws_the_same_images(name:
     for stage, maps in enumerate(features):
         assert torch.equal(generator.resume(maps, stage), images)
         assert torch.equal(generator.resume(features[0], 0, until=stage), maps)
+
+
+def test_a_generator_starts_afresh_with_small_weights() -> None:
+    one, other = (new_generator("shallow", 20, ImageShape(3, 16, 16), width=16) for _ in range(2))
+    for generator in (one, other):
+        redraw_all(generator, torch.Generator().manual_seed(0))
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+    for name, weight in one.named_parameters():
+        mean = float("weight" in name and weight.ndim == 1)  # of a BatchNorm
+        assert weight.mean().item() == pytest.approx(mean, abs=0.02), name
+        assert 0.01 < weight.std() < 0.03 if "weight" in name else not weight.any(), name
+
+
+def test_the_first_linear_layer_and_the_first_batch_norm_start_afresh_alone() -> None:
+    generator = new_generator("shallow", 20, ImageShape(3, 16, 16), width=16)
+    before = {name: weight.detach().clone() for name, weight in generator.named_parameters()}
+    redraw_first(generator, torch.Generator().manual_seed(0))
+    changed = {name for name, weight in generator.named_parameters() if not torch.equal(weight, before[name])}
+    assert changed == {"linear.weight", "linear.bias", "body.0.weight"}
+    assert generator.body[0].weight.abs().max() < 0.1 and not generator.linear.bias.any()

@@ -31,6 +31,7 @@ OF_METHOD: dict[str, dict[str, Any]] = {
     "nayer": {"method.batch": 20, "method.g_steps": 2, "method.width": 4, "method.code_size": 16},
     "deepinv": {"method.batch": 20, "method.g_steps": 2},
     "spaceship": {"method.batch": 20, "method.g_steps": 2, "method.width": 4, "method.code_size": 16},
+    "cmi": {"method.batch": 20, "method.g_steps": 2, "method.width": 4, "method.code_size": 16},
     "fm": {"method.batch": 20, "method.g_steps": 2, "method.width": 4, "method.code_size": 16},
     "zeroq": {"method.batch": 20, "method.g_steps": 2},
     "dfq": {"method.width": 4, "method.code_size": 16, "schedule.cycles": 2},
