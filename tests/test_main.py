@@ -143,7 +143,8 @@ def test_a_variable_is_blamed_for_its_value(monkeypatch, capsys):
     ("words", "told"),
     [
         ("--set g_steps=3", "did you mean 'method.g_steps'"),
-        ("--method zeroq --set method.adv=1", "deepinv and nayer have"),
+        ("--method zeroq --set method.g_life=1", "; nayer has"),
+        ("--method zeroq --set method.bn_momentum=0", " and nayer have"),
         ("--encoder clipp", "did you mean 'clip'"),
         ("--teacher resnet5O", "did you mean 'resnet50'"),
     ],

@@ -102,7 +102,7 @@ def _check_own(method: str, settings: Layer) -> None:
         owners = [name for name in plugins.names("methods") if key in method_keys(name)]
         if owners:
             raise ConfigError(
-                f"the method '{method}' has no setting '{key}'; {' and '.join(owners)} {_have(owners)}",
+                f"the method '{method}' has no setting '{key}'; {_have(owners)}",
                 hint=f"leave it out, or choose --method {owners[0]}",
             )
     own = {key.removeprefix("method."): value for key, value in settings.items()}
@@ -110,7 +110,8 @@ def _check_own(method: str, settings: Layer) -> None:
 
 
 def _have(owners: list[str]) -> str:
-    return "has" if len(owners) == 1 else "have"
+    *others, last = owners
+    return f"{', '.join(others)} and {last} have" if others else f"{last} has"
 
 
 def _check_files(settings: Layer) -> None:
