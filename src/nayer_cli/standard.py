@@ -1,11 +1,13 @@
 """The generator of DAFL and of the PRE-DFKD family: its output is normalized over the batch, as real images are."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from nayer_cli.classifiers.model import Normalized
-from nayer_cli.generator import Generator, halved, new_generator, up_to
+from nayer_cli.generator import Generator, Layered, halved, new_generator, up_to
 from nayer_cli.types import ImageShape
 
 EPS = 0.8
@@ -14,11 +16,46 @@ SMALL = 0.08
 """Weights start uniform between minus this and this."""
 
 
-class Standard(Generator):
-    """Linear → BN → (↑, conv, BN, LReLU) × n → conv → tanh → BN without weights, then back from normalized pixels.
+class BatchNormalized(Layered):
+    """Linear → layers → conv → tanh → BN without weights, then back from normalized pixels.
 
-    The last BatchNorm gives every channel of a batch mean 0 and variance 1. That is the prior on which methods depend
-    that do not match the teacher's statistics. A few pixels are outside of [0, 1].
+    The last BatchNorm gives every channel of a batch mean 0 and variance 1. A few pixels are outside of [0, 1].
+
+    Args:
+        code_size, shape, start: as of every `Layered`.
+        layers: from what the linear layer gives to `width` channels at full size.
+        width: channels before the last convolution.
+        teacher: whose normalization is undone.
+
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        code_size: int,
+        shape: ImageShape,
+        start: tuple[int, int, int],
+        layers: Iterable[nn.Module],
+        width: int,
+        teacher: Normalized,
+    ) -> None:
+        super().__init__(code_size, shape, start)
+        last = nn.Conv2d(width, shape.channels, 3, padding=1)
+        self.body = nn.Sequential(*layers, last, nn.Tanh(), nn.BatchNorm2d(shape.channels, affine=False))
+        self.register_buffer("mean", teacher.mean.clone(), persistent=False)
+        self.register_buffer("std", teacher.std.clone(), persistent=False)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Draw images `[B, C, H, W]`, nearly all of whose pixels are in [0, 1], for codes `[B, code_size]`."""
+        return super().forward(codes).float() * self.std + self.mean
+
+
+class Standard(BatchNormalized):
+    """Linear → BN → (↑, conv, BN, LReLU) × n → conv → tanh → BN without weights.
+
+    The last BatchNorm is the prior on which methods depend that do not match the teacher's statistics.
 
     Args:
         code_size, shape: as every generator's.
@@ -29,34 +66,16 @@ class Standard(Generator):
     """
 
     def __init__(self, code_size: int, shape: ImageShape, width: int, teacher: Normalized, *, spectral: bool) -> None:
-        super().__init__(code_size, shape)
         times = 2 if max(shape.height, shape.width) <= 32 else 3
         widths = [2 * width, 2 * width, *[width] * (times - 1)]
-        self.start = (widths[0], *halved(shape, times))
-        self.linear = nn.Linear(code_size, self.start[0] * self.start[1] * self.start[2])
-        stages: list[nn.Module] = [nn.BatchNorm2d(widths[0])]
+        layers: list[nn.Module] = [nn.BatchNorm2d(widths[0])]
         for number in range(times):
-            stages += [up_to(shape, times - 1 - number), *wide_block(widths[number], widths[number + 1])]
-        stages += [
-            nn.Conv2d(width, shape.channels, 3, padding=1),
-            nn.Tanh(),
-            nn.BatchNorm2d(shape.channels, affine=False),
-        ]
-        self.body = nn.Sequential(*stages)
+            layers += [up_to(shape, times - 1 - number), *wide_block(widths[number], widths[number + 1])]
+        super().__init__(code_size, shape, (widths[0], *halved(shape, times)), layers, width, teacher)
         start_small(self)
         for layer in self.body if spectral else ():
             if isinstance(layer, nn.Conv2d):
                 spectral_norm(layer)
-        self.register_buffer("mean", teacher.mean.clone(), persistent=False)
-        self.register_buffer("std", teacher.std.clone(), persistent=False)
-
-    mean: Tensor
-    std: Tensor
-
-    def forward(self, codes: Tensor) -> Tensor:
-        """Draw images `[B, C, H, W]`, nearly all of whose pixels are in [0, 1], for codes `[B, code_size]`."""
-        normalized: Tensor = self.body(self.linear(codes).unflatten(1, self.start))
-        return normalized.float() * self.std + self.mean
 
 
 class StandardMaker:

@@ -14,9 +14,10 @@ from nayer_cli.bank import MemoryBank
 from nayer_cli.classifiers.model import Normalized
 from nayer_cli.config import setting
 from nayer_cli.critic import Statistics
-from nayer_cli.generator import Generator, Layered, halved, new_generator, up_to
+from nayer_cli.generator import Generator, halved, new_generator, up_to
 from nayer_cli.live import LiveGenerator
 from nayer_cli.method import Batch, LoopState, Parts, SynthBatch
+from nayer_cli.standard import BatchNormalized
 from nayer_cli.synthesis import weigh
 from nayer_cli.types import ImageShape
 
@@ -109,10 +110,8 @@ class Method(method.Method):
         return new_generator(name, code_size, shape, width)
 
 
-class Native(Layered):
-    """Linear → (↑, conv, BN, ReLU) × 3 → conv → tanh → BN without weights, then back from normalized pixels.
-
-    The last BatchNorm gives each channel of a batch mean 0 and variance 1. A few pixels are outside of [0, 1].
+class Native(BatchNormalized):
+    """Linear → (↑, conv, BN, ReLU) × 3 → conv → tanh → BN without weights.
 
     Args:
         code_size, shape: as every generator's.
@@ -121,22 +120,10 @@ class Native(Layered):
 
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, code_size: int, shape: ImageShape, width: int, teacher: Normalized) -> None:
-        super().__init__(code_size, shape, (8 * width, *halved(shape, 3)))
+        widths = (8 * width, 4 * width, 2 * width, width)
         layers: list[nn.Module] = []
-        for halvings, (inputs, outputs) in zip(
-            (2, 1, 0), pairwise((8 * width, 4 * width, 2 * width, width)), strict=True
-        ):
+        for halvings, (inputs, outputs) in zip((2, 1, 0), pairwise(widths), strict=True):
             convolution = nn.Conv2d(inputs, outputs, 3, padding=1)
             layers += [up_to(shape, halvings), convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
-        last = nn.Conv2d(width, shape.channels, 3, padding=1)
-        self.body = nn.Sequential(*layers, last, nn.Tanh(), nn.BatchNorm2d(shape.channels, affine=False))
-        self.register_buffer("mean", teacher.mean.clone(), persistent=False)
-        self.register_buffer("std", teacher.std.clone(), persistent=False)
-
-    def forward(self, codes: Tensor) -> Tensor:
-        """Draw images `[B, C, H, W]`, nearly all of whose pixels are in [0, 1], for codes `[B, code_size]`."""
-        return super().forward(codes).float() * self.std + self.mean
+        super().__init__(code_size, shape, (widths[0], *halved(shape, 3)), layers, width, teacher)
