@@ -119,7 +119,7 @@ def test_a_size_that_cannot_be_built() -> None:
 @pytest.mark.usefixtures("nearlab")
 def test_factories_lie_in_the_current_folder() -> None:
     found = find("py:nearlab:tiny")
-    assert (found.name, found.is_factory) == ("nearlab", True)
+    assert (found.name, found.is_factory) == ("tiny", True)
     assert isinstance(build(found, None, ImageShape(3, 2, 2)), nn.Sequential)
 
 

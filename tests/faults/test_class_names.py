@@ -67,7 +67,7 @@ def test_names_stay_inside_the_folder_that_is_named(
     settings = quick(tmp_path, {"preset": "cifar10", "lte.labels": labels, "output.out": None})
     assert nayer("distill", *FACTS, *options(settings))[0] == 0
     (run,) = (tmp_path / "runs").iterdir()
-    assert re.fullmatch(r"\d{8}-\d{6}-network-network", run.name)
+    assert re.fullmatch(r"\d{8}-\d{6}-wild-wild", run.name)
     before = set(tmp_path.parent.rglob("*"))
     assert nayer("sample", run, "--per-class", 1, "--out", tmp_path / "images")[0] == 0
     made = set(tmp_path.parent.rglob("*")) - before

@@ -144,7 +144,7 @@ PARTS = st.fixed_dictionaries({name: st.just(part) | TENSORS | JSON_SCALARS for 
 
 def opened(path: Path) -> MemoryBank | None:
     """The bank of one shard, or None where that is refused."""
-    manifest = {"added": 2, "capacity": 2, "shape": [1, 2, 2], "shards": [path.name]}
+    manifest = {"added": 2, "capacity": 2, "shapes": {"images": [1, 2, 2]}, "shards": [path.name]}
     with suppress(RunFailed):
         return open_bank(path.parent, manifest)
     return None

@@ -124,9 +124,12 @@ def test_code_in_a_model_of_the_hub_is_never_run(
     (repository / "config.json").write_text(json.dumps(document))
     save(repository / file, with_optimizer(Payload(tmp_path / "it-ran")))
     fill_hub_cache(hub_cache, "mylab/evil", repository)
-    assert main(["eval", "hf-hub:mylab/evil", "--data", "digits", "--device", "cpu"]) == 2
+    code = main(["eval", "hf-hub:mylab/evil", "--data", "digits", "--device", "cpu"])
     told = " ".join(capsys.readouterr().err.split())
-    assert "hold pickled code, which nayer never executes" in told and "safetensors" in told
+    if file == "evil.pt":  # which file holds the weights is not for a stranger to say: there are none by our names
+        assert code == 3 and "model.safetensors of mylab/evil" in told
+    else:
+        assert code == 2 and "hold pickled code, which nayer never executes" in told and "safetensors" in told
     assert not (tmp_path / "it-ran").exists()
 
 

@@ -46,7 +46,7 @@ def test_one_class_is_refused_with_the_reason(
     monkeypatch.syspath_prepend(tmp_path)
     assert main(command(tmp_path, 1)) == 2
     told = " ".join(capsys.readouterr().err.split())
-    assert "the teacher 'network' has one output; a classifier tells at least two classes apart" in told
+    assert "the teacher 'wide1' has one output; a classifier tells at least two classes apart" in told
     assert not (tmp_path / "run").exists()
 
 

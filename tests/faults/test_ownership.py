@@ -24,7 +24,7 @@ def settings_in(folder: Path, **changes: Any) -> dict[str, Any]:
 @pytest.fixture
 def no_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fails where a teacher is loaded: that would be work."""
-    monkeypatch.setattr("nayer_cli.runs.assemble.load_classifier", lambda config: pytest.fail("work has begun"))
+    monkeypatch.setattr("nayer_cli.runs.models.load_classifier", lambda config: pytest.fail("work has begun"))
 
 
 IMPOSSIBLE = {

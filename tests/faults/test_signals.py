@@ -135,7 +135,7 @@ def test_an_impatient_user(tmp_path: Path, whole: Whole) -> None:
 def test_terminated_before_there_is_anything_to_save(tmp_path: Path) -> None:
     few_images(tmp_path)
     done = run(in_folder(tmp_path), AtLine(1, Send(TERM), "critic"))
-    assert (done.code, done.err) == (143, "error: terminated\nhint: nothing was saved yet\n")
+    assert (done.code, done.err) == (143, "loading torch\nerror: terminated\nhint: nothing was saved yet\n")
     assert not (tmp_path / "run").exists()
 
 

@@ -99,7 +99,7 @@ class _Watcher:
             setattr(os, name, self.counting(name, getattr(os, name)))
         os.write = self.counting_writes(os.write)
         torch.from_file = self.remembering(torch.from_file)
-        MemoryBank.put = self.counting_maps(MemoryBank.put)
+        MemoryBank.write = self.counting_maps(MemoryBank.write)
 
     def hear(self, event: str, arguments: Sequence[Any]) -> None:
         match event, arguments:
@@ -138,14 +138,13 @@ class _Watcher:
 
         return remembered
 
-    def counting_maps(self, put: Any) -> Any:
-        def counted(bank: Any, slots: Any, pixels: Any, labels: Any) -> None:
+    def counting_maps(self, write: Any) -> Any:
+        def counted(bank: Any, slots: Any, rows: Any) -> None:
             half = len(slots) // 2
             if bank.images.data_ptr() in self.maps:
-                self.happens(
-                    "map", f"{self.folder}/bank.mmap", lambda: put(bank, slots[:half], pixels[:half], labels[:half])
-                )
-            put(bank, slots, pixels, labels)
+                some = {name: value[:half] for name, value in rows.items()}
+                self.happens("map", f"{self.folder}/bank.mmap", lambda: write(bank, slots[:half], some))
+            write(bank, slots, rows)
 
         return counted
 

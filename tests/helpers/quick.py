@@ -117,7 +117,7 @@ def outcome(run: Path) -> dict[str, Any]:
     state = checkpoint(run)
     for part in state["processes"]:
         del part["bank"]["shards"]
-    files = [*run.glob("student/*"), *run.glob("samples/*"), *run.glob("*.png"), run / "lte.safetensors"]
+    files = [*run.glob("student/*"), *run.glob("samples/*"), *run.glob("*.png"), *run.glob("lte.safetensors")]
     settings = read_file(run / "config.toml")
     return {
         "result": {key: value for key, value in result.items() if key not in ("run", "seconds")},

@@ -32,10 +32,17 @@ def canonical(name: str) -> str:
     return f"{PREFIX}{path}:{attribute}"
 
 
+SAYS_NOTHING = {"build", "create", "factory", "get", "load", "main", "make", "model", "net", "network"}
+"""Words that functions which make networks are called by."""
+
+
 def display(key: str) -> str:
-    """Return what the network of `py:package.module:Net` is called: by its class, or else by its module."""
+    """Return what the network of `py:package.module:Net` is called.
+
+    It is the name of its class or function, or of its module where that of the function says nothing, as `get_model`.
+    """
     module, _, attribute = key.removeprefix(PREFIX).partition(":")
-    return attribute if attribute[:1].isupper() else module.rpartition(".")[2]
+    return module.rpartition(".")[2] if set(attribute.split("_")) <= SAYS_NOTHING else attribute
 
 
 def offer(name: str) -> str | None:
