@@ -2,6 +2,7 @@
 
     python benchmarks/quantized_onnx.py --bits w4a4 --size 64 --threads 1 --json onnx.json
     python benchmarks/quantized_onnx.py resnet18 mobilenetv2_100 --bits w8a8 --size 224 --batch 1 --weight-range u8u8
+    python benchmarks/quantized_onnx.py resnet18 --bits w8a8 --size 224 --batch 1 --compare-ranges
 
 Weights are random, BatchNorm has seen random images, and so has calibration: accuracy means nothing here, agreement
 does. The float and the quantized file take turns (A B, B A, …); speed is the median of the ratios of neighbours.
@@ -12,6 +13,7 @@ import json
 import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -75,6 +77,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("networks", nargs="*", default=NETWORKS, help="names that timm knows, or ours")
     parser.add_argument("--bits", default="w4a4")
     parser.add_argument("--weight-range", default=WEIGHT_RANGES[0], choices=WEIGHT_RANGES)
+    parser.add_argument("--compare-ranges", action="store_true", help="only the speed of each range of 8-bit weights")
     parser.add_argument("--size", type=int, default=64, help="image side in pixels")
     parser.add_argument("--batch", type=int, default=16, help="images at a time when speed is measured")
     parser.add_argument("--images", type=int, default=64, help="images on which agreement is measured")
@@ -117,6 +120,35 @@ def measure(name: str, options: argparse.Namespace, folder: Path) -> Figures:
         1e3 * float_s,
         1e3 * quantized_s,
     )
+
+
+def range_speeds(name: str, options: argparse.Namespace, folder: Path) -> dict[str, float]:
+    """Return for each range of weights how many times as fast as the float file a network runs."""
+    network, shape = make(name, options.size), ImageShape(3, options.size, options.size)
+    write_onnx(trace(network, shape), shape, folder / "float.onnx", facts={})
+    runners: dict[str, Callable[[Tensor], Tensor]] = {}
+    for weight_range in WEIGHT_RANGES:
+        torch.manual_seed(0)
+        integers = deployed(network, shape, Scheme(*parse_bits(options.bits), weight_range=weight_range))
+        path = folder / f"{weight_range}.onnx"
+        write_onnx(integers, shape, path, exact=weight_range != "full", facts={})
+        runners[weight_range] = OnnxNetwork(path, options.threads)
+    runners["full, x64quantprecision=1"] = precise(folder / "full.onnx", options.threads)
+    images, in_float = torch.randn(options.batch, *shape), OnnxNetwork(folder / "float.onnx", options.threads)
+    clock = make_clock("wall", torch.device("cpu"))
+    return {
+        title: compare(partial(runner, images), partial(in_float, images), options.repeats, clock)[0]
+        for title, runner in runners.items()
+    }
+
+
+def precise(path: Path, threads: int) -> Callable[[Tensor], Tensor]:
+    """Return a file as ONNX Runtime computes it when it is told to add products in 32 bits."""
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = threads
+    settings.add_session_config_entry("session.x64quantprecision", "1")
+    session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
 
 def make(name: str, size: int) -> nn.Module:
@@ -174,11 +206,24 @@ def listing(names: list[str], most: int = 4) -> str:
     return ", ".join(names[:most]) + more
 
 
+def compare_ranges(options: argparse.Namespace) -> None:
+    for number, name in enumerate(options.networks):
+        with TemporaryDirectory() as folder:
+            speeds = range_speeds(name, options, Path(folder))
+        if number == 0:
+            print(f"| network | {' | '.join(speeds)} |\n|---|{'---|' * len(speeds)}")
+        print(f"| {name} | {' | '.join(f'{speed:.2f}×' for speed in speeds.values())} |", flush=True)
+
+
 def main() -> None:
     options = parse()
     torch.set_num_threads(options.threads)
     print(f"{options.bits}, {options.size} px, batch {options.batch}, {options.threads} threads, {platform.machine()}")
     print(f"onnxruntime {onnxruntime.__version__}, torch {torch.__version__}, nayer {__version__}\n")
+    (compare_ranges if options.compare_ranges else compare_files)(options)
+
+
+def compare_files(options: argparse.Namespace) -> None:
     titles = [
         *("network", "integer convolutions", "integer products", "agreement", "largest, mean difference of range"),
         *("MB float32, int8, int4", "float32 / int4", "ms float → quantized", "faster", "stay float"),
