@@ -195,9 +195,9 @@ class Method(Lesson):
     """What of the class names: their `embeddings`, only their `count` K, or `nothing`. Unless it is embeddings, a run
     needs no text encoder, no network and no names."""
     keeps: str = ""
-    """What the student's images come from: the `bank`, a `live` generator, or stored `features` that one decodes. By
-    default the bank, or a live generator where the method has a `replay` of its own. Said as a literal, like the next:
-    `nayer info` reads both without importing the method."""
+    """What the student's images come from: the `bank`, a `live` generator, or stored `features` that one decodes, or
+    two of them. By default the bank, or a live generator where the method has a `replay` of its own. Said as a
+    literal, like the next: `nayer info` reads both without importing the method."""
     bytes_kept: int | None = None
     """Bytes that one image of 3×32×32 takes there, with the default settings; by default as an image of the bank."""
     may_quantize: bool = True

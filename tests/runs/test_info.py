@@ -45,4 +45,5 @@ def test_what_methods_keep_is_read_in_their_files():
     assert list(memory) == plugins.names("methods")
     assert memory["nayer"] == {"keeps": "bank", "mb_per_1000_images": 3.1}
     assert memory["zskt"] == {"keeps": "live", "mb_per_1000_images": 0.0}
+    assert memory["mb-dfkd"] == {"keeps": "live and bank", "mb_per_1000_images": 6.1}
     assert memory["spaceship"] == {"keeps": "features", "mb_per_1000_images": 213.0}

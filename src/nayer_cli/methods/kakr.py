@@ -59,7 +59,8 @@ class Method(method.Method):
     """Live, as MB-DFKD or PRE-DFKD is; the student's loss looks one step ahead."""
 
     uses_names = method.NOTHING
-    keeps = "live"
+    keeps = "live and bank"
+    bytes_kept = 6144  # in 16 bits
     lends = ("generator.",)
     may_quantize = False  # rounding has no second derivative
 

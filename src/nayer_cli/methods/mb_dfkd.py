@@ -40,7 +40,8 @@ class Method(method.Method):
     """Live: a step of the generator, then student steps on fresh images and one remembered batch; no bank but that."""
 
     uses_names = method.NOTHING
-    keeps = "live"
+    keeps = "live and bank"
+    bytes_kept = 6144  # in 16 bits
     lends = ("generator.",)
     rank_local = ("memory.last",)
 
