@@ -1,6 +1,6 @@
-"""DFQ: a generator with a prior looks for images that the student gets wrong.
+"""DFQ: a generator with a prior looks for images that the student gets wrong (Choi et al., CVPRW 2020).
 
-Choi et al., CVPRW 2020, arXiv 2005.04136. ZSKT is DFQ with the first term alone, and DAFL is DFQ without it.
+arXiv 2005.04136. ZSKT is DFQ with the first term alone, and DAFL is DFQ without it.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
-"""MAD: the student also learns from a slow average of the generator, so that it does not forget (NeurIPS 2022).
+"""MAD: the student also learns from a slow average of the generator (Do et al., NeurIPS 2022, arXiv 2209.10359).
 
-Do et al., "Momentum Adversarial Distillation", arXiv 2209.10359. No code was released: the idea is the paper's, the
-losses are re-derived, and most numbers are ours.
+So it does not forget what the generator has left behind. No code was released: the idea is the paper's, the losses are
+re-derived, and most numbers are ours.
 """
 
 import math
