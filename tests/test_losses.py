@@ -212,3 +212,19 @@ def test_an_image_beyond_the_bound_gives_no_adversarial_gradient_and_the_others_
     assert value.item() == pytest.approx(-(2.0 + near.item()) / 2)
     for logits in (t, s):
         assert logits.grad is not None and logits.grad[0].abs().max() == 0 and logits.grad[1].abs().max() > 0
+
+
+def test_balance_is_that_of_the_batches_of_all_processes() -> None:
+    t = torch.randn(8, 5, generator=torch.Generator().manual_seed(0))
+    mine, other = t.chunk(2)
+    mean = other.softmax(1).mean(0)
+    shared = losses.balance(mine, of_all=lambda own: (own + mean) / 2)
+    torch.testing.assert_close(shared, losses.balance(t))
+    assert shared < losses.balance(mine)
+
+
+def test_balance_has_a_gradient_where_a_class_has_no_probability_at_all() -> None:
+    t = torch.tensor([[0.0, 200.0], [0.0, 300.0]], requires_grad=True)
+    value = losses.balance(t)
+    value.backward()
+    assert value.item() == 0 and t.grad is not None and t.grad.isfinite().all()

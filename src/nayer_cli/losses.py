@@ -4,6 +4,7 @@ Logits are `[B, K]`, `t` the teacher's and `s` the student's; images are `[B, C,
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -107,13 +108,15 @@ def entropy(t: Tensor) -> Tensor:
     return -(log_p.exp() * log_p).sum(1).mean()
 
 
-def balance(t: Tensor, base: float = math.e) -> Tensor:
+def balance(t: Tensor, base: float = math.e, of_all: Callable[[Tensor], Tensor] = lambda mean: mean) -> Tensor:
     """Σ p̄ log p̄ of the mean class probabilities p̄ of the batch: lowest where all classes are equally frequent.
 
     The negative information entropy of DAFL, eq. 5. DFQ takes the natural logarithm, the PRE-DFKD family base 10.
+    `of_all` makes of the mean of this process's batch that of all processes: no small batch can have all classes.
     """
-    mean = _wide(t).softmax(1).mean(0)
-    return torch.xlogy(mean, mean).sum() / math.log(base)
+    mean = of_all(_wide(t).softmax(1).mean(0))
+    # A class that no image has the least of gives 0, and with the floor a finite gradient.
+    return (mean * mean.clamp_min(1e-30).log()).sum() / math.log(base)
 
 
 def activation(features: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ class PriorGenerator(LiveGenerator):
         features = [x for _, x in seen if x.ndim == 2]
         terms = {
             "ce": losses.one_hot(t),
-            "balance": losses.balance(t, base=10),
+            "balance": losses.balance(t, base=10, of_all=self.parts.group.mean),
             # Of the last linear layer; a teacher that ends otherwise, as in a 1×1 convolution, has no such term.
             "act": losses.activation(features[-1]) if features else t.new_zeros(()),
             "js": _disagreement(t.detach(), student(images), js_reduction),

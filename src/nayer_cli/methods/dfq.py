@@ -92,7 +92,10 @@ class Method(method.Method):
 
     def _prior(self, images: Tensor, t: Tensor, now: Statistics) -> dict[str, Tensor]:
         """Unweighted losses that keep images plausible whatever the student says."""
-        terms = {"ce": CONFIDENCE[self.config.confidence](t), "balance": losses.balance(t)}
+        terms = {
+            "ce": CONFIDENCE[self.config.confidence](t),
+            "balance": losses.balance(t, of_all=self.parts.group.mean),
+        }
         return terms | self.parts.prior(images, now, self._distance)
 
     def _distance(self, now: Statistics) -> Tensor:
