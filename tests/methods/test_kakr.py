@@ -105,6 +105,13 @@ def test_the_gradient_is_that_of_finite_differences():
     assert slope.item() == pytest.approx((net.network[3].weight.grad * step).sum().item(), rel=1e-5)
 
 
+def test_a_compiled_student_learns_the_same():
+    plain, compiled = student(), student()
+    compiled.network.compile(backend="aot_eager")
+    for mine, theirs in zip(learn(compiled)[2], learn(plain)[2], strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
 def test_weights_that_an_image_does_not_reach_are_decayed_alone():
     net = student()
     net.unused = nn.Parameter(torch.ones(3))

@@ -1,6 +1,8 @@
 """KAKR: a step on fresh images must not undo what was learned of remembered ones (Patel et al., CVPR 2023)."""
 
+import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -97,7 +99,8 @@ class Method(method.Method):
         t = self.parts.critic.logits(batch.images)
         if len(batch) == batch.fresh:
             return losses.logit_l1(t, student(batch.images))
-        ahead = self._ahead(student, batch, t)
+        with _as_written():
+            ahead = self._ahead(student, batch, t)
         l1 = losses.logit_l1(t, student(batch.images))
         return StudentLoss(ahead + l1, {"ahead": ahead, "l1": l1})
 
@@ -129,6 +132,13 @@ class Method(method.Method):
             loss * scale, weights, create_graph=self.config.meta == "second", allow_unused=True, materialize_grads=True
         )
         return tuple(gradient / scale for gradient in found)
+
+
+def _as_written() -> AbstractContextManager[None]:
+    """Within the block no network runs compiled: torch.compile cannot differentiate twice."""
+    is_loaded = "torch._dynamo" in sys.modules
+    context: AbstractContextManager[None] = torch.compiler.set_stance("force_eager") if is_loaded else nullcontext()
+    return context
 
 
 def _variational(config: Config, parts: Parts, count: int) -> VariationalMemory:
