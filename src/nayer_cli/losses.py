@@ -115,7 +115,7 @@ def balance(t: Tensor, base: float = math.e, of_all: Callable[[Tensor], Tensor] 
     `of_all` makes of the mean of this process's batch that of all processes: no small batch can have all classes.
     """
     mean = of_all(_wide(t).softmax(1).mean(0))
-    # A class that no image has the least of gives 0, and with the floor a finite gradient.
+    # A class without any probability gives 0; the floor keeps its gradient finite.
     return (mean * mean.clamp_min(1e-30).log()).sum() / math.log(base)
 
 
