@@ -95,7 +95,7 @@ def quantize(
 def _require_quantizable(settings: Mapping[str, Any]) -> None:
     """Refuse a method whose student cannot be a network with quantizers, before anything is loaded."""
     name = settings.get("method.name")
-    if name and not plugins.part("methods", str(name), "Method").may_quantize:
+    if name not in (None, WITHOUT_IMAGES) and not plugins.part("methods", str(name), "Method").may_quantize:
         raise ConfigError(
             f"the method {name} differentiates its student twice, which rounding does not admit",
             hint="choose another --method, such as zaq",
