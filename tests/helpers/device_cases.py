@@ -80,7 +80,7 @@ def _quantize(folder: Path, data: str) -> Iterator[tuple[str, Words]]:
         yield f"quantize {method}", words("quantize", teacher | _small(method) | own)
     yield (
         "quantize dfq-nagel",
-        words("quantize", teacher | {"output.out": str(folder / "dfq")}, "--method", "dfq-nagel"),
+        words("quantize", teacher | {"output.out": str(folder / "dfq-nagel")}, "--method", "dfq-nagel"),
     )
 
 

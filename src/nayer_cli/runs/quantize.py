@@ -94,8 +94,9 @@ def quantize(
 
 def _require_quantizable(settings: Mapping[str, Any]) -> None:
     """Refuse a method whose student cannot be a network with quantizers, before anything is loaded."""
-    name = settings.get("method.name")
-    if name not in (None, WITHOUT_IMAGES) and not plugins.part("methods", str(name), "Method").may_quantize:
+    name = str(settings.get("method.name") or WITHOUT_IMAGES)
+    plugins.check("methods", name, extra=(WITHOUT_IMAGES,))
+    if name != WITHOUT_IMAGES and not plugins.part("methods", name, "Method").may_quantize:
         raise ConfigError(
             f"the method {name} differentiates its student twice, which rounding does not admit",
             hint="choose another --method, such as zaq",
