@@ -144,3 +144,22 @@ def test_beta_weighs_the_noise_against_the_embedding_as_it_is():
 
 def test_every_way_to_make_codes_can_be_chosen():
     assert set(dict(describe(Config))["codes"]["choices"]) == set(CODES)
+
+
+def test_onehot_is_a_linear_layer_of_the_unit_vectors():
+    codes = drawn("onehot")
+    torch.testing.assert_close(codes(LABELS), codes.linear(torch.eye(K)[LABELS]))
+
+
+@pytest.mark.parametrize("name", CODES)
+def test_neither_embeddings_nor_drawn_noise_are_state(name):
+    assert not {"pool", "noise", "noise.noise", "noise.pool"} & drawn(name).state_dict().keys()
+
+
+def test_the_noise_of_a_sum_is_a_tenth_by_default():
+    assert Sum(POOL, R, 6).beta == 0.1
+
+
+def test_codes_without_a_forward_are_refused_by_name():
+    with pytest.raises(TypeError, match="Codes must define forward"):
+        Codes(POOL)(LABELS)

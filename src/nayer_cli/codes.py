@@ -12,19 +12,14 @@ from torch import Tensor, nn
 class Codes(nn.Module):
     """Maps class labels `[B]` to codes `[B, r]`.
 
-    Args:
-        pool: LTE pool `[K, E]`, float32.
-        size: r.
-        batch: B, rows per forward.
-
+    A class of codes is made of the LTE pool `[K, E]` in float32, r, and B, the rows per forward.
     """
 
     pool: Tensor
 
-    def __init__(self, pool: Tensor, size: int, batch: int) -> None:
+    def __init__(self, pool: Tensor) -> None:
         super().__init__()
         self.register_buffer("pool", pool.detach().clone(), persistent=False)
-        self.size, self.batch = size, batch
 
     def renew(self, generator: torch.Generator) -> None:
         """Draw anew what is drawn in every round; by default nothing is."""
@@ -42,7 +37,7 @@ class OneHot(Codes):
     """W · onehot(y) + b: the class alone, by a layer that is learned (column OH)."""
 
     def __init__(self, pool: Tensor, size: int, batch: int) -> None:
-        super().__init__(pool, size, batch)
+        super().__init__(pool)
         self.linear = nn.Linear(len(pool), size)
 
     def forward(self, labels: Tensor) -> Tensor:
@@ -56,7 +51,7 @@ class Noise(Codes):
     noise: Tensor
 
     def __init__(self, pool: Tensor, size: int, batch: int, fresh: bool = False) -> None:
-        super().__init__(pool, size, batch)
+        super().__init__(pool)
         self.fresh = fresh
         self.register_buffer("noise", torch.zeros(batch, size), persistent=False)
 
@@ -76,7 +71,7 @@ class Lte(Codes):
     """W · BN(e) + b: the embedding by a layer that is learned (column LTE)."""
 
     def __init__(self, pool: Tensor, size: int, batch: int) -> None:
-        super().__init__(pool, size, batch)
+        super().__init__(pool)
         self.norm = nn.BatchNorm1d(pool.shape[1])
         self.linear = nn.Linear(pool.shape[1], size)
 
@@ -90,7 +85,7 @@ class Cat(Codes):
     """W · [BN(e); z] + b with z ~ N(0, I), as long as the embedding, drawn in every round (column cat)."""
 
     def __init__(self, pool: Tensor, size: int, batch: int) -> None:
-        super().__init__(pool, size, batch)
+        super().__init__(pool)
         self.norm = nn.BatchNorm1d(pool.shape[1])
         self.noise = Noise(pool, pool.shape[1], batch)
         self.linear = nn.Linear(2 * pool.shape[1], size)
@@ -113,7 +108,7 @@ class Sum(Codes):
     """
 
     def __init__(self, pool: Tensor, size: int, batch: int, beta: float = 0.1) -> None:
-        super().__init__(pool, size, batch)
+        super().__init__(pool)
         self.beta = beta
         self.noise = Noise(pool, pool.shape[1], batch)
         self.linear = nn.Linear(pool.shape[1], size)
@@ -135,7 +130,9 @@ class Noisy(Codes):
     layer W_i, so that the same class gives another code in every group. `renew` draws all layers anew.
 
     Args:
-        pool, size, batch: as for all codes.
+        pool: LTE pool `[K, E]`.
+        size: r.
+        batch: B.
         group: rows per linear layer; by default K ("K-to-1").
         renewed: whether every round draws the layers anew. If not, they are drawn once, are the same in every process,
             and what they learned is kept in checkpoints.
@@ -152,7 +149,7 @@ class Noisy(Codes):
         renewed: bool = True,
         batch_norm: bool = True,
     ) -> None:
-        super().__init__(pool, size, batch)
+        super().__init__(pool)
         self.group = min(group or len(pool), batch)
         self.groups = -(-batch // self.group)
         self.renewed = renewed
