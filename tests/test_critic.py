@@ -132,6 +132,38 @@ def test_statistics_of_all_processes_keep_their_digits_beside_a_large_mean():
     found = critic._of_all(halves[0])
     exact = values.double().flatten(0, 1).var(0, correction=0).float()
     torch.testing.assert_close(found.var, exact, rtol=2e-4, atol=0)
+    torch.testing.assert_close(found.mean, mean)
     torch.testing.assert_close(group.given[1], vars[0])
     (gradient,) = torch.autograd.grad(found.var.sum(), halves[0].mean)
     torch.testing.assert_close(gradient, 2 * (halves[0].mean - mean).detach())
+
+
+def test_the_distance_is_that_of_a_batch_to_what_the_teacher_remembers():
+    critic = Critic(normalized())
+    now = critic.judge(torch.rand(5, 3, 8, 8)).statistics
+    parts = [critic.members[:, layer].bool() for layer in (0, 1)]
+    expected = [
+        (found[part] - known[part]).norm()
+        for part in parts
+        for found, known in ((now.mean, critic.running.mean), (now.var, critic.running.var))
+    ]
+    assert critic.has_statistics is True and critic.members.shape[1] == 2
+    torch.testing.assert_close(critic.distance(now), torch.stack(expected).sum())
+
+
+def test_statistics_of_activations_wider_than_high_and_their_scale():
+    x = torch.randn(2, 3, 1, 5, dtype=torch.float64) * 1e-4
+    mean, var = channel_statistics(x)
+    torch.testing.assert_close(mean, x.mean((0, 2, 3)))
+    torch.testing.assert_close(var, x.var((0, 2, 3), correction=0))
+
+
+def test_the_refusal_of_a_teacher_without_gradients_says_what_its_forward_must_not_use():
+    class Silent(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.detach().mean((2, 3))
+
+    critic = Critic(Normalized(Silent(), Normalization((0.5,) * 3, (0.25,) * 3)))
+    with pytest.raises(InputError, match=r"^the logits of the teacher carry no gradient, so no image") as caught:
+        critic.judge(torch.rand(2, 3, 4, 4, requires_grad=True))
+    assert caught.value.hint == "its forward must not use no_grad, detach, numpy or rounding"
