@@ -228,3 +228,31 @@ def test_balance_has_a_gradient_where_a_class_has_no_probability_at_all() -> Non
     value = losses.balance(t)
     value.backward()
     assert value.item() == 0 and t.grad is not None and t.grad.isfinite().all()
+
+
+def test_the_clamped_divergence_is_that_of_clamped_probabilities_at_temperature_3():
+    t, s = torch.tensor([[3.0, 0.0]]), torch.tensor([[0.0, 6.0]])
+    p, q = 1 / (1 + math.exp(-1)), 1 / (1 + math.exp(2))
+    divergence = 0.0
+    for one, other in ((p, q), (1 - p, 1 - q)):
+        m = (one + other) / 2
+        divergence += 0.5 * m * (2 * math.log(m) - math.log(one) - math.log(other)) / 2
+    assert losses.clamped_jensen_shannon(t, s).item() == pytest.approx(1 - divergence, abs=1e-6)
+
+
+def test_the_clamped_divergence_never_sees_a_probability_of_one():
+    far = losses.clamped_jensen_shannon(torch.tensor([[99.0, 0.0]]), torch.tensor([[0.0, 99.0]])).item()
+    m, p, q = 0.5, 0.99, 0.01
+    assert far == pytest.approx(1 - 0.5 * m * (2 * math.log(m) - math.log(p) - math.log(q)), abs=1e-6)
+
+
+def test_entropy_is_a_mean_over_images():
+    one = torch.tensor([[1.0, 1.0]])
+    assert losses.entropy(one.expand(7, 2)).item() == pytest.approx(losses.entropy(one).item())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_losses_of_half_precision_are_computed_in_float32(dtype):
+    t, s = torch.randn(4, 3).to(dtype), torch.randn(4, 3).to(dtype)
+    for value in (losses.entropy(t), losses.logit_l1(t, s), losses.clamped_jensen_shannon(t, s), losses.balance(t)):
+        assert value.dtype == torch.float32
