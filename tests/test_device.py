@@ -23,6 +23,8 @@ WAITS = {
     "engine.py:read": (EPOCH, "losses of an epoch and steps left out, in one read"),
     "evaluate.py:measure": (6, "evaluation, once a network and once an epoch"),
     "evaluate.py:count_same": (EPOCH, "evaluation, once an epoch and at the end"),
+    "runs/diversity.py:__call__": (EPOCH, "how many classes there are, once an evaluation"),
+    "runs/diversity.py:_compare": (NOW_AND_THEN, "diversity, where it is asked for, once an evaluation"),
     "runs/recorder.py:check_finite": (EPOCH, "saving: whether the student is finite, in one read"),
     "runs/snapshot.py:_moved": (NOW_AND_THEN, "saving"),
     "runs/shards.py:<dictcomp>": (NOW_AND_THEN, "saving"),

@@ -82,6 +82,21 @@ def test_records_count_images_and_hold_mean_losses():
     assert set(made.meter.seconds) == {"synthesis", "student"}
 
 
+def test_steps_until_convergence_are_counted_only_when_asked():
+    class Converging(Diary):
+        def synthesize(self, student: nn.Module, state: LoopState) -> SynthBatch:
+            reached = state.round % 2  # every other round, after one step
+            course = [torch.tensor(3.0), torch.tensor(0.05 if reached else 1.0), torch.tensor(0.01 if reached else 1.0)]
+            return super().synthesize(student, state)._replace(course=course)
+
+    for asked in (True, False):
+        made, records = engine(Converging(), counts_steps=asked)
+        made.run()
+        found = [record.get("convergence") for record in records]
+        assert found[0] == ({"rounds": 4, "share": 0.5, "steps": 1.0, "bounded": 2.5} if asked else None)
+        assert [set(record["losses"]) for record in records] == [{"ce"}, {"ce", "student"}, {"ce", "student"}]
+
+
 def test_a_record_describes_its_epoch(monkeypatch):
     monkeypatch.setattr("time.perf_counter", itertools.count().__next__)  # a second passes between two looks
     made, records = engine(Diary())

@@ -3,7 +3,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from nayer_cli.synthesis import Best, PastStatistics, unnoticed, weigh
+from nayer_cli.synthesis import Best, PastStatistics, steps_until, unnoticed, weigh
 from tiny import parts
 
 
@@ -24,6 +24,17 @@ def test_what_belongs_to_the_lowest_loss_is_kept():
         best.offer(value, {"ce": 10 * value}, images=value.expand(2), features=-value)
     assert best.losses["ce"] == 10
     assert best.kept["images"].tolist() == [1, 1] and best.kept["features"] == -1
+
+
+def test_the_course_of_the_cross_entropy_tells_after_how_many_steps_it_was_reached():
+    def steps(*course: float) -> float:
+        best = Best()
+        for ce in course:
+            best.offer(torch.tensor(0.0), {"ce": torch.tensor(ce)})
+        return steps_until(best.course, 0.1).item()
+
+    assert (steps(3.0, 0.5, 0.09, 0.2, 0.01), steps(0.05, 1.0)) == (2, 0)
+    assert steps(0.1, torch.nan) != steps(0.1, torch.nan)  # never
 
 
 def test_a_loss_that_is_not_finite_gives_way_and_never_wins():

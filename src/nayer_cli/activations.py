@@ -82,6 +82,23 @@ class Staged:
         return result, stages
 
 
+class Penultimate:
+    """Lets a network return beside its logits what its last linear layer reads, `[B, D]`; None where there is none.
+
+    A network that ends otherwise, as in a 1×1 convolution, has none.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        heads = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
+        self._inputs = Activations(heads, lambda head, x: x, before=True)
+
+    def __call__(self, call: Callable[[Tensor], R], images: Tensor) -> tuple[R, Tensor | None]:
+        """Return what `call(images)`, which is or calls the network, returns; and the features."""
+        result, seen = self._inputs(call, images)
+        features = [x for _, x in seen if x.ndim == 2]
+        return result, features[-1] if features else None
+
+
 class PerNetwork(Generic[T]):
     """Makes something of each network that comes along, once."""
 

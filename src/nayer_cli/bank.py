@@ -112,6 +112,11 @@ class MemoryBank(Store):
         target = device or self.device
         return gather(self.images, slots, target).float().div_(255), gather(self.labels, slots, target)
 
+    def newest(self, count: int) -> Tensor:
+        """Slots of the newest `count` images, newest first, where the bank is; a reservoir forgets their order."""
+        order = torch.arange(min(count, len(self)), device=self.device)
+        return (self.added - 1 - order) % self.capacity
+
     def held(self) -> tuple[Tensor, Tensor]:
         """Images uint8 `[n, C, H, W]` and labels `[n]` held now, by slot; views, not copies."""
         return self.images[: len(self)], self.labels[: len(self)]

@@ -171,6 +171,9 @@ class EvalConfig:
     data: str | None = setting(None, "a built-in set, an image folder, a tar of one, an .npz, or timm's dataset name")
     split: str = setting("validation", "which part of the data")
     every: int = setting(10, "epochs between measurements", low=1)
+    synthesis: bool = setting(
+        False, "also measure how soon images are what was asked for, and how different those of a class are"
+    )
     batch_size: int = setting(250, "images per batch", low=1)
     min_top1: float | None = setting(None, "gate: least top-1 accuracy of the student, as a fraction", low=0, high=1)
     max_drop: float | None = setting(None, "gate: most top-1 that the student may lose to the teacher", low=0, high=1)

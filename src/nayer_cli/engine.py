@@ -1,7 +1,7 @@
 """The only training loop. It knows `Method`, never a method; it prints nothing and asks nothing about devices."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -17,11 +17,14 @@ from nayer_cli.machine.interruption import Interruption, Stopped
 from nayer_cli.machine.rng import Streams
 from nayer_cli.method import Lesson, LoopState, Method, SynthBatch
 from nayer_cli.student import Student
+from nayer_cli.synthesis import steps_until
 
 Listener = Callable[[dict[str, Any]], None]
 
 CHECK_STRIDE = 100
 """Student steps between two looks at how many were left out."""
+CONVERGED = 0.1
+"""Cross-entropy below which a round has converged (NAYER, Table 4)."""
 COOLER = "start anew with a lower learning rate or --amp off; the last good checkpoint is kept"
 
 
@@ -122,6 +125,7 @@ class Engine:
         holdout: images kept from the student, to measure agreement on; one in `holdout_stride` goes there.
         group: the processes that share the run.
         interruption: whether it was asked to end.
+        counts_steps: whether records say after how many of its steps a round has converged.
 
     """
 
@@ -141,6 +145,7 @@ class Engine:
     holdout_stride: int = 50
     group: Group = field(default_factory=Group)
     interruption: Interruption = field(default_factory=lambda: Interruption(Group()))
+    counts_steps: bool = False
     meter: Meter = field(default_factory=Meter)
     saved_at: float = field(default_factory=time.monotonic)
     read_of_student: float = 0.0
@@ -208,6 +213,8 @@ class Engine:
     def _remember(self, batch: SynthBatch) -> None:
         for name, value in batch.losses.items():
             self.meter.add(name, value)
+        if self.counts_steps and batch.course:
+            self._watch(batch.course)
         is_sound = torch.stack(list(batch.losses.values())).isfinite().all()
         skipped = torch.zeros_like(self._unread) if batch.skipped is None else batch.skipped
         # The one time in a round that the host waits for the device.
@@ -222,6 +229,13 @@ class Engine:
         else:
             self.state.failed_rounds += 1
 
+    def _watch(self, course: Sequence[Tensor]) -> None:
+        """Note after how many steps a round has converged; the host reads it with the losses of the epoch."""
+        steps = steps_until(course, CONVERGED)
+        self.meter.add("convergence.share", steps.isfinite().float())
+        self.meter.add("convergence.steps", steps)  # not finite where it has not: left out of the mean
+        self.meter.add("convergence.bounded", steps.nan_to_num(len(course) + 1.0))
+
     def keep(self, images: Tensor, labels: Tensor) -> None:
         """Put images `[B, C, H, W]` in [0, 1] with labels `[B]` into the bank, but for some that are held back."""
         if self.holdout is not None:
@@ -231,6 +245,12 @@ class Engine:
             self.holdout.add(images[order[:count]], labels[order[:count]], self.rng.on("cpu", "bank"))
             images, labels = images[order[count:]], labels[order[count:]]
         self.bank.add(images, labels, self.rng.on("cpu", "bank"))
+
+    @property
+    def kept_of_round(self) -> int:
+        """Images of a round that go to the bank of this process; 0 where no round makes any."""
+        batch = self.method.batch if isinstance(self.method, Method) else 0
+        return batch if self.holdout is None else batch - -(-batch // self.holdout_stride)
 
     def _teach(self, until: int) -> None:
         """Let the student learn from what was remembered."""
@@ -328,4 +348,10 @@ class Engine:
             "seen": state.seen,
             "seconds": seconds,
             "images_per_s": handled / seconds,
+            **self._convergence(losses),
         }
+
+    def _convergence(self, losses: dict[str, float]) -> dict[str, Any]:
+        """Take what `_watch` noted out of the means of the epoch."""
+        found = {name: losses.pop(f"convergence.{name}", None) for name in ("share", "steps", "bounded")}
+        return {} if found["share"] is None else {"convergence": {"rounds": self.state.round, **found}}

@@ -1,7 +1,7 @@
 """The contract of a data-free method: make images that a student can learn from, and say how it learns."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -37,6 +37,8 @@ class SynthBatch(NamedTuple):
     """Steps left out because their gradient was not finite, 0-dimensional, on the device."""
     rows: Mapping[str, Tensor] | None = None
     """What the method's store takes over if the round succeeded: a tensor `[B, ...]` for each of its names."""
+    course: Sequence[Tensor] = ()
+    """Term `ce` of the images before each step of the round, in order; empty where a round is one step."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from nayer_cli import losses
-from nayer_cli.activations import Activations
+from nayer_cli.activations import Penultimate
 from nayer_cli.live import LiveGenerator
 from nayer_cli.method import Parts, SynthBatch
 from nayer_cli.standard import StandardMaker
@@ -22,8 +22,7 @@ class PriorGenerator(LiveGenerator):
 
     def __init__(self, parts: Parts, name: str, code_size: int, width: int, lr: float) -> None:
         super().__init__(parts, name, code_size, width, lr, new=StandardMaker(parts.critic.teacher, spectral=True))
-        heads = [layer for layer in parts.critic.teacher.modules() if isinstance(layer, nn.Linear)]
-        self._inputs = Activations(heads, lambda head, x: x, before=True)
+        self._with_features = Penultimate(parts.critic.teacher)
 
     def round(self, student: nn.Module, weights: object, js_reduction: str) -> SynthBatch:
         """Take one step on L_G = ce · OH + balance · IE + act · A + js · JS.
@@ -35,13 +34,11 @@ class PriorGenerator(LiveGenerator):
 
         """
         images = self(self.codes(self.parts.batch_size))
-        t, seen = self._inputs(self.parts.critic.answer, images)
-        features = [x for _, x in seen if x.ndim == 2]
+        t, features = self._with_features(self.parts.critic.answer, images)
         terms = {
             "ce": losses.one_hot(t),
             "balance": losses.balance(t, base=10, of_all=self.parts.group.mean),
-            # Of the last linear layer; a teacher that ends otherwise, as in a 1×1 convolution, has no such term.
-            "act": losses.activation(features[-1]) if features else t.new_zeros(()),
+            "act": losses.activation(features) if features is not None else t.new_zeros(()),
             "js": _disagreement(t.detach(), student(images), js_reduction),
         }
         skipped = self.step(weigh(weights, terms))

@@ -1,6 +1,6 @@
 """What rounds of synthesis have in common: weighing losses, matching statistics, keeping the best of several steps."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -21,15 +21,18 @@ class Best:
     Attributes:
         kept: tensors by name, as they were at that step.
         losses: its terms by name.
+        course: the term `ce` of every step so far, if there is one.
 
     """
 
     def __init__(self) -> None:
         self._loss: Tensor | None = None
+        self.course: list[Tensor] = []
 
     @torch.no_grad()
     def offer(self, loss: Tensor, terms: Mapping[str, Tensor], **tensors: Tensor) -> None:
         """Take over `terms` and `tensors`, which have the same names every time, if `loss` is the lowest so far."""
+        self.course += [terms["ce"].detach()] if "ce" in terms else []
         if self._loss is None:
             self._loss = loss.detach()
             self.losses = {name: value.detach() for name, value in terms.items()}
@@ -40,6 +43,15 @@ class Best:
         self._loss = torch.where(better, loss, self._loss)
         self.losses = {name: torch.where(better, value, self.losses[name]) for name, value in terms.items()}
         self.kept = {name: torch.where(better, value, self.kept[name]) for name, value in tensors.items()}
+
+
+def steps_until(course: Sequence[Tensor], below: float) -> Tensor:
+    """Return after how many steps a loss was first `below`, 0-dimensional; NaN if it never was.
+
+    `course` has the loss before each step, so that 0 says: before the first. The host does not wait.
+    """
+    reached = torch.stack(list(course)) < below
+    return torch.where(reached.any(), reached.float().argmax(), torch.nan)
 
 
 class PastStatistics(nn.Module):

@@ -56,6 +56,8 @@ def _distill(folder: Path, data: str) -> Iterator[tuple[str, Words]]:
         settings = QUICK | SHORT | _small(method) | {"amp": amp, "output.out": str(folder / method)}
         settings |= {"bank.place": place, "bank.policy": policy, "bank.capacity": 30, "eval.data": data}
         settings |= {"lte.cache_dir": str(folder / "cache")}
+        if method in ("fm", "nayer"):
+            settings |= {"eval.synthesis": True}
         if method == "zskt":  # agreement on images that are held back
             settings |= {"preset": "cifar10", "teacher.name": "builtin:digits", "student.name": "resnet8_digits"}
             settings |= {"eval.data": None}

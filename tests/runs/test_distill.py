@@ -21,7 +21,7 @@ from quick import StopError, checkpoint, metrics, quick, same, stop_at
 def finished(tmp_path_factory):
     """A run that was not disturbed: where it is, and what it returned."""
     folder = tmp_path_factory.mktemp("distill")
-    return folder / "run", distill(quick(folder, {"output.sample_every": 2}))
+    return folder / "run", distill(quick(folder, {"output.sample_every": 2, "eval.synthesis": True}))
 
 
 def test_the_run_directory_is_complete(finished):
@@ -69,6 +69,14 @@ def test_the_result_is_what_its_schema_promises(finished):
     assert result["images"] == {"synthesized": 60, "seen": 96}
     assert {"synthesis", "student", "evaluation", "saving", "total"} == set(result["seconds"])
     assert result["best_oracle"]["epoch"] in (2, 3) and result["gates"] == [] and result["passed"]
+
+
+def test_how_quick_and_how_different_is_measured_where_it_is_asked_for(finished):
+    records, found = metrics(finished[0]), finished[1]["synthesis"]
+    assert [record["convergence"]["rounds"] for record in records] == [1, 1, 1]
+    assert found["convergence"]["student"]["rounds"] == 2 and found["convergence"]["warm-up"]["bounded"] > 1
+    assert found["diversity"] == records[-1]["diversity"] and found["diversity"]["images"] == 60
+    assert 0 < found["diversity"]["features_round"] < 1 and "diversity" not in records[0]
 
 
 def test_metrics_follow_every_epoch(finished):

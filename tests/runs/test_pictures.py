@@ -3,7 +3,9 @@ import pytest
 import torch
 from PIL import Image
 
+from nayer_cli.bank import MemoryBank
 from nayer_cli.runs.pictures import draw_curves, draw_grid, newest_of_each, save_png, to_pillow
+from nayer_cli.types import ImageShape
 
 NAMES = ["ant", "a very long name of a class indeed", "cat, felis catus"]
 
@@ -49,9 +51,13 @@ def test_a_png_is_written_with_its_folder(tmp_path):
 
 def test_the_newest_images_are_found_in_a_ring():
     # Capacity 4; image number 5 was the last, in slot 1: slots hold the images 4, 5, 2, 3.
-    labels = torch.tensor([0, 1, 0, 0])
-    assert newest_of_each(labels, 2, newest=6, capacity=4).tolist() == [0, 3, 1]
-    assert newest_of_each(labels[:3], 1, newest=3, capacity=4).tolist() == [2, 1]
+    bank = MemoryBank(4, ImageShape(1, 2, 2))
+    for labels in ([0, 1, 0], [0, 0, 1]):
+        bank.add(torch.zeros(3, 1, 2, 2), torch.tensor(labels), torch.Generator())
+        if len(labels) == bank.added:
+            assert newest_of_each(bank, 1).tolist() == [2, 1]
+    assert bank.labels.tolist() == [0, 1, 0, 0] and bank.newest(3).tolist() == [1, 0, 3]
+    assert newest_of_each(bank, 2).tolist() == [0, 3, 1]
 
 
 def test_curves_of_all_losses_and_scores(tmp_path):

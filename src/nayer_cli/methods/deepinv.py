@@ -55,7 +55,8 @@ class Method(method.Method):
             loss = weigh(config, terms)
             best.offer(loss, terms, pixels=pixels.clone())
             descent.step(loss)
-        return SynthBatch((best.kept["pixels"] * std + mean).clamp_(0, 1), labels, best.losses, descent.skipped)
+        images = (best.kept["pixels"] * std + mean).clamp_(0, 1)
+        return SynthBatch(images, labels, best.losses, descent.skipped, course=best.course)
 
     def _judge(
         self, pixels: Tensor, mean: Tensor, std: Tensor, labels: Tensor, student: nn.Module, adversarial: bool

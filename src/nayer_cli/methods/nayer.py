@@ -82,7 +82,7 @@ class Method(method.Method):
         self.past.remember(judgement.statistics, sound=taken)
         images = best.kept["images"]
         images = images.mul(255).floor_().div_(255) if config.faithful else images
-        return SynthBatch(images, labels, best.losses, descent.skipped)
+        return SynthBatch(images, labels, best.losses, descent.skipped, course=best.course)
 
     def draw(self, labels: Tensor) -> Tensor:
         """Images `[B, C, H, W]` in [0, 1] for labels `[B]` in class order, from the generator as it stands."""

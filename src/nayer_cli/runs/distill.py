@@ -147,6 +147,7 @@ def prepare(
         holdout=holdout,
         group=group,
         interruption=interruption,
+        counts_steps=config.eval.synthesis,
     )
     return Job(
         config, settings.name, teacher, student, engine, recorder, computer.device, pool.encoder if pool else None

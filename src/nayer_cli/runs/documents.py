@@ -53,6 +53,40 @@ class Images(TypedDict):
     seen: int
 
 
+class Convergence(TypedDict):
+    """After how many of its steps a round's images are what they were asked for: cross-entropy below 0.1."""
+
+    rounds: int
+    share: float
+    """Of the rounds that came to it."""
+    steps: float | None
+    """Mean over those; null if there is none."""
+    bounded: float
+    """Mean over all rounds, where one that did not come to it counts one step more than it has."""
+
+
+class Diversity(TypedDict):
+    """How different the images of a class are: means over classes of means over all pairs, null without a pair."""
+
+    images: int
+    """How many were compared, the newest of each class."""
+    features: float | None
+    """1 − cosine of the teacher's penultimate features."""
+    features_round: float | None
+    """The same within the newest round."""
+    pixels: float | None
+    """Root mean squared difference, of pixels in [0, 1]."""
+    pixels_round: float | None
+
+
+class Synthesis(TypedDict):
+    """What `eval.synthesis` adds."""
+
+    convergence: dict[str, Convergence]
+    """By phase: `warm-up`, `student`. Empty where a round is one step."""
+    diversity: Diversity | None
+
+
 class KeptFloat(TypedDict):
     """An operation that computes in float32, and why."""
 
@@ -121,6 +155,7 @@ class Result(TypedDict):
     passed: bool
     warnings: list[str]
     label_names: list[str] | None
+    synthesis: NotRequired[Synthesis]
     quantization: NotRequired[Quantization]
     dry_run: NotRequired[bool]
     config: NotRequired[dict[str, Any]]

@@ -10,6 +10,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from nayer_cli.bank import MemoryBank
 from nayer_cli.storage.files import write_bytes
 
 CAPTION = 14
@@ -129,11 +130,10 @@ def _draw_losses(axes: Any, records: Sequence[dict[str, Any]]) -> None:
     axes.set(title="losses, unweighted", yscale="symlog")
 
 
-def newest_of_each(labels: Tensor, count: int, newest: int, capacity: int) -> Tensor:
-    """Slots of the newest `count` images of each class in a bank's `labels` `[N]`, newest slot last written."""
-    order = (newest - 1 - torch.arange(len(labels))) % capacity
-    order = order[order < len(labels)]
-    recent = labels.cpu()[order]
+def newest_of_each(bank: MemoryBank, count: int) -> Tensor:
+    """Slots of the newest `count` images of each class, on the host."""
+    order = bank.newest(len(bank)).cpu()
+    recent = bank.labels.cpu()[order]
     return torch.cat([order[recent == k][:count] for k in recent.unique().tolist()])
 
 

@@ -14,6 +14,7 @@ from nayer_cli.errors import InputError, RunFailed
 from nayer_cli.gates import Count, Gate, Limits, Pair, judge
 from nayer_cli.machine import breakdown
 from nayer_cli.runs import snapshot
+from nayer_cli.runs.diversity import Diversity, synthesis
 from nayer_cli.runs.documents import Best, Network, Quantization, Result, Scores
 from nayer_cli.runs.folder import RunFolder
 from nayer_cli.runs.measure import Measure
@@ -58,6 +59,12 @@ class Recorder:
     facts: dict[str, Any] = field(default_factory=dict)
     """What a command found out during the run, and reports at its end."""
 
+    def __post_init__(self) -> None:
+        """Listen to the teacher's features only where that is asked for."""
+        of = self.measure
+        wanted = self.evaluation.synthesis
+        self.diversity = Diversity(of.teacher, of.device, of.group, of.batch_size) if wanted else None
+
     def evaluate(self, engine: Engine, record: dict[str, Any]) -> None:
         """Measure the student on its own stride, and always in the last epoch.
 
@@ -69,6 +76,8 @@ class Recorder:
         if learned > 0 and (epoch == engine.plan.total or learned % self.evaluation.every == 0):
             with engine.meter.clock("evaluation"):
                 record["student"] = self._measure(engine, epoch)
+                if self.diversity is not None:
+                    record["diversity"] = self.diversity(engine.bank, engine.kept_of_round)
 
     def after_epoch(self, engine: Engine, record: dict[str, Any]) -> None:
         """Write down, draw and save, each on its own stride, and always after the last epoch."""
@@ -96,7 +105,7 @@ class Recorder:
         bank = engine.bank
         if not self.shards or len(bank) == 0:
             return
-        slots = newest_of_each(bank.labels[: len(bank)], 10, bank.added, bank.capacity).to(bank.labels.device)
+        slots = newest_of_each(bank, 10).to(bank.device)
         grid = draw_grid(bank.images[slots].cpu(), bank.labels[slots].cpu(), self.names)
         save_png(self.folder.samples / f"epoch-{epoch:04d}.png", grid)
         self.log.picture("samples", np.asarray(grid), epoch)
@@ -217,6 +226,8 @@ class Recorder:
             result["quantization"] = quantization
         if not self.folder.is_main:
             return result
+        if self.diversity is not None:
+            result["synthesis"] = synthesis(read_metrics(self.folder.metrics))
         write_json(self.folder.result, result)
         if not self._draw_curves(engine, result):
             self.log.note("curves.png is left out: matplotlib is not installed (pip install 'nayer-cli[report]')")
