@@ -6,21 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from nayer_cli import plugins
 from nayer_cli.bank import MemoryBank
 from nayer_cli.classifiers.model import Classifier, new_classifier
 from nayer_cli.config import DistillConfig
 from nayer_cli.critic import Critic
-from nayer_cli.engine import Engine
 from nayer_cli.errors import InputError
 from nayer_cli.lte.labels import about_repeated
 from nayer_cli.lte.pool import Pool, load_pool, save_pool
 from nayer_cli.machine.distributed import Group, join
 from nayer_cli.machine.interruption import Interruption
 from nayer_cli.machine.rng import Streams, seeded
-from nayer_cli.method import EMBEDDINGS, LoopState, Method, Parts
-from nayer_cli.runs import assemble
+from nayer_cli.method import EMBEDDINGS, Method, Parts
+from nayer_cli.runs import assemble, run
 from nayer_cli.runs import folder as folders
 from nayer_cli.runs.documents import Result
 from nayer_cli.runs.embed import find_or_build_pool
@@ -32,6 +32,7 @@ from nayer_cli.runs.run import Job, carry_out, shorten
 from nayer_cli.runs.shards import Shards
 from nayer_cli.storage.checkpoint import fingerprint
 from nayer_cli.storage.runlog import Listener, RunLog
+from nayer_cli.types import ImageShape
 
 
 def distill(
@@ -92,16 +93,47 @@ def prepare(
     assemble.class_names(replace(config.lte, labels=None), teacher, needed=has_text)
     pool = _pool(config, teacher, folder, log, computer) if has_text else None
     embeddings = pool.embeddings if pool else torch.empty(teacher.num_classes, 0)
-    shape = teacher.shape
-    critic = Critic(assemble.model(teacher, computer), group)
+    critic = _critic(teacher, computer, log)
+    learner = assemble.model(student, computer)
+    parts = _parts(config, critic, embeddings, teacher.shape, computer)
+    settings = assemble.method_config(config.method, group)
+    method: Method = plugins.part("methods", settings.name, "Method")(settings, parts)
+    plan = assemble.plan(config.schedule, given)
+    planned = plan.images(method.batch) + -(-given // group.size)
+    bank = assemble.bank(config.bank, planned, teacher.shape, computer, folder.path)
+    data = assemble.evaluation_data(config.eval, teacher, teacher.labels, group, log)
+    holdout = None if data else MemoryBank(-(-assemble.HOLDOUT // group.size), teacher.shape, device=computer.device)
+    size, interruption = config.eval.batch_size, parts.interruption
+    measure = Measure(critic.teacher, data, holdout, computer, batch_size=size, interruption=interruption)
+    names = teacher.labels or tuple(map(str, range(teacher.num_classes)))
+    fingerprints = run.fingerprints(teacher) | {"the class list": fingerprint(tuple(names))}
+    if has_text:
+        fingerprints["the LTE pool"] = fingerprint(embeddings)
+    shards = _shards(folder, bank, method, group)
+    recorder = Recorder(folder, log, measure, config.eval, config.output, names, shards, fingerprints)
+    engine = run.engine(config, computer, recorder, method, learner, bank, plan, interruption, holdout)
+    encoder = pool.encoder if pool else None
+    return Job(config, settings.name, teacher, student, engine, recorder, computer.device, encoder)
+
+
+def _critic(teacher: Classifier, computer: assemble.Machine, log: RunLog) -> Critic:
+    """Return the teacher as a judge of images, and say so where it judges without BatchNorm statistics."""
+    critic = Critic(assemble.model(teacher, computer), computer.group)
     if not critic.has_statistics:
         log.note(
             f"the teacher '{teacher.name}' has no BatchNorm2d with running statistics (or they are folded into its "
             "convolutions): the term 'bn' is off, and total variation keeps the images smooth instead",
             level="warning",
         )
-    learner = assemble.model(student, computer)
-    parts = Parts(
+    return critic
+
+
+def _parts(
+    config: DistillConfig, critic: Critic, embeddings: Tensor, shape: ImageShape, computer: assemble.Machine
+) -> Parts:
+    """Return what a method is made from."""
+    group = computer.group
+    return Parts(
         critic=critic,
         pool=embeddings.to(computer.device),
         shape=shape,
@@ -112,46 +144,14 @@ def prepare(
         group=group,
         interruption=Interruption(group),
     )
-    settings = assemble.method_config(config.method, group)
-    method: Method = plugins.part("methods", settings.name, "Method")(settings, parts)
-    plan = assemble.plan(config.schedule, given)
-    planned = plan.images(method.batch) + -(-given // group.size)
-    bank = assemble.bank(config.bank, planned, shape, computer, folder.path)
-    data = assemble.evaluation_data(config.eval, teacher, teacher.labels, group, log)
-    holdout = None if data else MemoryBank(-(-assemble.HOLDOUT // group.size), shape, device=computer.device)
-    batch_size, interruption = config.eval.batch_size, parts.interruption
-    measure = Measure(critic.teacher, data, holdout, computer, batch_size=batch_size, interruption=interruption)
+
+
+def _shards(folder: RunFolder, bank: MemoryBank, method: Method, group: Group) -> dict[str, Shards]:
+    """Return where the bank is kept, and the method's own store if it has one."""
     shards = {"bank": Shards(folder.checkpoints.bank, bank, group)}
     if method.store is not None:
         shards["store"] = Shards(folder.checkpoints.bank, method.store, group, kind="rows")
-    names = teacher.labels or tuple(map(str, range(teacher.num_classes)))
-    fingerprints = {
-        "the teacher": fingerprint(teacher.network.state_dict()),
-        "how the teacher takes images": fingerprint([teacher.normalization, teacher.shape]),
-        "the class list": fingerprint(tuple(names)),
-        **({"the LTE pool": fingerprint(embeddings)} if has_text else {}),
-    }
-    recorder = Recorder(folder, log, measure, config.eval, config.output, names, shards, fingerprints)
-    engine = Engine(
-        method=method,
-        student=assemble.student(learner, config, computer),
-        bank=bank,
-        plan=plan,
-        rng=computer.rng,
-        state=LoopState(warmup_epochs=plan.warmup_epochs, epochs=plan.total),
-        evaluate=recorder.evaluate,
-        after_epoch=recorder.after_epoch,
-        save=recorder.save,
-        save_seconds=60 * config.output.save_minutes,
-        listen=log,
-        holdout=holdout,
-        group=group,
-        interruption=interruption,
-        counts_steps=config.eval.synthesis,
-    )
-    return Job(
-        config, settings.name, teacher, student, engine, recorder, computer.device, pool.encoder if pool else None
-    )
+    return shards
 
 
 def rebuild(config: DistillConfig, teacher: Classifier, folder: RunFolder) -> Job:

@@ -200,11 +200,29 @@ class Recorder:
             teacher = {**teacher, **self.measure.of_teacher()}
         if teacher and "top1" in teacher:
             self.log.level("teacher/top1", teacher["top1"], engine.plan.total)
-        warnings = [_disagreement(pair) for pair in pairs if not pair.agrees]
-        for warning in warnings:
-            self.log.note(warning, level="warning")
         gates = self._gates(teacher, shipped or {"": student}, pairs)
-        result: Result = {
+        result = self._result(engine, teacher, student, gates, self._warn(pairs), about)
+        if quantization is not None:
+            result["quantization"] = quantization
+        if not self.folder.is_main:
+            return result
+        if self.diversity is not None:
+            result["synthesis"] = synthesis(read_metrics(self.folder.metrics))
+        write_json(self.folder.result, result)
+        if not self._draw_curves(engine, result):
+            self.log.note("curves.png is left out: matplotlib is not installed (pip install 'nayer-cli[report]')")
+        return result
+
+    def _result(
+        self,
+        engine: Engine,
+        teacher: Network | None,
+        student: Network,
+        gates: list[Gate],
+        warnings: list[str],
+        about: Provenance,
+    ) -> Result:
+        return {
             "schema": RESULT_FORMAT,
             "kind": about.kind,
             "run": str(self.folder.path),
@@ -222,16 +240,13 @@ class Recorder:
             "warnings": warnings,
             "label_names": about.label_names,
         }
-        if quantization is not None:
-            result["quantization"] = quantization
-        if not self.folder.is_main:
-            return result
-        if self.diversity is not None:
-            result["synthesis"] = synthesis(read_metrics(self.folder.metrics))
-        write_json(self.folder.result, result)
-        if not self._draw_curves(engine, result):
-            self.log.note("curves.png is left out: matplotlib is not installed (pip install 'nayer-cli[report]')")
-        return result
+
+    def _warn(self, pairs: Sequence[Pair]) -> list[str]:
+        """Say which stages do not agree, and return what was said."""
+        warnings = [_disagreement(pair) for pair in pairs if not pair.agrees]
+        for warning in warnings:
+            self.log.note(warning, level="warning")
+        return warnings
 
     def _draw_curves(self, engine: Engine, result: Result) -> bool:
         teacher, student = result["teacher"], result["student"]

@@ -6,18 +6,23 @@ from typing import Any, TypeVar
 
 import timm
 import torch
+from torch import nn
 
+from nayer_cli.bank import MemoryBank
 from nayer_cli.classifiers.architecture import HUB
 from nayer_cli.classifiers.model import Classifier, parameters, save_classifier
 from nayer_cli.config import DistillConfig, ModelConfig, TrainConfig, to_layer
 from nayer_cli.critic import layers_with_statistics
-from nayer_cli.engine import Engine
+from nayer_cli.engine import Engine, Plan
 from nayer_cli.gates import Pair
-from nayer_cli.runs.assemble import preset_for
+from nayer_cli.machine.interruption import Interruption
+from nayer_cli.method import Lesson, LoopState
+from nayer_cli.runs import assemble
+from nayer_cli.runs.assemble import Machine, preset_for
 from nayer_cli.runs.card import model_card
 from nayer_cli.runs.documents import Network, Quantization, Result, Scores
 from nayer_cli.runs.recorder import Provenance, Recorder
-from nayer_cli.storage.checkpoint import digest
+from nayer_cli.storage.checkpoint import digest, fingerprint
 
 
 @dataclass
@@ -33,6 +38,45 @@ class Job:
     device: torch.device
     encoder: str | None = None
     """What embedded the class names, where the method uses their embeddings."""
+
+
+def fingerprints(teacher: Classifier) -> dict[str, str]:
+    """Tell a teacher from others: its weights, and how it takes images."""
+    return {
+        "the teacher": fingerprint(teacher.network.state_dict()),
+        "how the teacher takes images": fingerprint([teacher.normalization, teacher.shape]),
+    }
+
+
+def engine(
+    config: DistillConfig | TrainConfig,
+    computer: Machine,
+    recorder: Recorder,
+    method: Lesson,
+    student: nn.Module,
+    bank: MemoryBank,
+    plan: Plan,
+    interruption: Interruption,
+    holdout: MemoryBank | None = None,
+) -> Engine:
+    """Return the loop that teaches a student, and calls the recorder."""
+    return Engine(
+        method=method,
+        student=assemble.student(student, config, computer),
+        bank=bank,
+        plan=plan,
+        rng=computer.rng,
+        state=LoopState(warmup_epochs=plan.warmup_epochs, epochs=plan.total),
+        evaluate=recorder.evaluate,
+        after_epoch=recorder.after_epoch,
+        save=recorder.save,
+        save_seconds=60 * config.output.save_minutes,
+        listen=recorder.log,
+        holdout=holdout,
+        group=computer.group,
+        interruption=interruption,
+        counts_steps=config.eval.synthesis,
+    )
 
 
 def carry_out(job: Job, *, resume: bool, dry_run: bool) -> Result:

@@ -15,7 +15,7 @@ from nayer_cli.classifiers.architecture import FACTORY
 from nayer_cli.classifiers.model import Classifier, new_classifier, new_network
 from nayer_cli.config import BankConfig, TrainConfig
 from nayer_cli.critic import Critic
-from nayer_cli.engine import Engine, Plan
+from nayer_cli.engine import Plan
 from nayer_cli.errors import ConfigError, InputError
 from nayer_cli.images import dataset
 from nayer_cli.images.labelled import LabelledImages, open_images
@@ -23,8 +23,8 @@ from nayer_cli.lte.labels import read_labels
 from nayer_cli.machine.distributed import Group, join
 from nayer_cli.machine.interruption import Interruption
 from nayer_cli.machine.rng import Streams
-from nayer_cli.method import Batch, Lesson, LoopState, StudentLoss
-from nayer_cli.runs import assemble, models
+from nayer_cli.method import Batch, Lesson, StudentLoss
+from nayer_cli.runs import assemble, models, run
 from nayer_cli.runs import folder as folders
 from nayer_cli.runs.documents import Result
 from nayer_cli.runs.folder import RunFolder
@@ -116,58 +116,60 @@ def prepare(
     classifier, data = _network_and_data(config, teacher, group)
     classifier.network.load_state_dict(group.from_main(classifier.network.state_dict()))
     bank = _fill_bank(data, classifier.shape, computer, folder)
-    if skipped := sum(group.collect(data.skipped)):
-        some = ", ".join(list(data.unreadable)[:3])
-        log.note(f"{skipped} images of {config.data} cannot be read and are left out: {some}", level="warning")
-    smallest = -group.largest(-len(bank))
-    if not smallest:
-        raise InputError(f"{config.data} has fewer images than there are processes", hint="start fewer")
+    _say_about(data, config, teacher, classifier, log, group)
     critic = Critic(assemble.model(teacher, computer)) if teacher else None
     model = assemble.model(classifier, computer)
     augment = assemble.augment(config.augment, classifier.shape)
     batch_size = group.share(config.schedule.batch_size, "schedule.batch_size")
     method = Supervised(critic, augment, computer.rng, batch_size, config)
+    plan = _plan(config, bank, batch_size, group, steps)
+    measured = assemble.evaluation_data(config.eval, classifier, classifier.labels, group, log)
+    judge, interruption = critic.teacher if critic else None, Interruption(group)
+    size = config.eval.batch_size
+    measure = Measure(judge, measured, None, computer, batch_size=size, interruption=interruption)
+    names = classifier.labels or [str(k) for k in range(classifier.num_classes)]
+    fingerprints = {"the data": _fingerprint(bank, data, group)} | (run.fingerprints(teacher) if teacher else {})
+    recorder = Recorder(folder, log, measure, config.eval, config.output, names, shards={}, fingerprints=fingerprints)
+    engine = run.engine(config, computer, recorder, method, model, bank, plan, interruption)
+    return Job(config, "supervised", teacher, classifier, engine, recorder, computer.device)
+
+
+def _say_about(
+    data: LabelledImages,
+    config: TrainConfig,
+    teacher: Classifier | None,
+    classifier: Classifier,
+    log: RunLog,
+    group: Group,
+) -> None:
+    """Say which images are left out, and what order of the classes is assumed."""
+    if skipped := sum(group.collect(data.skipped)):
+        some = ", ".join(list(data.unreadable)[:3])
+        log.note(f"{skipped} images of {config.data} cannot be read and are left out: {some}", level="warning")
     is_named_elsewhere = teacher is not None or config.student.labels is not None
     if is_named_elsewhere and (assumption := models.assumption(teacher or classifier, data)):
         log.note(assumption, level="warning")
-    measured = assemble.evaluation_data(config.eval, classifier, classifier.labels, group, log)
-    teacher_model = critic.teacher if critic else None
-    interruption = Interruption(group)
-    measure = Measure(
-        teacher_model, measured, None, computer, batch_size=config.eval.batch_size, interruption=interruption
+
+
+def _plan(config: TrainConfig, bank: MemoryBank, batch_size: int, group: Group, steps: int | None) -> Plan:
+    """Return epochs over all images, or one of `steps` steps; every process has as many, by the smallest part.
+
+    Raises:
+        InputError: a process has no image.
+
+    """
+    smallest = -group.largest(-len(bank))
+    if not smallest:
+        raise InputError(f"{config.data} has fewer images than there are processes", hint="start fewer")
+    return Plan(
+        1 if steps else config.schedule.epochs,
+        warmup_epochs=0,
+        cycles=1,
+        rounds=0,
+        warmup_rounds=0,
+        kd_steps=steps or max(smallest // batch_size, 1),
+        max_skipped=config.schedule.max_skipped,
     )
-    names = classifier.labels or [str(k) for k in range(classifier.num_classes)]
-    fingerprints = {"the data": _fingerprint(bank, data, group)}
-    if teacher:
-        fingerprints["the teacher"] = fingerprint(teacher.network.state_dict())
-        fingerprints["how the teacher takes images"] = fingerprint([teacher.normalization, teacher.shape])
-    recorder = Recorder(folder, log, measure, config.eval, config.output, names, shards={}, fingerprints=fingerprints)
-    # Every process has the same number of steps, by the smallest part of the images.
-    kd_steps = steps or max(smallest // batch_size, 1)
-    engine = Engine(
-        method=method,
-        student=assemble.student(model, config, computer),
-        bank=bank,
-        plan=Plan(
-            1 if steps else config.schedule.epochs,
-            warmup_epochs=0,
-            cycles=1,
-            rounds=0,
-            warmup_rounds=0,
-            kd_steps=kd_steps,
-            max_skipped=config.schedule.max_skipped,
-        ),
-        rng=computer.rng,
-        state=LoopState(epochs=config.schedule.epochs),
-        evaluate=recorder.evaluate,
-        after_epoch=recorder.after_epoch,
-        save=recorder.save,
-        save_seconds=60 * config.output.save_minutes,
-        listen=log,
-        group=group,
-        interruption=interruption,
-    )
-    return Job(config, "supervised", teacher, classifier, engine, recorder, computer.device)
 
 
 def _fingerprint(bank: MemoryBank, data: LabelledImages, group: Group) -> str:
