@@ -127,7 +127,7 @@ def _settings() -> Iterator[str]:
             yield from (f"All settings of `nayer {EXTENDS[name]}`, and:", "")
         settings = [(key, about) for key, about in config.describe(schema) if key not in {"method", *inherited}]
         yield from _table(("setting", "meaning", "default", "values"), [_setting_row(*one) for one in settings])
-    for name in plugins.names("methods"):
+    for name in plugins.own("methods"):
         schema = plugins.load("methods", name).Config
         yield from (f"## --method {name}", "", (schema.__doc__ or "").strip(), "")
         rows = [_setting_row(*one) for one in config.describe(schema, "method.")]

@@ -374,7 +374,7 @@ def read_preset(name: str, method: str, command: str = "distill") -> Layer:
 
 def _of(method: str, table: dict[str, Any]) -> dict[str, Any]:
     """Take the tables of all methods out of `table`, and return that of `method`."""
-    found: dict[str, Any] = {key: table.pop(key) for key in plugins.names("methods") if key in table}.get(method, {})
+    found: dict[str, Any] = {key: table.pop(key) for key in plugins.own("methods") if key in table}.get(method, {})
     return found
 
 

@@ -18,9 +18,8 @@ def config_class(kind: str, name: str) -> type[Any]:
         InputError: there is no such plug-in, or it has no `Config`.
 
     """
-    if name in plugins.names(kind):
-        file = plugins.folder(kind) / f"{name.replace('-', '_')}.py"
-        return _compiled(file) or _imported(kind, name)
+    if name in plugins.own(kind):
+        return _compiled(plugins.file(kind, name)) or _imported(kind, name)
     return _imported(kind, name)
 
 

@@ -1,8 +1,13 @@
-"""The directory is the registry: a plug-in is one file, its name is the file's, names are listed unimported."""
+"""Which plug-ins there are: one file each in a folder of ours, or what installed packages declare.
+
+The name of one of ours is the file's. A package declares its plug-ins as entry points, in groups such as
+`nayer.methods`. Both are listed without importing them.
+"""
 
 import sys
-from collections.abc import Sequence
-from importlib import import_module
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from importlib import import_module, metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,7 +27,9 @@ ROOMS = {
 }
 """The folder of each kind of plug-in."""
 OPEN = ("encoders", "generators", "methods")
-"""Kinds that may come from outside of the package."""
+"""Kinds that may be named by a dotted path."""
+DECLARED = (*OPEN, "models", "sources")
+"""Kinds that installed packages may bring, each as entry points of the group `nayer.KIND`."""
 
 
 def folder(kind: str) -> Path:
@@ -30,9 +37,44 @@ def folder(kind: str) -> Path:
     return PACKAGE / ROOMS[kind]
 
 
-def names(kind: str) -> list[str]:
-    """Names of the plug-ins of a kind, with `-` for `_`, sorted, without importing any."""
+def own(kind: str) -> list[str]:
+    """Return the names of our own plug-ins of a kind, with `-` for `_`, sorted."""
     return sorted(file.stem.replace("_", "-") for file in folder(kind).glob("[!_]*.py"))
+
+
+def file(kind: str, name: str) -> Path:
+    """Return the file of one of our own plug-ins."""
+    return folder(kind) / f"{name.replace('-', '_')}.py"
+
+
+def installed(kind: str) -> dict[str, metadata.EntryPoint]:
+    """Return what installed packages bring of a kind, by name; a name of our own is never theirs."""
+    ours = own(kind)
+    return {name: entry for name, entry in _declared(kind, tuple(sys.path)).items() if name not in ours}
+
+
+def shadowed(kind: str) -> dict[str, metadata.EntryPoint]:
+    """Return what installed packages bring of a kind under a name of our own: it is not used."""
+    return {name: entry for name, entry in _declared(kind, tuple(sys.path)).items() if name in own(kind)}
+
+
+@cache
+def _declared(kind: str, path: tuple[str, ...]) -> dict[str, metadata.EntryPoint]:
+    """Return all entry points of a kind, sorted; of two with one name the first on `path`, which is `sys.path`."""
+    found: dict[str, metadata.EntryPoint] = {}
+    for entry in metadata.entry_points(group=f"nayer.{kind}") if kind in DECLARED else ():
+        found.setdefault(entry.name, entry)
+    return dict(sorted(found.items()))
+
+
+def package(entry: metadata.EntryPoint) -> str:
+    """Return name and version of the package that brings a plug-in."""
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.module
+
+
+def names(kind: str) -> list[str]:
+    """Return the names of all plug-ins of a kind, sorted, without importing any."""
+    return sorted([*own(kind), *installed(kind)])
 
 
 def check(kind: str, name: str, extra: Sequence[str] = ()) -> None:
@@ -62,8 +104,10 @@ def load(kind: str, name: str) -> ModuleType:
 
     """
     check(kind, name)
-    if name in names(kind):
+    if name in own(kind):
         return import_module(f"nayer_cli.{ROOMS[kind].replace('/', '.')}.{name.replace('-', '_')}")
+    if entry := installed(kind).get(name):
+        return _import(entry.load, entry.value, f"{package(entry)} brings it: update that package, or remove it")
     return import_outside(name.removeprefix(OUTSIDE))
 
 
@@ -91,10 +135,12 @@ def import_outside(module: str) -> ModuleType:
     """
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
+    hint = "check the dotted path; it is looked for on PYTHONPATH and in the current folder"
+    return _import(partial(import_module, module), module, hint)
+
+
+def _import(load: Callable[[], ModuleType], what: str, hint: str) -> ModuleType:
     try:
-        return import_module(module)
+        return load()
     except Exception as error:  # code of the user
-        raise InputError(
-            f"cannot import {module}: {type(error).__name__}: {error}",
-            hint="check the dotted path; it is looked for on PYTHONPATH and in the current folder",
-        ) from error
+        raise InputError(f"cannot import {what}: {type(error).__name__}: {error}", hint=hint) from error

@@ -66,7 +66,7 @@ def find(name: str) -> Architecture:
         InputError: nothing is called so.
         EnvironmentFault: it is on a hub that cannot be reached.
     """
-    for family in plugins.names("models"):
+    for family in plugins.own("models"):
         plugins.load("models", family)  # registers it with timm
     if name.startswith(FACTORY):
         key = own.canonical(name)
@@ -196,6 +196,8 @@ def _described(path: Path, *, folder: Path | None = None, source: str = "") -> A
 
 def _in_timm(name: str) -> Architecture:
     key = name.partition(".")[0]
+    if not timm.is_model(key) and key in plugins.installed("models"):
+        _register(key)
     if not timm.is_model(key):
         raise _unknown(name)
     try:
@@ -207,6 +209,16 @@ def _in_timm(name: str) -> Architecture:
     if facts is None:
         return _in_timm(_renamed(name))
     return Architecture(name, key, vars(facts), source=name if facts.has_weights else "")
+
+
+def _register(key: str) -> None:
+    """Import the module of an installed package that registers network `key` with timm."""
+    module = plugins.load("models", key).__name__
+    if not timm.is_model(key):
+        raise InputError(
+            f"{module} is declared to bring the network '{key}', but does not register it with timm",
+            hint="timm.models.register_model does that: report it to the package",
+        )
 
 
 def _renamed(name: str) -> str:

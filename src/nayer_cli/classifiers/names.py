@@ -5,6 +5,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from nayer_cli import plugins
 from nayer_cli.classifiers import own
 from nayer_cli.errors import InputError, did_you_mean
 
@@ -23,8 +24,8 @@ ENTRYPOINT = re.compile(r"^@register_model\s+def (\w+)", re.MULTILINE)
 
 
 def networks() -> list[str]:
-    """Return the names that `timm.list_models()` has once our families are registered, sorted."""
-    return sorted({*OURS, *ENTRYPOINT.findall(_timms_text())})
+    """Return the names that `timm.list_models()` has once our families and installed ones are registered, sorted."""
+    return sorted({*OURS, *ENTRYPOINT.findall(_timms_text()), *plugins.installed("models")})
 
 
 def builtin() -> list[str]:
@@ -33,9 +34,11 @@ def builtin() -> list[str]:
 
 
 def may_exist(name: str) -> bool:
-    """Say whether timm or we may have network `name`: false only if it stands nowhere in timm's source text."""
+    """Say whether timm or we may have network `name`: false only if nothing installed brings it."""
     key = name.partition(".")[0]
-    return key in OURS or not _timms_text() or re.search(rf"\b{re.escape(key)}\b", _timms_text()) is not None
+    if key in OURS or key in plugins.installed("models"):
+        return True
+    return not _timms_text() or re.search(rf"\b{re.escape(key)}\b", _timms_text()) is not None
 
 
 def check(name: str) -> None:

@@ -73,7 +73,7 @@ def _check_memory() -> None:
 
 def method_keys(method: str) -> list[str]:
     """Return the settings of a method, such as `method.g_steps`; none of one from outside, which is not imported."""
-    if method not in plugins.names("methods"):
+    if method not in plugins.own("methods"):
         return []
     return config.keys(plugin_settings.config_class("methods", method), "method.")
 
@@ -92,14 +92,14 @@ def _check_method(schema: type[Any], settings: Layer) -> None:
     if preset != "auto":
         config.read_preset(preset, method)
     # A run whose images are used brings its method along, which is not known yet.
-    if method in plugins.names("methods") and ("method.name" in settings or not quantizes):
+    if method in plugins.own("methods") and ("method.name" in settings or not quantizes):
         _check_own(method, {key: value for key, value in settings.items() if key.startswith("method.")})
 
 
 def _check_own(method: str, settings: Layer) -> None:
     """Check settings of a method against its own, and say whose they are where they are another's."""
     for key in settings.keys() - set(method_keys(method)):
-        owners = [name for name in plugins.names("methods") if key in method_keys(name)]
+        owners = [name for name in plugins.own("methods") if key in method_keys(name)]
         if owners:
             raise ConfigError(
                 f"the method '{method}' has no setting '{key}'; {_have(owners)}",

@@ -44,7 +44,8 @@ def fact_rows(document: Document) -> Rows:
 
 def method_rows(sentences: dict[str, str], memory: dict[str, dict[str, Any]]) -> Rows:
     """Return one row a method: what it keeps, megabytes for 1,000 images of 3×32×32, and its sentence."""
-    rows = [(name, _kept(**memory[name]), sentence) for name, sentence in sentences.items()]
+    kept = {name: _kept(**memory[name]) for name in memory}
+    rows = [(name, kept.get(name, "–"), sentence) for name, sentence in sentences.items()]
     return [("method", "keeps (MB per 1,000 images of 3×32×32)", ""), *rows]
 
 
@@ -137,6 +138,8 @@ def installation_rows(document: Document) -> Rows:
     rows += [(f"processor: {name}", sentence) for name, sentence in document.get("processor", {}).items()]
     rows += [(f"cache of {name}", path) for name, path in document.get("caches", {}).items()]
     rows += [(name, ", ".join(value)) for name, value in document.items() if name in CHOICES]
+    for kind, brought in document.get("installed_plugins", {}).items():
+        rows += [(f"{kind} installed", f"{name} of {package}") for name, package in brought.items()]
     rows += [("problem", f"{problem['what']}; mend: {problem['mend']}") for problem in document.get("problems", ())]
     rows += [(f"device {one['device']}", f"{one['name']}, {one['gb']} GB") for one in document.get("devices", ())]
     return [("", ""), *((name.ljust(INSTALLATION_WIDTH), value) for name, value in rows)]

@@ -1,7 +1,7 @@
 """The contract of a source of labelled images: listed when it is made, read as often as asked.
 
-A plug-in in `sources/` defines `recognizes(spec)` and `open_source(spec, split)`; the first by name that
-recognizes a specification opens it.
+A plug-in in `sources/` defines `recognizes(spec)` and `open_source(spec, split)`. The first by name that recognizes a
+specification opens it. Those of installed packages are asked after ours.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -68,7 +68,7 @@ def recognized(spec: str) -> ModuleType:
         InputError: none does.
 
     """
-    for name in plugins.names("sources"):
+    for name in (*plugins.own("sources"), *plugins.installed("sources")):
         plugin = plugins.load("sources", name)
         if plugin.recognizes(spec):
             return plugin

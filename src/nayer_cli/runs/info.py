@@ -56,6 +56,7 @@ def describe_packages() -> dict[str, Any]:
         "processor": processor.describe(),
         "caches": _caches(),
         "presets": config.preset_names(),
+        "installed_plugins": {kind: brought for kind in plugins.DECLARED if (brought := _brought(kind))},
         **{folder: plugins.names(folder) for folder in FOLDERS},
     }
 
@@ -66,19 +67,24 @@ def describe_machine() -> dict[str, Any]:
 
 
 def describe_plugins(folder: str) -> dict[str, str]:
-    """Return the plug-ins of `folder` with the first line of each file, without importing any."""
-    files = plugins.folder(folder)
-    return {name: _first_line(files / f"{name.replace('-', '_')}.py") for name in plugins.names(folder)}
+    """Return the plug-ins of `folder` with the first line of each file, or the package that brings it.
+
+    Nothing is imported.
+    """
+    ours = {name: _first_line(plugins.file(folder, name)) for name in plugins.own(folder)}
+    return dict(sorted((ours | {name: f"of {package}" for name, package in _brought(folder).items()}).items()))
+
+
+def _brought(kind: str) -> dict[str, str]:
+    return {name: plugins.package(entry) for name, entry in plugins.installed(kind).items()}
 
 
 def describe_memory() -> dict[str, dict[str, Any]]:
-    """Return what each method keeps (`Method.keeps`), and the megabytes that 1,000 images of 3×32×32 take there.
+    """Return what each method of ours keeps (`Method.keeps`), and the MB that 1,000 images of 3×32×32 take there.
 
     Nothing is imported: it is read in the files.
     """
-    return {
-        name: _memory(plugins.folder("methods") / f"{name.replace('-', '_')}.py") for name in plugins.names("methods")
-    }
+    return {name: _memory(plugins.file("methods", name)) for name in plugins.own("methods")}
 
 
 def find_models(pattern: str) -> list[str]:
@@ -140,6 +146,12 @@ def _problems() -> Iterator[dict[str, str]]:
     except Exception as error:  # whatever it is, it is the answer
         mend = MEND_MISMATCH if MISMATCH in str(error) else "pip install --upgrade torch torchvision"
         yield {"what": f"torchvision cannot be imported: {error}", "mend": mend}
+    for kind in plugins.DECLARED:
+        for name, entry in plugins.shadowed(kind).items():
+            yield {
+                "what": f"{plugins.package(entry)} brings '{name}' for {kind}, but nayer has its own, which is used",
+                "mend": f"name it by its path: {entry.module}",
+            }
 
 
 def _devices() -> Iterator[dict[str, str | float]]:

@@ -2,5 +2,5 @@
 
 from nayer_cli import plugins
 
-for _family in plugins.names("models"):
+for _family in plugins.own("models"):
     plugins.load("models", _family)
