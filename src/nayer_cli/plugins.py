@@ -7,12 +7,15 @@ The name of one of ours is the file's. A package declares its plug-ins as entry 
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache, partial
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nayer_cli.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 PACKAGE = Path(__file__).parent
 OUTSIDE = "py:"
@@ -47,27 +50,29 @@ def file(kind: str, name: str) -> Path:
     return folder(kind) / f"{name.replace('-', '_')}.py"
 
 
-def installed(kind: str) -> dict[str, metadata.EntryPoint]:
+def installed(kind: str) -> dict[str, "EntryPoint"]:
     """Return what installed packages bring of a kind, by name; a name of our own is never theirs."""
     ours = own(kind)
     return {name: entry for name, entry in _declared(kind, tuple(sys.path)).items() if name not in ours}
 
 
-def shadowed(kind: str) -> dict[str, metadata.EntryPoint]:
+def shadowed(kind: str) -> dict[str, "EntryPoint"]:
     """Return what installed packages bring of a kind under a name of our own: it is not used."""
     return {name: entry for name, entry in _declared(kind, tuple(sys.path)).items() if name in own(kind)}
 
 
 @cache
-def _declared(kind: str, path: tuple[str, ...]) -> dict[str, metadata.EntryPoint]:
+def _declared(kind: str, path: tuple[str, ...]) -> dict[str, "EntryPoint"]:
     """Return all entry points of a kind, sorted; of two with one name the first on `path`, which is `sys.path`."""
-    found: dict[str, metadata.EntryPoint] = {}
-    for entry in metadata.entry_points(group=f"nayer.{kind}") if kind in DECLARED else ():
+    from importlib.metadata import entry_points  # takes a moment, and most commands need no list
+
+    found: dict[str, EntryPoint] = {}
+    for entry in entry_points(group=f"nayer.{kind}") if kind in DECLARED else ():
         found.setdefault(entry.name, entry)
     return dict(sorted(found.items()))
 
 
-def package(entry: metadata.EntryPoint) -> str:
+def package(entry: "EntryPoint") -> str:
     """Return name and version of the package that brings a plug-in."""
     return f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.module
 
