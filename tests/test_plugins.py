@@ -1,7 +1,9 @@
 import subprocess
 import sys
+from copy import deepcopy
 
 import pytest
+from timm.models import _registry as registry
 
 from nayer_cli import generator, plugins
 from nayer_cli.classifiers import architecture, names
@@ -17,7 +19,7 @@ LAB = {
     "noise": "class Method: may_quantize = True\nclass Config: pass\n",
     "mlp": "class Generator:\n    def __init__(self, *args): self.args = args\n",
     "letters": "def open_encoder(argument, device): return argument\n",
-    "nets": "from timm.models import register_model\n@register_model\ndef labnet(pretrained=False, **kwargs): ...\n",
+    "nets": "import timm\n@timm.models.register_model\ndef labnet(pretrained=False, **kwargs): ...\n",
     "lake": "def recognizes(spec): return True\ndef open_source(spec, split): ...\n",
 }
 DECLARED = """[nayer.methods]
@@ -47,6 +49,8 @@ def lab(tmp_path, monkeypatch):
     (tmp_path / "lab-1.2.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: lab\nVersion: 1.2\n")
     (tmp_path / "lab-1.2.dist-info" / "entry_points.txt").write_text(DECLARED)
     monkeypatch.syspath_prepend(tmp_path)
+    for name in ("_model_entrypoints", "_model_to_module", "_module_to_models"):
+        monkeypatch.setattr(registry, name, deepcopy(getattr(registry, name)))
     yield
     for module in [name for name in sys.modules if name.partition(".")[0] == "lab"]:
         del sys.modules[module]

@@ -206,6 +206,8 @@ def _in_timm(name: str) -> Architecture:
         known = timm.list_pretrained(f"{key}.*")
         hint = f"choose one of: {', '.join(known)}" if known else "it has no pretrained weights at all"
         raise InputError(f"timm has no weights '{name}'{did_you_mean(name, known)}", hint=hint) from error
+    if facts is None and key in plugins.installed("models"):
+        return Architecture(name, key)
     if facts is None:
         return _in_timm(_renamed(name))
     return Architecture(name, key, vars(facts), source=name if facts.has_weights else "")
