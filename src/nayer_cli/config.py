@@ -192,6 +192,12 @@ class RunConfig:
     )
     channels_last: str = setting("auto", "channels-last memory layout; auto: on", choices=("auto", "off", "on"))
     student: ModelConfig = field(default_factory=ModelConfig)
+    init: str = setting(
+        "own",
+        "what the student begins with: weights of its own (fresh, unless its name or a file brings some), those layers"
+        " of its teacher that fit, or auto: the teacher's if any fits, otherwise its own",
+        choices=("own", "teacher", "auto"),
+    )
     schedule: StepsConfig = field(default_factory=StepsConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -267,6 +273,7 @@ class QuantizeConfig(DistillConfig):
 
     kind: ClassVar[str] = "quantize"
 
+    init: str = setting("teacher", "the rounded copy begins with the model's own weights", choices=("teacher",))
     reuse: str | None = setting(None, "run directory whose images, LTE pool and generator are used again")
     quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
     export: ExportConfig = field(default_factory=ExportConfig)

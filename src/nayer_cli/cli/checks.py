@@ -9,7 +9,7 @@ from typing import Any
 
 from nayer_cli import config, plugin_settings, plugins
 from nayer_cli.classifiers import names
-from nayer_cli.config import DistillConfig, QuantizeConfig
+from nayer_cli.config import DistillConfig, QuantizeConfig, TrainConfig
 from nayer_cli.errors import ConfigError, EnvironmentFault, InputError, did_you_mean
 from nayer_cli.lte import encoder
 from nayer_cli.machine import cuda
@@ -48,6 +48,7 @@ def check(schema: type[Any], settings: Layer) -> None:
             )
     if issubclass(schema, DistillConfig) and settings.get("resume") in (None, "auto"):
         _check_method(schema, settings)
+    _check_init(schema, settings)
     if "quantizer.bits" in settings:
         parse_bits(settings["quantizer.bits"])
     for model in (*_given(settings, MODELS), *settings.get("models", ())):
@@ -76,6 +77,19 @@ def method_keys(method: str) -> list[str]:
     if method not in plugins.own("methods"):
         return []
     return config.keys(plugin_settings.config_class("methods", method), "method.")
+
+
+def _check_init(schema: type[Any], settings: Layer) -> None:
+    """Refuse a student that begins with a teacher's layers where there is no teacher, or with two kinds of weights."""
+    if settings.get("init") != "teacher" or issubclass(schema, QuantizeConfig):
+        return
+    if issubclass(schema, TrainConfig) and not settings.get("teacher.name") and not settings.get("resume"):
+        raise ConfigError("--init teacher takes layers of a teacher, and none is named", hint="add --teacher")
+    if settings.get("student.weights"):
+        raise ConfigError(
+            "the student is to begin with two kinds of weights: its teacher's, and those of a file",
+            hint="leave out --init teacher, or the file",
+        )
 
 
 def _given(settings: Layer, keys: tuple[str, ...]) -> Iterator[str]:

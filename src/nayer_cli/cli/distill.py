@@ -43,6 +43,7 @@ def command(
     cache_dir: options.CacheDir = None,
     preset: options.Preset = None,
     method: options.Method = None,
+    init: options.Init = None,
     epochs: options.Epochs = None,
     batch_size: options.BatchSize = None,
     lr: options.Lr = None,

@@ -205,6 +205,8 @@ BatchSize = Annotated[Int, _setting("schedule.batch_size", "--batch-size -b", ME
 Lr = Annotated[Float, _setting("optimizer.lr", "--lr", METHOD, "X", "the student's")]
 BankSize = Annotated[Int, _setting("bank.capacity", "--bank-size", METHOD, "N", "memory bank")]
 
+Init = Annotated[Text, _setting("init", "--init", MODELS, "", "the student's")]
+
 Bits = Annotated[Text, _setting("quantizer.bits", "--bits", QUANTIZATION, "wNaM", schema=QuantizeConfig)]
 FirstLastBits = Annotated[
     Int, _setting("quantizer.first_last_bits", "--first-last-bits", QUANTIZATION, "N", schema=QuantizeConfig)

@@ -61,11 +61,13 @@ def run_rows(result: Document) -> Rows:
     on = student.get("agreement_on", "evaluation data")
     agreement = f"agreement on {on}" if on == "evaluation data" else f"agreement on {on}, not accuracy"
     best = result.get("best_oracle") or {}
+    inherited = (student.get("inherited") or {}).get("parameters")
     seconds = result["seconds"]["total"]
     return [
         ("", "teacher", "student"),
         ("model", teacher.get("name", "–"), student["name"]),
         ("parameters", _count(teacher.get("parameters")), _count(student["parameters"])),
+        *([("of them the teacher's at the start", "", _count(inherited))] if inherited else []),
         ("BatchNorm layers compared", _layers(teacher), ""),
         ("images", _images(teacher), _images(student)),
         ("top-1", percent(teacher.get("top1")), percent(student.get("top1"))),

@@ -29,6 +29,7 @@ OF_THE_MODEL = options.settings_of(*MODELS)
 def command(
     ctx: typer.Context,
     data: options.TrainData = None,
+    init: options.Init = None,
     epochs: options.TrainEpochs = None,
     batch_size: options.TrainBatchSize = None,
     lr: options.TrainLr = None,

@@ -22,6 +22,7 @@ from nayer_cli.machine.rng import Streams, seeded
 from nayer_cli.method import EMBEDDINGS, Method, Parts
 from nayer_cli.runs import assemble, run
 from nayer_cli.runs import folder as folders
+from nayer_cli.runs.beginning import begin_with, sentence
 from nayer_cli.runs.documents import Result
 from nayer_cli.runs.embed import find_or_build_pool
 from nayer_cli.runs.folder import RunFolder
@@ -66,12 +67,16 @@ def distill(
         raise InputError("no student is named", hint="add --student, for example --student resnet18")
     with seeded(Streams(config.seed)["student"]):  # the constructors of its layers draw ambiently
         student = new_classifier(config.student, teacher)
+    inherited = begin_with(config.init, student, config.student, teacher)
     name = f"{folders.slug(teacher.name)}-{folders.slug(student.name)}"
     with folders.run_folder(config.output.out, name, group, existing=existing, temporary=dry_run) as folder:
         log = folder.log(listen, config.output)
         if unused:
             log.note(unused, level="warning")
         job = prepare(config, teacher, student, folder, log, group)
+        job.inherited = inherited
+        if config.init != "own" and existing is None:
+            log.note(sentence(student, inherited))
         return carry_out(job, resume=existing is not None, dry_run=dry_run)
 
 

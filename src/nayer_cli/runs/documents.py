@@ -25,6 +25,14 @@ class Scores(TypedDict, total=False):
     agreement_on: str
 
 
+class Inheritance(TypedDict):
+    """What a student began with of its teacher."""
+
+    parameters: int
+    layers: dict[str, str]
+    """Where each layer or block of the student was in the teacher."""
+
+
 class Network(Scores, total=False):
     """A teacher or a student."""
 
@@ -36,6 +44,8 @@ class Network(Scores, total=False):
     hub: str
     """The repository on the Hugging Face hub that its weights came from."""
     license: str
+    inherited: Inheritance
+    """Of a student that began with layers of its teacher."""
     """What that repository is licensed under, where timm knows it."""
 
 

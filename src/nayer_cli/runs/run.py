@@ -10,6 +10,7 @@ from torch import nn
 
 from nayer_cli.bank import MemoryBank
 from nayer_cli.classifiers.architecture import HUB
+from nayer_cli.classifiers.inherit import Inherited
 from nayer_cli.classifiers.model import Classifier, parameters, save_classifier
 from nayer_cli.config import DistillConfig, ModelConfig, TrainConfig, to_layer
 from nayer_cli.critic import layers_with_statistics
@@ -38,6 +39,8 @@ class Job:
     device: torch.device
     encoder: str | None = None
     """What embedded the class names, where the method uses their embeddings."""
+    inherited: Inherited | None = None
+    """What the student began with of its teacher, if it began with any of it."""
 
 
 def fingerprints(teacher: Classifier) -> dict[str, str]:
@@ -113,7 +116,7 @@ def conclude(
     result = recorder.finish(
         engine,
         _about_teacher(job.teacher, job.config.teacher) if job.teacher else None,
-        _about(student),
+        _about_student(student, job.inherited),
         scores=scores,
         shipped=shipped,
         pairs=pairs,
@@ -186,6 +189,13 @@ def _about_teacher(teacher: Classifier, spec: ModelConfig) -> Network:
         about["hub"] = facts.hf_hub_id
     if facts and facts.license:
         about["license"] = facts.license
+    return about
+
+
+def _about_student(student: Classifier, inherited: Inherited | None) -> Network:
+    about = _about(student)
+    if inherited:
+        about["inherited"] = {"parameters": inherited.parameters, "layers": inherited.layers}
     return about
 
 

@@ -26,6 +26,7 @@ from nayer_cli.machine.rng import Streams
 from nayer_cli.method import Batch, Lesson, StudentLoss
 from nayer_cli.runs import assemble, models, run
 from nayer_cli.runs import folder as folders
+from nayer_cli.runs.beginning import begin_with, sentence
 from nayer_cli.runs.documents import Result
 from nayer_cli.runs.folder import RunFolder
 from nayer_cli.runs.measure import Measure
@@ -105,6 +106,8 @@ def train(
     with folders.run_folder(config.output.out, name, group, existing=existing, temporary=dry_run) as folder:
         log = folder.log(listen, config.output)
         job = prepare(config, teacher, folder, log, group, steps=1 if dry_run else None)
+        if config.init != "own" and existing is None:
+            log.note(sentence(job.student, job.inherited))
         return carry_out(job, resume=existing is not None, dry_run=dry_run)
 
 
@@ -114,6 +117,7 @@ def prepare(
     """Put the parts together: images, network, engine, recorder."""
     computer = assemble.machine(config, group)
     classifier, data = _network_and_data(config, teacher, group)
+    inherited = begin_with(config.init, classifier, config.student, teacher)
     classifier.network.load_state_dict(group.from_main(classifier.network.state_dict()))
     bank = _fill_bank(data, classifier.shape, computer, folder)
     _say_about(data, config, teacher, classifier, log, group)
@@ -131,7 +135,7 @@ def prepare(
     fingerprints = {"the data": _fingerprint(bank, data, group)} | (run.fingerprints(teacher) if teacher else {})
     recorder = Recorder(folder, log, measure, config.eval, config.output, names, shards={}, fingerprints=fingerprints)
     engine = run.engine(config, computer, recorder, method, model, bank, plan, interruption)
-    return Job(config, "supervised", teacher, classifier, engine, recorder, computer.device)
+    return Job(config, "supervised", teacher, classifier, engine, recorder, computer.device, inherited=inherited)
 
 
 def _say_about(
