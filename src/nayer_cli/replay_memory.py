@@ -51,41 +51,53 @@ def remembered(share: float, batch: int) -> int:
 
 
 class Ring(nn.Module):
-    """The first images of the newest batches that were kept; one batch is recalled at a time (MB-DFKD).
+    """Images that were drawn before (MB-DFKD): the first of the newest batches, or some of every round.
 
     Args:
         parts: of the method.
         batches: kept at most.
-        count: images kept of each.
+        count: images of each; so many are recalled at a time.
         every: epochs between two that are kept.
+        of_round: images of all processes kept of each round instead. Then not batches are recalled but single images.
 
     """
 
     last: Tensor
 
-    def __init__(self, parts: Parts, batches: int, count: int, every: int) -> None:
+    def __init__(self, parts: Parts, batches: int, count: int, every: int, of_round: int = 0) -> None:
         super().__init__()
         self.parts, self.count, self.every = parts, count, every
+        self.of_round = -(-of_round // parts.group.size)
         device = parts.pool.device
         one = torch.zeros(*parts.shape, dtype=torch.float16, device=device)
         self.store = Store(batches * count, images=one)
         self.register_buffer("last", one.repeat(parts.batch_size, 1, 1, 1))
 
     def recall(self) -> Tensor:
-        """Return a whole batch, chosen uniformly among those that are kept."""
-        held, device = len(self.store) // self.count, self.store.device
-        if not held:
+        """Return a whole batch, or `count` single images, chosen uniformly among those that are kept."""
+        device = self.store.device
+        if len(self.store) < self.count:
             return torch.zeros(0, *self.parts.shape, device=device)
-        batch = torch.randint(held, (1,), generator=self.parts.rng["ring"], device=device)
-        slots = batch * self.count + torch.arange(self.count, device=device)
-        return self.store.read(slots)["images"].float()
+        return self.store.read(self._slots(device))["images"].float()
+
+    def _slots(self, device: torch.device) -> Tensor:
+        held, rng = len(self.store), self.parts.rng["ring"]
+        if self.of_round:
+            return torch.randint(held, (self.count,), generator=rng, device=device)
+        batch = torch.randint(held // self.count, (1,), generator=rng, device=device)
+        return batch * self.count + torch.arange(self.count, device=device)
 
     def learn(self, fresh: Tensor) -> None:
         """Hold the newest batch, in case it is the last of its epoch."""
         self.last.copy_(fresh)
 
-    def rows(self, state: LoopState) -> dict[str, Tensor] | None:
-        """Return what is to be kept at the start of an epoch: the end of epoch 0, `every`, 2 · `every` and so on."""
+    def rows(self, state: LoopState, made: Tensor) -> dict[str, Tensor] | None:
+        """Return what is to be kept after a round that `made` images.
+
+        Of whole batches that is, at the start of an epoch, the end of epoch 0, `every`, 2 · `every` and so on.
+        """
+        if self.of_round:
+            return {"images": made[: self.of_round]}
         over = state.student_epoch - 1
         is_due = state.round == 0 and over >= 0 and over % self.every == 0
         return {"images": self.last[: self.count]} if is_due else None

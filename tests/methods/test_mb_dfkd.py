@@ -12,6 +12,7 @@ from tiny import SHAPE, normalized, parts
 
 CONFIG = Config(code_size=6, width=2, replay=0.25)
 BANK = MemoryBank(8, SHAPE)
+MADE = torch.zeros(8, *SHAPE)
 
 
 def student() -> nn.Module:
@@ -47,7 +48,9 @@ def test_what_is_remembered_are_the_first_images_of_the_last_batch_of_an_epoch()
 def test_one_batch_in_five_epochs_is_kept_and_the_oldest_of_ten_is_overwritten():
     method = Method(CONFIG, parts())
     pushed = [
-        number for number in range(52) if method.memory.rows(LoopState(warmup_epochs=1, epoch=number + 1)) is not None
+        number
+        for number in range(52)
+        if method.memory.rows(LoopState(warmup_epochs=1, epoch=number + 1), MADE) is not None
     ]
     assert pushed == [*range(1, 52, 5)] and len(pushed) == 11
     for number in range(11):
@@ -57,8 +60,12 @@ def test_one_batch_in_five_epochs_is_kept_and_the_oldest_of_ten_is_overwritten()
 
 def test_only_the_first_round_of_an_epoch_keeps_anything():
     ring = Method(CONFIG, parts()).memory
-    assert [ring.rows(LoopState(epoch=1, round=number)) is not None for number in range(3)] == [True, False, False]
-    assert ring.rows(LoopState(epoch=0)) is None and ring.rows(LoopState(warmup_epochs=5, epoch=5)) is None
+    assert [ring.rows(LoopState(epoch=1, round=number), MADE) is not None for number in range(3)] == [
+        True,
+        False,
+        False,
+    ]
+    assert ring.rows(LoopState(epoch=0), MADE) is None and ring.rows(LoopState(warmup_epochs=5, epoch=5), MADE) is None
 
 
 def test_rows_of_one_batch_stay_together():
@@ -70,6 +77,17 @@ def test_rows_of_one_batch_stay_together():
         assert one == other
         seen.add(one)
     assert seen == {0, 1, 2}
+
+
+def test_some_images_of_every_round_may_be_kept_and_recalled_one_by_one():
+    method = Method(replace(CONFIG, capacity=4, keep=3, generator="linear-shallow"), parts())
+    seen = [len(batch) for number in range(4) for batch in epoch(method, number)]
+    assert seen == [10] * 8  # already in the first epoch
+    assert method.store.added == 12 and len(method.store) == 8  # the newest of 4 · 3, in room for 4 · 2
+    method.store.push({"images": torch.arange(8.0).view(8, 1, 1, 1).expand(8, *SHAPE)})
+    recalled = [tuple(method.memory.recall()[:, 0, 0, 0].tolist()) for _ in range(40)]
+    assert {value for pair in recalled for value in pair} == set(range(8))
+    assert any(abs(one - other) > 1 for one, other in recalled)
 
 
 def test_the_student_loss_is_the_l1_of_all_rows():

@@ -82,7 +82,7 @@ class Method(method.Method):
         """One generator step: L_G = ce · OH + balance · IE + act · A + js · JS."""
         made = self.generator.round(student, self.config, self.config.js_reduction)
         if isinstance(self.memory, Ring):
-            return made._replace(rows=self.memory.rows(state))
+            return made._replace(rows=self.memory.rows(state, made.images))
         self.memory.start_cycle()
         return made._replace(losses=made.losses | {"vae": self.memory.loss})
 

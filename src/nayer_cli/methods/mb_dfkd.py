@@ -34,6 +34,9 @@ class Config:
     replay: float = setting(0.125, "remembered images in a student's batch, per fresh one", above=0, high=1)
     capacity: int = setting(10, "batches remembered", low=1)
     push_every: int = setting(5, "epochs between two that are remembered", low=1)
+    keep: int = setting(
+        0, "images remembered of every round instead, and recalled one by one; room is for as many as before", low=0
+    )
 
 
 class Method(method.Method):
@@ -49,13 +52,14 @@ class Method(method.Method):
         super().__init__(parts)
         self.config, self.batch = config, parts.batch_size
         self.generator = PriorGenerator(parts, config.generator, config.code_size, config.width, config.lr_g)
-        self.memory = Ring(parts, config.capacity, remembered(config.replay, self.batch), config.push_every)
+        count = remembered(config.replay, self.batch)
+        self.memory = Ring(parts, config.capacity, count, config.push_every, config.keep)
         self.store = self.memory.store
 
     def synthesize(self, student: nn.Module, state: LoopState) -> SynthBatch:
         """One generator step: L_G = ce · OH + balance · IE + act · A + js · JS."""
         made = self.generator.round(student, self.config, self.config.js_reduction)
-        return made._replace(rows=self.memory.rows(state))
+        return made._replace(rows=self.memory.rows(state, made.images))
 
     def replay(self, bank: MemoryBank, steps: int) -> Iterator[Batch]:
         """Yield `steps` batches of fresh images, with a remembered batch once there is one; the bank stays unread."""
