@@ -13,6 +13,7 @@ from nayer_cli.runs.folder import RUNS, RunFolder
 from nayer_cli.runs.ownership import RUN_FILE, check_contained, is_run, is_vacant
 from nayer_cli.runs.words import trusted
 from nayer_cli.storage.files import check_writable
+from nayer_cli.storage.inputs import require_run
 
 FREE_TO_CHANGE = (
     "output.",
@@ -121,9 +122,8 @@ def find(path: str) -> RunFolder:
         InputError: it is not a run directory.
 
     """
+    require_run(path)
     folder = RunFolder(Path(path))
-    if not folder.config.is_file():
-        raise InputError(f"{path} is not a run directory: it has no config.toml", hint="name a folder such as runs/…")
     if not is_run(folder.path):
         raise InputError(
             f"{path} is not a run directory: neither {RUN_FILE} nor a checkpoint in it says that nayer made it",
