@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from nayer_cli.losses import distillation_kl, total_variation
 from nayer_cli.machine.distributed import Group
 from nayer_cli.machine.interruption import Interruption
 from nayer_cli.machine.precision import Precision
-from nayer_cli.machine.rng import Streams
+from nayer_cli.machine.rng import Streams, seeded
 from nayer_cli.store import Store
 from nayer_cli.types import ImageShape
 
@@ -138,6 +139,14 @@ class Parts(NamedTuple):
     def own_descent(self, optimizer: torch.optim.Optimizer) -> Descent:
         """Return the same for an optimizer of tensors that each process has for itself, such as its pixels."""
         return Descent(optimizer, self.precision, Group())
+
+    def alike(self, name: str) -> AbstractContextManager[None]:
+        """Within the block every process draws the same from torch's own generators: networks are made in it."""
+        return seeded(self.rng.shared(name))
+
+    def part(self, count: int) -> int:
+        """Return this process's part of `count`, rounded up."""
+        return -(-count // self.group.size)
 
     def of_all(self, norm: Tensor) -> Tensor:
         """Scale an L2 norm over this process's batch to what it is over the batch of all processes."""

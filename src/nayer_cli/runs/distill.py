@@ -88,10 +88,12 @@ def prepare(
     log: RunLog,
     group: Group,
     given: int = 0,
+    named: str | None = None,
 ) -> Job:
     """Put the parts together: teacher and student, LTE pool, method, bank, engine, recorder.
 
-    `given` images, of all processes together, need room in the bank besides those that are planned.
+    `given` images, of all processes together, need room in the bank besides those that are planned. `named` is what the
+    method is called in documents, if not by its name.
     """
     computer = assemble.machine(config, group)
     has_text = assemble.uses_of_names(config) == EMBEDDINGS
@@ -118,7 +120,7 @@ def prepare(
     recorder = Recorder(folder, log, measure, config.eval, config.output, names, shards, fingerprints)
     engine = run.engine(config, computer, recorder, method, learner, bank, plan, interruption, holdout)
     encoder = pool.encoder if pool else None
-    return Job(config, settings.name, teacher, student, engine, recorder, computer.device, encoder)
+    return Job(config, named or settings.name, teacher, student, engine, recorder, computer.device, encoder)
 
 
 def _critic(teacher: Classifier, computer: assemble.Machine, log: RunLog) -> Critic:
