@@ -55,7 +55,7 @@ Values are TOML; text needs no quotes on the command line, and a list may be wri
 
 
 FIRST = "distill"
-"""The command whose settings are all described; those of the others are where they differ."""
+"""The command whose options and settings are all described; those of the others are where they differ."""
 
 
 def pages() -> dict[Path, str]:
@@ -100,12 +100,19 @@ def _commands() -> Iterator[str]:
         yield from (f"## nayer {name}", "", command.help, "")
         yield from (f"- `{line}`: {what}" for line, what in cli.COMMANDS[name].EXAMPLES)
         yield ""
-        panels: dict[str, list[Any]] = {}
+        panels: dict[str, list[tuple[str, ...]]] = {}
+        known = [_option_row(each) for each in commands[FIRST].params] if name != FIRST else []
+        shared = []
         for parameter in (each for each in command.params if not getattr(each, "hidden", False)):
-            panels.setdefault(parameter.rich_help_panel or "Arguments and options", []).append(parameter)
-        for panel, parameters in panels.items():
-            rows = [_option_row(parameter) for parameter in parameters]
+            row = _option_row(parameter)
+            if row in known:
+                shared.append(f"`{parameter.opts[0]}`")
+            else:
+                panels.setdefault(parameter.rich_help_panel or "Arguments and options", []).append(row)
+        for panel, rows in panels.items():
             yield from _table((panel, "", "default", "variable"), rows)
+        if shared:
+            yield from (f"As in [nayer {FIRST}](#nayer-{FIRST}): {', '.join(shared)}.", "")
 
 
 def _option_row(parameter: Any) -> tuple[str, ...]:
