@@ -112,7 +112,7 @@ def _commands() -> Iterator[str]:
         for panel, rows in panels.items():
             yield from _table((panel, "", "default", "variable"), rows)
         if shared:
-            yield from (f"As in [nayer {FIRST}](#nayer-{FIRST}): {', '.join(shared)}.", "")
+            yield from _table((f"as in [nayer {FIRST}](#nayer-{FIRST})",), [(", ".join(shared),)])
 
 
 def _option_row(parameter: Any) -> tuple[str, ...]:
@@ -133,7 +133,7 @@ def _settings() -> Iterator[str]:
         settings = {key: about for key, about in config.describe(schema) if key != "method"}
         shared = [key for key, about in settings.items() if name != FIRST and first.get(key) == about]
         if shared:
-            yield from (f"As in [nayer {FIRST}](#nayer-{FIRST}): {_listed(shared, first)}. And:", "")
+            yield from _table((f"as in [nayer {FIRST}](#nayer-{FIRST})",), [(_listed(shared, first),)])
         rows = [_setting_row(*one) for one in settings.items() if one[0] not in shared]
         yield from _table(("setting", "meaning", "default", "values"), rows)
     for name in plugins.own("methods"):
