@@ -29,6 +29,7 @@ from nayer_cli import plugins
 from nayer_cli.classifiers.model import Classifier, new_network
 from nayer_cli.config import DistillConfig, ModelConfig
 from nayer_cli.engine import Engine
+from nayer_cli.lte.labels import read_labels
 from nayer_cli.machine.distributed import Group
 from nayer_cli.method import LoopState
 from nayer_cli.runs.distill import prepare
@@ -86,13 +87,14 @@ def cost(name: str, options: argparse.Namespace, measure: Callable[[Work], float
         later, early = (measure(lambda state=state: _round(engine, state)) for state in (LATER, EARLY))
         steps = min(schedule.kd_steps, 10)
         teaching = measure(lambda: _steps(engine, steps)) / steps
+        images = options.share * _steps(engine, 1)
     if g_steps:  # the second step costs as much as each that follows
         with running(config, options, {"method.g_steps": 1}) as engine:
             once = [measure(lambda state=state: _round(engine, state)) for state in (LATER, EARLY)]
         later, early = (one + (two - one) * (g_steps - 1) for one, two in zip(once, (later, early), strict=True))
     taught = schedule.epochs * schedule.cycles
     making = taught * schedule.rounds * later + schedule.warmup_epochs * schedule.warmup_rounds * early
-    seen = taught * schedule.kd_steps * schedule.batch_size
+    seen = taught * schedule.kd_steps * images
     return Cost(seen, options.share * making, options.share * taught * schedule.kd_steps * teaching)
 
 
@@ -113,20 +115,20 @@ def running(config: DistillConfig, options: argparse.Namespace, changes: dict[st
         layer |= {"amp": "off", "lte.encoder": "random", "lte.cache_dir": path, "schedule.epochs": 100}
         made = configuration.build(DistillConfig, layer)
         folder = RunFolder(Path(path))
-        classifiers = [_network(name, options) for name in (options.teacher, options.student)]
+        class_names = read_labels(made.lte.labels or "cifar10", "error")
+        classifiers = [_network(name, options, class_names) for name in (options.teacher, options.student)]
         job = prepare(made, *classifiers, folder, folder.log(None, made.output), Group())
         _prime(job.engine)
         yield job.engine
 
 
-def _network(name: str, options: argparse.Namespace) -> Classifier:
+def _network(name: str, options: argparse.Namespace, class_names: tuple[str, ...] | None) -> Classifier:
     shape = ImageShape(options.channels, options.size, options.size)
     normalization = Normalization((0.5,) * options.channels, (0.25,) * options.channels)
-    labels = tuple(f"class {k}" for k in range(10))
     torch.manual_seed(0)
     made = new_network(ModelConfig(name=name), 10, shape=shape, normalization=normalization)
     settle(made.network, torch.randn(4, *shape))
-    return replace(made, labels=labels)
+    return replace(made, labels=class_names)
 
 
 def _prime(engine: Engine) -> None:
@@ -144,9 +146,11 @@ def _round(engine: Engine, state: LoopState) -> None:
         engine.method.store.push(batch.rows)
 
 
-def _steps(engine: Engine, count: int) -> None:
+def _steps(engine: Engine, count: int) -> int:
+    """Take steps of the student, and return the images of the last one."""
     for batch in engine.method.replay(engine.bank, count):
         engine.student.step(engine.method.student_loss, batch)
+    return len(batch)
 
 
 def processor_time(repeats: int) -> Callable[[Work], float]:

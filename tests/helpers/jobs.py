@@ -199,6 +199,11 @@ def run(recipe: str, settings: dict[str, Any], resume: str | None = None) -> dic
     }
 
 
+def run_each(several: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Carry out one run of `nayer distill` after the other, by name."""
+    return {name: run("distill", settings) for name, settings in several.items()}
+
+
 def restored(run: str, settings: dict[str, Any]) -> dict[str, Any]:
     """Resume a run, but only to look at what it would go on from."""
     jobs: list[Job] = []

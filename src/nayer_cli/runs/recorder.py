@@ -204,10 +204,11 @@ class Recorder:
         result = self._result(engine, teacher, student, gates, self._warn(pairs), about)
         if quantization is not None:
             result["quantization"] = quantization
+        if self.diversity is not None:
+            records = read_metrics(self.folder.metrics) if self.folder.is_main else []
+            result["synthesis"] = synthesis(engine.group.from_main(records))
         if not self.folder.is_main:
             return result
-        if self.diversity is not None:
-            result["synthesis"] = synthesis(read_metrics(self.folder.metrics))
         write_json(self.folder.result, result)
         if not self._draw_curves(engine, result):
             self.log.note("curves.png is left out: matplotlib is not installed (pip install 'nayer-cli[report]')")
