@@ -69,8 +69,8 @@ class LoopState:
     """Where the loop stands, in every process alike. Epochs count from 0 and include warm-up."""
 
     warmup_epochs: int = 0
-    epochs: int = 1
-    """Epochs of the whole run, warm-up included."""
+    epochs: int | None = 1
+    """Epochs of the whole run, warm-up included; None where a budget ends it."""
     epoch: int = 0
     cycle: int = 0
     """Cycles of this epoch that are finished."""
@@ -88,6 +88,12 @@ class LoopState:
     """Images synthesized so far."""
     seen: int = 0
     """Images that the student has learned from so far, repetitions counted."""
+    flop: int = 0
+    """Floating-point operations so far, where a budget counts them."""
+    spent: float = 0.0
+    """Share of the budget that is used up, where there is one; the last step may exceed 1."""
+    spent_before: float = 0.0
+    """What that was when the student began to learn."""
 
     @property
     def student_epoch(self) -> int:
@@ -101,8 +107,13 @@ class LoopState:
 
     @property
     def done(self) -> float:
-        """Share of the run's epochs that are finished, in [0, 1]: for schedules of a method's own."""
-        return min(self.epoch / max(self.epochs, 1), 1.0)
+        """Share of the run that is finished, in [0, 1]: for schedules of a method's own."""
+        return min(self.spent if self.epochs is None else self.epoch / max(self.epochs, 1), 1.0)
+
+    @property
+    def is_inside_epoch(self) -> bool:
+        """Whether something of this epoch is done."""
+        return bool(self.round or self.step)
 
     def start_epoch(self) -> None:
         """Go on to the next epoch."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from nayer_cli import config, plugin_settings, plugins
+from nayer_cli.budget import parse_budget
 from nayer_cli.classifiers import names
 from nayer_cli.config import DistillConfig, QuantizeConfig, TrainConfig
 from nayer_cli.errors import ConfigError, EnvironmentFault
@@ -46,6 +47,8 @@ def check(schema: type[Any], settings: Layer) -> None:
     if issubclass(schema, DistillConfig) and settings.get("resume") in (None, "auto"):
         _check_method(schema, settings)
     _check_init(schema, settings)
+    if settings.get("schedule.budget"):
+        parse_budget(str(settings["schedule.budget"]))
     if "quantizer.bits" in settings:
         parse_bits(settings["quantizer.bits"])
     for model in (*_given(settings, MODELS), *settings.get("models", ())):

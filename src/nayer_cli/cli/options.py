@@ -206,6 +206,7 @@ Method = Annotated[
     _setting("method.name", "--method", METHOD, "NAME", "how images are made"),
 ]
 Epochs = Annotated[Int, _setting("schedule.epochs", "--epochs -e", METHOD, "N")]
+Budget = Annotated[Text, _setting("schedule.budget", "--budget", METHOD, "AMOUNT", schema=TrainConfig)]
 BatchSize = Annotated[Int, _setting("schedule.batch_size", "--batch-size -b", METHOD, "N")]
 Lr = Annotated[Float, _setting("optimizer.lr", "--lr", METHOD, "X", "the student's")]
 BankSize = Annotated[Int, _setting("bank.capacity", "--bank-size", METHOD, "N", "memory bank")]
@@ -322,7 +323,7 @@ def of_every_command(out: Any, runtime: Group | None = None, output: Group | Non
 def of_learning_without_data(method: Any) -> Group:
     """Return the options of `distill` and `quantize`; `method` says something else in each."""
     names = {"encoder": Encoder, "prompt": Prompt, "dedupe": Dedupe, "lte": Lte, "cache_dir": CacheDir}
-    length = {"epochs": Epochs, "batch_size": BatchSize, "lr": Lr, "bank_size": BankSize}
+    length = {"epochs": Epochs, "budget": Budget, "batch_size": BatchSize, "lr": Lr, "bank_size": BankSize}
     return {**names, "preset": Preset, "method": method, **length, **OF_A_RUN}
 
 

@@ -31,6 +31,7 @@ def command(
     data: options.TrainData = None,
     init: options.Init = None,
     epochs: options.TrainEpochs = None,
+    budget: options.Budget = None,
     batch_size: options.TrainBatchSize = None,
     lr: options.TrainLr = None,
     **_: Any,

@@ -105,7 +105,7 @@ def prepare(
     parts = _parts(config, critic, embeddings, teacher.shape, computer)
     settings = assemble.method_config(config.method, group)
     method: Method = plugins.part("methods", settings.name, "Method")(settings, parts)
-    plan = assemble.plan(config.schedule, given)
+    plan = assemble.plan(config.schedule, given, assemble.budget(config))
     planned = plan.images(method.batch) + -(-given // group.size)
     bank = assemble.bank(config.bank, planned, teacher.shape, computer, folder.path)
     data = assemble.evaluation_data(config.eval, teacher, teacher.labels, group, log)

@@ -212,6 +212,8 @@ def _without_learning(config: QuantizeConfig) -> QuantizeConfig:
     """Leave out what comes after the steps are chosen, where that is all that is wanted."""
     if config.quantizer.mode == "qat":
         return config
+    if config.schedule.budget:
+        raise ConfigError("with mode=ptq nothing learns, so there is nothing to limit", hint="leave out --budget")
     has_images = config.reuse or config.quantizer.calibration == WITHOUT_IMAGES
     warmup = 0 if has_images else max(config.schedule.warmup_epochs, 1)
     return replace(config, schedule=replace(config.schedule, epochs=0, warmup_epochs=warmup))
@@ -230,6 +232,6 @@ def _with_room(config: QuantizeConfig, images: int) -> QuantizeConfig:
     """Let the bank hold so many images besides those that are planned, unless its size is given."""
     if config.bank.capacity:
         return config
-    plan = assemble.plan(config.schedule, images)
+    plan = assemble.plan(config.schedule, images, assemble.budget(config))
     batch = getattr(assemble.method_config(config.method), "batch", config.schedule.batch_size)
     return replace(config, bank=replace(config.bank, capacity=images + plan.images(batch)))
