@@ -65,7 +65,7 @@ def check_settings(settings: Mapping[str, Any], own: Mapping[str, Any], where: o
             require_word(code, f"{key} of {where}")
 
 
-def _code_in(key: str, value: Any) -> str | None:
+def _code_in(key: str, value: object) -> str | None:
     """Return the name of code that a setting holds, if it holds one."""
     words = value if isinstance(value, Collection) and not isinstance(value, str) else [value]
     for word in words:

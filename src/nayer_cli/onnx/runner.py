@@ -114,7 +114,7 @@ def integer_share(path: Path) -> IntegerShare:
     )
 
 
-def _share(model: Any, compiled: Any, kinds: tuple[str, ...], integer_kinds: tuple[str, ...]) -> Share:
+def _share(model: object, compiled: object, kinds: tuple[str, ...], integer_kinds: tuple[str, ...]) -> Share:
     layers = _layers(model, (*kinds, *integer_kinds))
     integers = set(_layers(compiled, integer_kinds))
     return Share(len(layers), [name for name in layers if name not in integers])

@@ -127,7 +127,7 @@ def _lost(node: object) -> InputError:
     )
 
 
-def _operand(value: Any, known: Known) -> Moments:
+def _operand(value: object, known: Known) -> Moments:
     if isinstance(value, (int, float)):
         constant = torch.tensor([float(value)])
         return Moments(constant, torch.zeros(1), constant, constant)

@@ -46,7 +46,7 @@ class RunLog:
         self._add_events("add_scalar", _numbers(record), record["epoch"])
         self(record)
 
-    def picture(self, name: str, pixels: Any, epoch: int) -> None:
+    def picture(self, name: str, pixels: object, epoch: int) -> None:
         """Show a picture, uint8 `[H, W, 3]`, in TensorBoard."""
         self._add_events("add_image", [(name, pixels)], epoch, dataformats="HWC")
 
