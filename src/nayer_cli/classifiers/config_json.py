@@ -1,4 +1,4 @@
-"""What the config.json of a model says, in timm's layout, looked at before anything is built of it."""
+"""The config.json of a model, in timm's layout, checked before anything is built of it."""
 
 import math
 from collections.abc import Callable, Mapping

@@ -64,7 +64,7 @@ class OnnxNetwork(nn.Module):
 
 
 class Share(NamedTuple):
-    """How many layers run as integers."""
+    """The share of layers that run as integers."""
 
     total: int
     floats: list[str]
@@ -72,7 +72,7 @@ class Share(NamedTuple):
 
     @property
     def integers(self) -> int:
-        """How many do."""
+        """The number that do."""
         return self.total - len(self.floats)
 
 

@@ -27,7 +27,7 @@ PARTS = (torch.chunk, torch.split, torch.tensor_split, "chunk", "split", "tensor
 
 
 class NotFunctional(Exception):
-    """What is done in place has no form here that is not; the message says what."""
+    """An operation changes a tensor in place, and has no other form here. The message names it."""
 
 
 def make_functional(network: fx.GraphModule, images: Tensor) -> fx.GraphModule:

@@ -24,7 +24,7 @@ POINTS = 481
 
 
 class Gaussian(NamedTuple):
-    """What values of each channel are assumed to be: mean and standard deviation `[C]`."""
+    """The assumed distribution of each channel's values: mean and standard deviation `[C]`."""
 
     mean: Tensor
     std: Tensor

@@ -47,7 +47,7 @@ HOLDOUT = 1000  # images kept from the student where there is no evaluation data
 
 @dataclass(frozen=True)
 class Machine:
-    """Where and how a run computes."""
+    """Device, precision and layout of a run."""
 
     device: torch.device
     precision: Precision

@@ -120,7 +120,7 @@ def _with_quantizers(teacher: Classifier, config: QuantizeConfig) -> tuple[fx.Gr
 
 @dataclass
 class Quantization:
-    """What a run does besides learning: choose steps before, and turn the network into integers after it.
+    """Does the rest beside learning: chooses steps before it, and turns the network into integers after it.
 
     Args:
         job: the run.

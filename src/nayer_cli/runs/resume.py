@@ -83,7 +83,7 @@ def to_resume(resume: str | None, out: str | None = None, dry_run: bool = False)
     Args:
         resume: a run directory, or `auto`: the one at `out`, if a run has saved something there.
         out: where a new run would go.
-        dry_run: nothing is to be written.
+        dry_run: nothing will be written.
 
     Raises:
         InputError: there is no such run, or nothing may be written.

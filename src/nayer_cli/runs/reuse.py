@@ -1,4 +1,4 @@
-"""What `nayer quantize` takes over from an earlier run: its student, its images, its LTE pool and its generator."""
+"""Reuse of an earlier run by `nayer quantize`: of its student, images, LTE pool and generator."""
 
 from pathlib import Path
 from typing import Any

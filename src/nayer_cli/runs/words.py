@@ -1,4 +1,4 @@
-"""What the settings of a run directory, which may be somebody else's, may name without the user's own word."""
+"""Checks of what a run directory, which may be somebody else's, may name without the user's own word."""
 
 from typing import Any
 

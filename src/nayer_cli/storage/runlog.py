@@ -1,4 +1,4 @@
-"""What a run reports while it runs: one JSON object a line in `metrics.jsonl`, and records for whoever listens."""
+"""Reports of a running run: one JSON object a line in `metrics.jsonl`, and records for whoever listens."""
 
 import json
 import threading
