@@ -72,9 +72,10 @@ class Cost:
     """Likewise of all student steps, with what draws their images."""
 
     @property
-    def each(self) -> float:
-        """Of an image of the student, its part of the making included."""
-        return (self.making + self.teaching) / self.seen
+    def figures(self) -> tuple[float, float, float]:
+        """Of an image of the student: its step alone, then with its part of the rounds; of the run."""
+        whole = self.making + self.teaching
+        return self.teaching / self.seen, whole / self.seen, whole
 
 
 def cost(name: str, options: argparse.Namespace, measure: Callable[[Work], float]) -> Cost:
@@ -172,17 +173,20 @@ def _seconds(work: Work) -> float:
 def main() -> None:
     options = parse()
     torch.set_num_threads(1)
-    count, unit = (processor_time(options.repeats), "ms") if options.repeats else (operations, "MFLOP")
-    scale = 1e3 if options.repeats else 1e-6
-    print(f"| method | {unit} of a student's image: its step | with its part of the rounds | × {options.methods[0]} |")
-    print("|---|---|---|---|")
-    first = None
+    count, unit, whole = (
+        (processor_time(options.repeats), "ms", "h") if options.repeats else (operations, "MFLOP", "PFLOP")
+    )
+    small, large = (1e3, 1 / 3600) if options.repeats else (1e-6, 1e-15)
+    header = (f"{unit} of a student's image: its step", "with its part of the rounds", f"{whole} of the run")
+    print(f"| method | {' | × | '.join(header)} | × |")
+    print("|---|---|---|---|---|---|---|")
+    first: Cost | None = None
     for name in options.methods:
         found = cost(name, options, count)
         first = first or found
-        step = scale * found.teaching / found.seen
-        times = f"{found.teaching / found.seen / (first.teaching / first.seen):.2f}, {found.each / first.each:.2f}"
-        print(f"| `{name}` | {step:.3g} | {scale * found.each:.3g} | {times} |", flush=True)
+        pairs = zip(found.figures, first.figures, (small, small, large), strict=True)
+        cells = [f"{factor * figure:,.4g} | {figure / of_first:.2f}" for figure, of_first, factor in pairs]
+        print(f"| `{name}` | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

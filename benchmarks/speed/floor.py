@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
 
+from nayer_cli.machine.operations import OperationCounter
 from nayer_cli.machine.precision import Precision
 from nayer_cli.runs import assemble
 
@@ -77,9 +77,9 @@ def best(work: Step, clock: Clock) -> float:
 
 def operations(work: Step) -> int:
     """Floating-point operations of products and convolutions; a multiplication and an addition are two."""
-    with Operations() as mode:
+    with (counter := OperationCounter()):
         work()
-    return mode.count
+    return counter.take()
 
 
 def moved(work: Step) -> int:
@@ -87,20 +87,6 @@ def moved(work: Step) -> int:
     with Moved() as mode:
         work()
     return mode.bytes
-
-
-class Operations(TorchDispatchMode):
-    """Adds up what torch's own formulas say; its own counter also follows modules, which gradients of codes break."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if formula := flop_registry.get(func._overloadpacket):
-            self.count += formula(*args, **(kwargs or {}), out_val=result)
-        return result
 
 
 class Moved(TorchDispatchMode):

@@ -21,7 +21,7 @@ from nayer_cli.storage.toml import to_toml as to_toml
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """Facts of a classifier that its checkpoint does not tell, or tells wrongly."""
+    """What one can say of a classifier that its checkpoint does not tell, or tells wrongly."""
 
     weights: str | None = setting(None, "weights file (safetensors, or a torch checkpoint read without pickled code)")
     match: str = setting(
@@ -44,7 +44,7 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class ModelName:
-    """The name of a classifier."""
+    """Which classifier is meant."""
 
     has_name: ClassVar[bool] = True
     """A text in place of the table is its name: `reference = "resnet50"`."""
@@ -102,7 +102,7 @@ class BankConfig:
 
 @dataclass(frozen=True)
 class StepsConfig:
-    """The length of the student's learning."""
+    """How long the student learns."""
 
     epochs: int = setting(100, "epochs in which the student learns", low=0)
     budget: str | None = setting(
@@ -118,7 +118,7 @@ class StepsConfig:
 
 @dataclass(frozen=True)
 class ScheduleConfig(StepsConfig):
-    """The lengths of all phases. Epochs of warm-up come before `epochs`, and are not counted in them.
+    """How much of what. Epochs of warm-up come before, and are not counted in, `epochs`.
 
     These are plain: what a method of ours needs besides is in the presets, under its name.
     """
@@ -168,7 +168,7 @@ class EvalConfig:
 
 @dataclass(frozen=True)
 class OutputConfig:
-    """The files that a run leaves."""
+    """What a run leaves on disk."""
 
     out: str | None = setting(None, "run directory; default: runs/TIME-TEACHER-STUDENT")
     save_every: int = setting(1, "epochs between checkpoints", low=1)
@@ -227,7 +227,7 @@ class DistillConfig(RunConfig):
 
 @dataclass(frozen=True)
 class QuantizerConfig:
-    """The rounding of a network, and its learning with it."""
+    """How a network is rounded, and learns to live with it."""
 
     bits: str = setting("w8a8", "bits of weights and activations, 2 to 8 each, such as w4a4")
     first_last_bits: int = setting(

@@ -31,7 +31,7 @@ class Gaze:
 
 
 class Seen:
-    """A network's view of a batch.
+    """What a network saw in a batch.
 
     Args:
         logits: `[B, K]`.

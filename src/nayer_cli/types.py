@@ -1,10 +1,6 @@
 """Small types that several layers share. Nothing here imports torch."""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
-
-Settings = Mapping[str, Any]
-"""Settings by their dotted names, such as `{"schedule.epochs": 100}`."""
+from typing import NamedTuple
 
 
 class ImageShape(NamedTuple):

@@ -28,7 +28,7 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Output:
-    """The screen: a command shows results and progress through it."""
+    """Where a command puts its words."""
 
     json: bool = False
     quiet: bool = False

@@ -54,7 +54,7 @@ class Grid(nn.Module):
 
 
 class IntegerLayer(nn.Module):
-    """The common part of convolution and linear layer.
+    """What convolution and linear layer share.
 
     Args:
         shape: of the weight, output channels first.

@@ -83,7 +83,7 @@ def _logits_for(network: nn.Module, images: Tensor) -> Tensor:
     return logits.flatten(1)
 
 
-def _only_logits(output: object) -> Any:
+def _only_logits(output: Any) -> Any:
     """Choose the logits of what a network returns, or their node: the entry `logits`, or else the first of several."""
     named = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
     if named is not None:
@@ -177,11 +177,11 @@ class _Tracer(fx.Tracer):
 class _Proxy(fx.Proxy):
     """Writes down assignments to parts of a tensor, and augmented ones as such: they change more than a name."""
 
-    def __setitem__(self, index: object, value: object) -> None:
+    def __setitem__(self, index: Any, value: Any) -> None:
         self.tracer.create_proxy("call_function", operator.setitem, (self, index, value), {})
 
 
-def _augmented(function: object) -> Any:
+def _augmented(function: Any) -> Any:
     return lambda self, other: self.tracer.create_proxy("call_function", function, (self, other), {})
 
 

@@ -11,7 +11,7 @@ from nayer_cli.gates import Gate
 
 
 class Scores(TypedDict, total=False):
-    """The figures of a network; empty where there was nothing to measure it on."""
+    """What was measured of a network; empty where there was nothing to measure it on."""
 
     n: int
     hits: int
@@ -26,7 +26,7 @@ class Scores(TypedDict, total=False):
 
 
 class Inheritance(TypedDict):
-    """The layers of its teacher that a student began with."""
+    """What a student began with of its teacher."""
 
     parameters: int
     layers: dict[str, str]
@@ -57,7 +57,7 @@ class Best(TypedDict):
 
 
 class Images(TypedDict):
-    """The numbers of images that a run made and that its student saw, repetitions counted."""
+    """How many images a run made, and how many its student saw, repetitions counted."""
 
     synthesized: int
     seen: int
@@ -76,7 +76,7 @@ class Convergence(TypedDict):
 
 
 class Diversity(TypedDict):
-    """The differences of images of a class: means over classes of means over all pairs, null without a pair."""
+    """How different the images of a class are: means over classes of means over all pairs, null without a pair."""
 
     images: int
     """How many were compared, the newest of each class."""
@@ -90,7 +90,7 @@ class Diversity(TypedDict):
 
 
 class Synthesis(TypedDict):
-    """The addition of `eval.synthesis`."""
+    """What `eval.synthesis` adds."""
 
     convergence: dict[str, Convergence]
     """By phase: `warm-up`, `student`. Empty where a round is one step."""
@@ -98,7 +98,7 @@ class Synthesis(TypedDict):
 
 
 class Budget(TypedDict):
-    """The budget of a run, and how much it used: of seconds, processor seconds, images or flop."""
+    """What a run was allowed, and what it used: of seconds, processor seconds, images or flop."""
 
     text: str
     counts: str
@@ -139,7 +139,7 @@ class Stages(TypedDict):
 
 
 class Quantization(TypedDict):
-    """The addition of `nayer quantize`."""
+    """What `nayer quantize` adds."""
 
     bits: str
     first_last_bits: int | None
@@ -156,7 +156,7 @@ class Quantization(TypedDict):
 
 
 class Result(TypedDict):
-    """The document of `distill`, `train` and `quantize`, and `result.json`."""
+    """What `distill`, `train` and `quantize` return, and `result.json`."""
 
     schema: str
     kind: str
@@ -206,7 +206,7 @@ class Measured(TypedDict):
 
 
 class EvalResult(TypedDict):
-    """The document of `nayer eval`."""
+    """What `nayer eval` returns."""
 
     schema: str
     results: list[Measured]
@@ -217,7 +217,7 @@ class EvalResult(TypedDict):
 
 
 class Sampled(TypedDict):
-    """The document of `nayer sample`."""
+    """What `nayer sample` returns."""
 
     images: int
     classes: dict[str, int]

@@ -107,7 +107,7 @@ class Bench:
 
     @property
     def _rest(self) -> str:
-        """Return the rest of a command line for a hint."""
+        """What else a command line needs."""
         return f"--data {self.config.data}"
 
     def _warn(self, message: str) -> None:

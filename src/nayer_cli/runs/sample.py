@@ -1,7 +1,8 @@
 """`nayer sample`: synthetic images of a run, from its memory bank or fresh from its generator."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -21,12 +22,11 @@ from nayer_cli.runs.pictures import draw_grid, save_png, to_pillow
 from nayer_cli.runs.resume import find
 from nayer_cli.runs.shards import open_bank
 from nayer_cli.storage.files import write_json
-from nayer_cli.types import Settings
 
 PATIENCE = 20
 
 
-def sample(settings: Settings) -> Sampled:
+def sample(settings: Mapping[str, Any]) -> Sampled:
     """Write images as `CLASS/NNNNN.png` folders, or as one grid; fewer than asked for where there are not so many.
 
     Args:

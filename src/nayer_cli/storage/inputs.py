@@ -1,4 +1,4 @@
-"""Checks that the files a user names are there: made by every command first, and again where they are read."""
+"""Whether the files that a user names are there: what every command asks first, and who reads them asks again."""
 
 from pathlib import Path
 
