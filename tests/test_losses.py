@@ -256,3 +256,9 @@ def test_losses_of_half_precision_are_computed_in_float32(dtype):
     t, s = torch.randn(4, 3).to(dtype), torch.randn(4, 3).to(dtype)
     for value in (losses.entropy(t), losses.logit_l1(t, s), losses.clamped_jensen_shannon(t, s), losses.balance(t)):
         assert value.dtype == torch.float32
+
+
+def test_feature_distance_is_relative_to_the_teachers_features():
+    t = torch.rand(2, 3, 4, 4) + 1
+    assert losses.feature_distance(t, 0 * t) == 1 and losses.feature_distance(5 * t, 5 * t) == 0
+    torch.testing.assert_close(losses.feature_distance(10 * t, 9 * t), torch.tensor(0.01))

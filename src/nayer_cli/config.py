@@ -105,11 +105,6 @@ class StepsConfig:
     """How long the student learns."""
 
     epochs: int = setting(100, "epochs in which the student learns", low=0)
-    budget: str | None = setting(
-        None,
-        "what the run may use, in place of a number of epochs: time (20m; 20cpu-m of the processor), student images"
-        " (450000images) or operations (2e15flop)",
-    )
     batch_size: int = setting(512, "images per student step, of all processes together", low=2)
     max_skipped: int = setting(
         20, "steps of an epoch that may be left out because a loss or a gradient is not finite", low=0
@@ -137,6 +132,9 @@ class OptimizerConfig:
     name: str = setting("sgd", "optimizer", choices=("sgd", "adam"))
     lr: float = setting(0.2, "learning rate at the start", low=0)
     lr_min: float = setting(2e-4, "learning rate at the end of the cosine", low=0)
+    inherited: float = setting(
+        1.0, "factor of lr for a student most of whose parameters are its teacher's at the start", above=0
+    )
     momentum: float = setting(0.9, "SGD momentum", low=0, high=1)
     weight_decay: float = setting(1e-4, "L2 penalty on the weights", low=0)
 
@@ -216,7 +214,9 @@ class DistillConfig(RunConfig):
 
     kind: ClassVar[str] = "distill"
 
-    preset: str = setting("auto", "hyper-parameters of the paper for a data set; auto goes by classes and image size")
+    preset: str = setting(
+        "auto", "hyper-parameters of the paper for a data set; auto goes by classes, image size and device"
+    )
     teacher: ModelConfig = field(default_factory=ModelConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     lte: LteConfig = field(default_factory=LteConfig)

@@ -85,6 +85,15 @@ def attention_transfer(t: Tensor, s: Tensor) -> Tensor:
     return (_attention(t) - _attention(s)).square().mean()
 
 
+def feature_distance(t: Tensor, s: Tensor) -> Tensor:
+    """Mean squared difference of activations `[B, C, H, W]` of one shape, over the mean square of `t`.
+
+    Hints of FitNets (Romero et al. 2015) without a regressor; the ratio gives all stages one scale.
+    """
+    t, s = _wide(t), _wide(s)
+    return (t - s).square().mean() / t.square().mean().clamp_min(1e-12)
+
+
 def relation_distance(t: Tensor, s: Tensor) -> Tensor:
     """Term `crm`: L1 distance of channel relation maps, over positions plus over channels (ZAQ, Liu et al. 2021).
 

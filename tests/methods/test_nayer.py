@@ -6,7 +6,7 @@ import torch
 from nayer_cli import losses
 from nayer_cli.critic import Critic
 from nayer_cli.machine.distributed import Group
-from nayer_cli.method import LoopState
+from nayer_cli.method import Batch, LoopState
 from nayer_cli.methods.nayer import Config, Method
 from tiny import normalized, parts
 
@@ -127,3 +127,13 @@ def test_more_steps_lower_the_cross_entropy():
         for steps in (1, 60)
     )
     assert many.losses["ce"] < 0.95 * few.losses["ce"]
+
+
+def test_features_are_compared_with_the_teachers_where_shapes_fit():
+    plain, method = Method(CONFIG, parts()), Method(replace(CONFIG, features=3.0), parts())
+    batch = Batch(torch.rand(4, *method.parts.shape), torch.zeros(4, dtype=torch.long))
+    network = normalized(seed=1)
+    found = method.student_loss(network, batch)
+    assert found.terms["features"] > 0 and found.terms["kl"] == plain.student_loss(network, batch)
+    assert found.total == found.terms["kl"] + 3 * found.terms["features"]
+    assert method.student_loss(method.parts.critic.teacher, batch).terms["features"] == 0

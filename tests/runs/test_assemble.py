@@ -7,8 +7,9 @@ import torch
 from safetensors.torch import save_file
 
 import nayer_cli.classifiers.models  # noqa: F401 - registers the CIFAR networks
+from nayer_cli import config as configuration
 from nayer_cli.classifiers.model import load_classifier
-from nayer_cli.config import BankConfig, DistillConfig, EvalConfig, LteConfig
+from nayer_cli.config import BankConfig, DistillConfig, EvalConfig, LteConfig, ModelConfig
 from nayer_cli.errors import ConfigError, InputError
 from nayer_cli.machine.distributed import Group
 from nayer_cli.machine.precision import Precision
@@ -37,9 +38,35 @@ def test_nothing_given_is_the_demonstration():
 
 
 def test_a_preset_chosen_by_size_brings_hyper_parameters_but_no_names_or_data(weights):
-    config, _ = resolve({"teacher.name": "wrn_16_1", "teacher.weights": str(weights)})
+    own = {"teacher.name": "wrn_16_1", "teacher.weights": str(weights), "teacher.input_size": 24}
+    config, _ = resolve(own)
     assert config.schedule.batch_size == 512 and config.method["g_steps"] == 30
     assert config.lte.labels is None and config.eval.data is None and config.preset == "auto"
+
+
+@pytest.mark.parametrize(
+    ("given", "preset"),
+    [
+        ({}, "laptop"),
+        ({"teacher.input_size": 64}, "laptop"),
+        ({"teacher.input_size": 65}, "tiny-imagenet"),
+        ({"method.name": "deepinv"}, "cifar10"),
+    ],
+)
+def test_a_processor_has_a_preset_of_its_own(weights, given, preset):
+    own = {"teacher.name": "wrn_16_1", "teacher.weights": str(weights)} | given
+    config, _ = resolve({"device": "cpu"} | own)
+    wanted = configuration.read_preset(preset, config.method["name"])
+    assert (config.init, config.schedule.kd_steps) == (wanted.get("init", "own"), wanted["schedule.kd_steps"])
+
+
+def test_only_a_processor_has_it_and_no_other_command(weights):
+    teacher = load_classifier(ModelConfig(name="wrn_16_1", weights=str(weights)))
+    chosen = [
+        assemble.automatic_preset(teacher, "nayer", command, torch.device(device))
+        for command, device in (("distill", "cpu"), ("distill", "cuda"), ("quantize", "cpu"))
+    ]
+    assert chosen == ["laptop", "cifar10", "cifar10"]
 
 
 def test_what_is_given_goes_before_the_preset_and_a_method_brings_its_own_table():

@@ -1,10 +1,11 @@
 import pytest
 
+from nayer_cli.classifiers.inherit import Inherited
 from nayer_cli.classifiers.model import load_classifier, new_classifier
 from nayer_cli.cli import checks
-from nayer_cli.config import DistillConfig, ModelConfig, QuantizeConfig, TrainConfig
+from nayer_cli.config import DistillConfig, ModelConfig, OptimizerConfig, QuantizeConfig, TrainConfig
 from nayer_cli.errors import ConfigError, InputError
-from nayer_cli.runs.beginning import begin_with, sentence
+from nayer_cli.runs.beginning import begin_with, paced, sentence
 from nayer_cli.runs.distill import distill
 from quick import quick
 
@@ -58,3 +59,9 @@ def test_contradictions_are_told_before_torch(schema, settings, message):
 
 def test_a_rounded_copy_begins_with_its_model_anyway():
     checks.check(QuantizeConfig, {"init": "teacher"})
+
+
+def test_a_student_that_is_mostly_its_teachers_learns_slower(teacher):
+    student, optimizer = student_of(teacher, "resnet14_digits"), OptimizerConfig(lr=0.5, inherited=0.1)
+    rates = [paced(optimizer, student, taken).lr for taken in (None, Inherited({}, 80_000), Inherited({}, 90_000))]
+    assert rates == [0.5, 0.5, 0.05]

@@ -1,10 +1,8 @@
 """`nayer sample`: flags, help, examples."""
 
-from typing import Any
-
 import typer
 
-from nayer_cli.cli import options, running, settings
+from nayer_cli.cli import options, settings
 from nayer_cli.cli.results import fact_rows
 from nayer_cli.config import SampleConfig
 
@@ -16,7 +14,6 @@ EXAMPLES = (
 )
 
 
-@options.takes(also=options.of_every_command(options.ImagesOut))
 def command(
     ctx: typer.Context,
     run: options.Run,
@@ -26,11 +23,21 @@ def command(
     source: options.Source = None,
     grid: options.Grid = None,
     upscale: options.Upscale = None,
-    **_: Any,
+    config: options.ConfigFile = None,
+    set: options.Set = None,
+    device: options.Device = None,
+    seed: options.Seed = None,
+    trust_code: options.TrustCode = False,
+    debug: options.Debug = False,
+    out: options.ImagesOut = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Write synthetic images of a run, from its memory bank or fresh from its generator."""
+    from nayer_cli.cli.output import Output
+
     given = settings.read(ctx, SCHEMA)
-    output = running.output(ctx)
+    output = Output(json=json, quiet=quiet)
     with output.progress():
         from nayer_cli.runs.sample import sample
 

@@ -6,11 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from nayer_cli import losses, method
+from nayer_cli.activations import PerNetwork, Staged, common
 from nayer_cli.codes import CODES, Codes
 from nayer_cli.config import setting
 from nayer_cli.critic import Judgement
 from nayer_cli.generator import Generator, new_generator
-from nayer_cli.method import LoopState, Parts, SynthBatch
+from nayer_cli.machine.rng import seeded
+from nayer_cli.method import Batch, LoopState, Parts, StudentLoss, SynthBatch
 from nayer_cli.synthesis import Best, PastStatistics, draw_labels, weigh
 
 
@@ -42,6 +44,9 @@ class Config:
     )
     beta: float = setting(0.1, "weight β of the noise in the codes `sum`", low=0)
     temperature: float = setting(20.0, "softmax temperature T of the student's loss", above=0)
+    features: float = setting(
+        0.0, "weight of the distance of features in the student's loss, of stages that have the teacher's shape", low=0
+    )
     faithful: bool = setting(False, "repeat what the released code does and the paper does not say")
 
 
@@ -56,6 +61,8 @@ class Method(method.Method):
         self.temperature, self.batch = config.temperature, config.batch
         self.codes, self.generator = self._fresh_generator()
         self.past = PastStatistics(parts.critic, config.bn_momentum)  # outlives the generator
+        if config.features:
+            self._teacher, self._student = Staged(parts.critic.teacher), PerNetwork(Staged)
 
     def synthesize(self, student: nn.Module, state: LoopState) -> SynthBatch:
         """One round (paper, Algorithm 1, lines 4–11)."""
@@ -83,6 +90,17 @@ class Method(method.Method):
         images = images.mul(255).floor_().div_(255) if config.faithful else images
         return SynthBatch(images, labels, best.losses, descent.skipped, course=best.course)
 
+    def student_loss(self, student: nn.Module, batch: Batch) -> Tensor | StudentLoss:
+        """Return T² KL(t ‖ s) (paper, eq. 6), and with `features` the distance of the stages besides."""
+        if not self.config.features:
+            return super().student_loss(student, batch)
+        t, aims = self._teacher(self.parts.critic.logits, batch.images)
+        s, stages = self._student(student)(student, batch.images)
+        distances = [losses.feature_distance(*pair) for pair in common(aims, stages)]
+        kl = losses.distillation_kl(t, s, self.temperature)
+        features = torch.stack([t.new_zeros(()), *distances]).sum()
+        return StudentLoss(kl + self.config.features * features, {"kl": kl, "features": features})
+
     def draw(self, labels: Tensor) -> Tensor:
         """Images `[B, C, H, W]` in [0, 1] for labels `[B]` in class order, from the generator as it stands."""
         with self.parts.precision():
@@ -107,7 +125,7 @@ class Method(method.Method):
 
     def _fresh_generator(self) -> tuple[Codes, Generator]:
         config, parts = self.config, self.parts
-        with parts.alike("generator"):
+        with seeded(parts.rng.shared("generator")):
             codes = CODES[config.codes](parts.pool.float(), config.code_size, config.batch, config.beta)
             generator = new_generator(config.generator, config.code_size, parts.shape, config.width)
         device = parts.pool.device

@@ -1,6 +1,5 @@
 """The composition root: settings in, the parts of a run out. The only place that unpacks configuration."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +12,6 @@ from nayer_cli import config as configuration
 from nayer_cli import plugins
 from nayer_cli.augment import Augment
 from nayer_cli.bank import MemoryBank
-from nayer_cli.budget import FLOP, IMAGES, Budget, parse_budget
 from nayer_cli.classifiers.model import Classifier, Normalized
 from nayer_cli.config import (
     AugmentConfig,
@@ -42,6 +40,7 @@ from nayer_cli.student import Student
 from nayer_cli.types import ImageShape
 
 FREE_SHARE = 0.5  # of the free memory of a device, that a bank may take where its place is left open
+LAPTOP = "laptop"  # the preset for processors
 HOLDOUT = 1000  # images kept from the student where there is no evaluation data
 
 
@@ -99,7 +98,8 @@ def resolve(settings: Mapping[str, Any], schema: type[C], command: str) -> tuple
     if preset == "auto" and given.get("teacher.name"):
         teacher = _teacher(configuration.build(schema, given | {"method.name": method}), command, given)
         # The preset stays `auto` in the settings that are written down: under its name it would bring its facts, too.
-        name = preset_for(teacher.num_classes, teacher.shape)
+        device = resolve_device(str(given.get("device", "auto")))
+        name = automatic_preset(teacher, method, command, device)
         layer = _hyper_parameters(configuration.read_preset(name, method, command))
     else:
         preset = "digits" if preset == "auto" else preset
@@ -164,6 +164,14 @@ def method_config(settings: Mapping[str, Any], group: Group | None = None) -> An
     return config
 
 
+def automatic_preset(teacher: Classifier, method: str, command: str, device: torch.device) -> str:
+    """Name of the preset that is used where none is named: on a processor the paper's would take days."""
+    is_small = 32 <= max(teacher.shape.height, teacher.shape.width) <= 64
+    if command == "distill" and method == "nayer" and device.type == "cpu" and is_small:
+        return LAPTOP
+    return preset_for(teacher.num_classes, teacher.shape)
+
+
 def preset_for(classes: int, shape: ImageShape) -> str:
     """Name of the preset whose data set is nearest to a teacher's number of classes and image size."""
     side = max(shape.height, shape.width)
@@ -180,44 +188,21 @@ def _hyper_parameters(preset: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in preset.items() if not key.startswith(facts)}
 
 
-def budget(config: RunConfig) -> Budget | None:
-    """Return what the run may use, if that is limited.
-
-    Raises:
-        ConfigError: the text is no budget, or what it counts cannot be counted.
-
-    """
-    if config.schedule.budget is None:
-        return None
-    found = parse_budget(config.schedule.budget)
-    if found.counts == FLOP and config.compile == "on":
-        raise ConfigError(
-            "operations of compiled networks are not counted", hint="leave out --compile, or give a budget of images"
-        )
-    return found
-
-
-def plan(schedule: ScheduleConfig, given: int = 0, budget: Budget | None = None) -> Plan:
+def plan(schedule: ScheduleConfig, given: int = 0) -> Plan:
     """Take the engine's plan out of the settings, for a run that has `given` images to begin with.
 
     Raises:
-        ConfigError: no image would ever be made, or a budget never be used.
+        ConfigError: no image would ever be made.
 
     """
-    epochs, per_epoch = schedule.epochs, schedule.cycles * schedule.kd_steps * schedule.batch_size
-    if budget and not per_epoch:
-        raise ConfigError("without student steps nothing uses the budget", hint="set schedule.kd_steps to 1 or more")
-    if budget and budget.counts == IMAGES:
-        epochs = math.ceil(budget.amount / per_epoch)  # for the size of the bank
     made = Plan(
-        epochs=epochs,
+        epochs=schedule.epochs,
         warmup_epochs=schedule.warmup_epochs,
         cycles=schedule.cycles,
         rounds=schedule.rounds,
         warmup_rounds=schedule.warmup_rounds,
         kd_steps=schedule.kd_steps,
         max_skipped=schedule.max_skipped,
-        budget=budget,
     )
     if not made.images(1) and not given:
         raise ConfigError("this schedule makes no images", hint="set schedule.rounds and schedule.epochs to 1 or more")
@@ -243,6 +228,7 @@ def student(network: nn.Module, config: RunConfig, computer: Machine) -> Student
         lr_min=optimizer.lr_min,
         momentum=optimizer.momentum,
         weight_decay=optimizer.weight_decay,
+        epochs=config.schedule.epochs,
         undecayed=[quantizer.scale for _, quantizer in quantizers(network)],
         precision=computer.precision,
         group=computer.group,

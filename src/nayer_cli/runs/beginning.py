@@ -1,11 +1,12 @@
 """What a student begins with: its own weights, or layers of its teacher."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from nayer_cli.classifiers.architecture import HUB, find
 from nayer_cli.classifiers.inherit import Inherited, inherit
 from nayer_cli.classifiers.model import Classifier, parameters
-from nayer_cli.config import ModelConfig
+from nayer_cli.config import ModelConfig, OptimizerConfig
 from nayer_cli.errors import ConfigError, InputError
 
 SHOWN = 12
@@ -55,6 +56,13 @@ def sentence(student: Classifier, taken: Inherited | None) -> str:
         return f"the student '{student.name}' begins with weights of its own, and with no layer of its teacher"
     share = f"{taken.parameters:,} of {parameters(student.network):,} parameters"
     return f"the student begins with {share} of its teacher: {_listed(taken.layers)}"
+
+
+def paced(optimizer: OptimizerConfig, student: Classifier, taken: Inherited | None) -> OptimizerConfig:
+    """Lower the learning rate where most of a student is its teacher's: large steps would undo that."""
+    if taken is None or 2 * taken.parameters < parameters(student.network):
+        return optimizer
+    return replace(optimizer, lr=optimizer.lr * optimizer.inherited)
 
 
 def _listed(layers: Mapping[str, str]) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nayer_cli import plugins
 from nayer_cli.bank import MemoryBank
+from nayer_cli.classifiers.inherit import Inherited
 from nayer_cli.classifiers.model import Classifier, new_classifier
 from nayer_cli.config import DistillConfig
 from nayer_cli.critic import Critic
@@ -22,7 +23,7 @@ from nayer_cli.machine.rng import Streams, seeded
 from nayer_cli.method import EMBEDDINGS, Method, Parts
 from nayer_cli.runs import assemble, run
 from nayer_cli.runs import folder as folders
-from nayer_cli.runs.beginning import begin_with, sentence
+from nayer_cli.runs.beginning import begin_with, paced, sentence
 from nayer_cli.runs.documents import Result
 from nayer_cli.runs.embed import find_or_build_pool
 from nayer_cli.runs.folder import RunFolder
@@ -73,8 +74,7 @@ def distill(
         log = folder.log(listen, config.output)
         if unused:
             log.note(unused, level="warning")
-        job = prepare(config, teacher, student, folder, log, group)
-        job.inherited = inherited
+        job = prepare(config, teacher, student, folder, log, group, inherited=inherited)
         if config.init != "own" and existing is None:
             log.note(sentence(student, inherited))
         return carry_out(job, resume=existing is not None, dry_run=dry_run)
@@ -88,12 +88,12 @@ def prepare(
     log: RunLog,
     group: Group,
     given: int = 0,
-    named: str | None = None,
+    inherited: Inherited | None = None,
 ) -> Job:
     """Put the parts together: teacher and student, LTE pool, method, bank, engine, recorder.
 
-    `given` images, of all processes together, need room in the bank besides those that are planned. `named` is what the
-    method is called in documents, if not by its name.
+    `given` images, of all processes together, need room in the bank besides those that are planned; `inherited` is
+    what the student has of its teacher.
     """
     computer = assemble.machine(config, group)
     has_text = assemble.uses_of_names(config) == EMBEDDINGS
@@ -105,7 +105,7 @@ def prepare(
     parts = _parts(config, critic, embeddings, teacher.shape, computer)
     settings = assemble.method_config(config.method, group)
     method: Method = plugins.part("methods", settings.name, "Method")(settings, parts)
-    plan = assemble.plan(config.schedule, given, assemble.budget(config))
+    plan = assemble.plan(config.schedule, given)
     planned = plan.images(method.batch) + -(-given // group.size)
     bank = assemble.bank(config.bank, planned, teacher.shape, computer, folder.path)
     data = assemble.evaluation_data(config.eval, teacher, teacher.labels, group, log)
@@ -118,9 +118,10 @@ def prepare(
         fingerprints["the LTE pool"] = fingerprint(embeddings)
     shards = _shards(folder, bank, method, group)
     recorder = Recorder(folder, log, measure, config.eval, config.output, names, shards, fingerprints)
-    engine = run.engine(config, computer, recorder, method, learner, bank, plan, interruption, holdout)
+    learning = replace(config, optimizer=paced(config.optimizer, student, inherited))
+    engine = run.engine(learning, computer, recorder, method, learner, bank, plan, interruption, holdout)
     encoder = pool.encoder if pool else None
-    return Job(config, named or settings.name, teacher, student, engine, recorder, computer.device, encoder)
+    return Job(config, settings.name, teacher, student, engine, recorder, computer.device, encoder, inherited)
 
 
 def _critic(teacher: Classifier, computer: assemble.Machine, log: RunLog) -> Critic:

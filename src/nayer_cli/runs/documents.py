@@ -97,15 +97,6 @@ class Synthesis(TypedDict):
     diversity: Diversity | None
 
 
-class Budget(TypedDict):
-    """What a run was allowed, and what it used: of seconds, processor seconds, images or flop."""
-
-    text: str
-    counts: str
-    amount: float
-    used: float
-
-
 class KeptFloat(TypedDict):
     """An operation that computes in float32, and why."""
 
@@ -169,9 +160,7 @@ class Result(TypedDict):
     best_oracle: Best | None
     images: Images
     processes: int
-    budget: Budget | None
     seconds: dict[str, float]
-    processor_seconds: dict[str, float]
     gates: list[Gate]
     passed: bool
     warnings: list[str]

@@ -19,7 +19,7 @@ from nayer_cli.gates import Pair
 from nayer_cli.machine.interruption import Interruption
 from nayer_cli.method import Lesson, LoopState
 from nayer_cli.runs import assemble
-from nayer_cli.runs.assemble import Machine, preset_for
+from nayer_cli.runs.assemble import LAPTOP, Machine, automatic_preset, preset_for
 from nayer_cli.runs.card import model_card
 from nayer_cli.runs.documents import Network, Quantization, Result, Scores
 from nayer_cli.runs.recorder import Provenance, Recorder
@@ -146,7 +146,7 @@ def shorten(config: C) -> C:
     """Cut a configuration down to one round of one step, and one student step, of few images."""
     once = {"epochs": 1, "warmup_epochs": 0, "warmup_rounds": 1, "cycles": 1, "rounds": 1, "kd_steps": 1}
     few = min(config.schedule.batch_size, FEW)
-    schedule = replace(config.schedule, **once, batch_size=few, budget=None)
+    schedule = replace(config.schedule, **once, batch_size=few)
     least = {"g_steps": 1, "batch": min(config.method.get("batch", FEW), FEW)}
     method = config.method | {name: value for name, value in least.items() if name in config.method}
     return replace(config, schedule=schedule, method=method)
@@ -162,7 +162,6 @@ def _start(job: Job) -> dict[str, Any]:
         "preset": _preset(job),
         "epoch": job.engine.state.epoch,
         "epochs": job.engine.plan.total,
-        "budget": job.config.schedule.budget,
         "device": str(job.device) if job.engine.group.size == 1 else f"{job.engine.group.size} × {job.device.type}",
     }
 
@@ -173,7 +172,11 @@ def _preset(job: Job) -> str | None:
         return None
     if job.config.preset != "auto":
         return job.config.preset
-    return f"{preset_for(job.teacher.num_classes, job.teacher.shape)} (chosen by classes and image size)"
+    chosen = automatic_preset(job.teacher, job.method, job.config.kind, job.device)
+    if chosen == LAPTOP:
+        papers = preset_for(job.teacher.num_classes, job.teacher.shape)
+        return f"{chosen} (chosen for a processor; the paper's is --preset {papers})"
+    return f"{chosen} (chosen by classes and image size)"
 
 
 def _about_teacher(teacher: Classifier, spec: ModelConfig) -> Network:

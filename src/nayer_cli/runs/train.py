@@ -26,7 +26,7 @@ from nayer_cli.machine.rng import Streams
 from nayer_cli.method import Batch, Lesson, StudentLoss
 from nayer_cli.runs import assemble, models, run
 from nayer_cli.runs import folder as folders
-from nayer_cli.runs.beginning import begin_with, sentence
+from nayer_cli.runs.beginning import begin_with, paced, sentence
 from nayer_cli.runs.documents import Result
 from nayer_cli.runs.folder import RunFolder
 from nayer_cli.runs.measure import Measure
@@ -134,7 +134,8 @@ def prepare(
     names = classifier.labels or [str(k) for k in range(classifier.num_classes)]
     fingerprints = {"the data": _fingerprint(bank, data, group)} | (run.fingerprints(teacher) if teacher else {})
     recorder = Recorder(folder, log, measure, config.eval, config.output, names, shards={}, fingerprints=fingerprints)
-    engine = run.engine(config, computer, recorder, method, model, bank, plan, interruption)
+    learning = replace(config, optimizer=paced(config.optimizer, classifier, inherited))
+    engine = run.engine(learning, computer, recorder, method, model, bank, plan, interruption)
     return Job(config, "supervised", teacher, classifier, engine, recorder, computer.device, inherited=inherited)
 
 
@@ -173,7 +174,6 @@ def _plan(config: TrainConfig, bank: MemoryBank, batch_size: int, group: Group, 
         warmup_rounds=0,
         kd_steps=steps or max(smallest // batch_size, 1),
         max_skipped=config.schedule.max_skipped,
-        budget=None if steps else assemble.budget(config),
     )
 
 
