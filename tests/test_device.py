@@ -34,7 +34,7 @@ WAITS = {
     "runs/sample.py:_fresh": (NOW_AND_THEN, "images are sampled"),
     "storage/checkpoint.py:digest": (NOW_AND_THEN, "the start of a run"),
     "runs/assemble.py:model": (NOW_AND_THEN, "the start of a run"),
-    "runs/distill.py:prepare": (NOW_AND_THEN, "the start of a run"),
+    "runs/distill.py:_parts": (NOW_AND_THEN, "the start of a run"),
     "runs/train.py:_fingerprint": (NOW_AND_THEN, "the start of a run"),
     "runs/reuse.py:lend": (NOW_AND_THEN, "the start of a run: images of another one"),
     "runs/quantize.py:_batches": (NOW_AND_THEN, "steps are chosen, once a run"),

@@ -170,10 +170,10 @@ def test_signals_end_a_command_with_their_code(number, code, tmp_path):
 
 @pytest.mark.parametrize("arguments", [["info", "--methods"], ["info", "--methods", "--json"], ["--help"]])
 def test_a_closed_pipe_is_quiet_and_no_missed_gate(arguments):
-    process = start(*arguments)
-    process.stdout.close()
-    err = process.stderr.read()
-    assert process.wait(timeout=60) == 141
+    with start(*arguments) as process:
+        process.stdout.close()
+        err = process.stderr.read()
+        assert process.wait(timeout=60) == 141
     assert err == ""
 
 
