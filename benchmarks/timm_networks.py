@@ -157,7 +157,13 @@ def outcome(attempt: Callable[[], Row]) -> Row:
 def quantized(about: Row, bits: str, folder: Path, reuse: str | None) -> Row:
     """Choose the steps by the images of the distilling run, and compare the file with the integers."""
     out = folder / bits
-    more = {"reuse": reuse, "quantizer.bits": bits, "quantizer.mode": "ptq", "output.out": str(out), "export.onnx": "on"}
+    more = {
+        "reuse": reuse,
+        "quantizer.bits": bits,
+        "quantizer.mode": "ptq",
+        "output.out": str(out),
+        "export.onnx": "on",
+    }
     notes: list[str] = []
     result = quantize(about | more, listen=lambda record: notes.append(str(record.get("message", ""))))
     found = result["quantization"]
@@ -262,7 +268,7 @@ def table(rows: Iterable[Row]) -> str:
         [
             "# The networks of timm",
             "",
-            f"The smallest network of each module of timm {timm.__version__}, with random weights and {CLASSES} classes."
+            f"The smallest network of each module of timm {timm.__version__}; random weights, {CLASSES} classes."
             " Written by `python benchmarks/timm_networks.py networks.jsonl --table docs/project/timm-networks.md`.",
             "",
             f"Of {len(found)}: {counts['distill']} teach, "
@@ -343,10 +349,14 @@ def main() -> None:
     parser.add_argument("--table", type=Path, metavar="FILE", help="write the page from what the file then has")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
-    known = read(options.file)
     for module in options.only or timm.list_modules():
-        row = known.get(module)
-        wanted = row is None or options.again == "all" or (options.again == "faults" and not is_well(row))
+        row = read(options.file).get(module)  # a line without results says which network is the smallest
+        wanted = (
+            row is None
+            or set(row) <= {"module", "network"}
+            or options.again == "all"
+            or (options.again == "faults" and not is_well(row))
+        )
         if wanted:
             in_a_process(module, row and row["network"], options.seconds, options.file)
     if options.table:

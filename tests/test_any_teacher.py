@@ -1,4 +1,4 @@
-"""Teachers of many families, with random weights; `benchmarks/teachers.py` does the slow ones, too."""
+"""Teachers of many families, with random weights; `benchmarks/timm_networks.py` tries all of timm."""
 
 from pathlib import Path
 from typing import Any

@@ -235,7 +235,6 @@ def test_an_operation_without_a_rule_is_named_and_nothing_is_written(tmp_path):
 @pytest.mark.parametrize(
     ("something", "reason"),
     [
-        (nn.Conv2d(WIDTH, 3, 3, padding=1, padding_mode="circular"), "pads by 'circular'"),
         (nn.AdaptiveMaxPool2d(5), "pools to more than one pixel"),
         (lambda x: x[:, torch.tensor([0, 2])], "tensor of indices"),
         (lambda x: x.mean(dim=1, keepdim=True, dtype=torch.float32), "called in a way that has no rule"),

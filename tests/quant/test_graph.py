@@ -102,12 +102,6 @@ def test_curves_stay_float_with_the_reason():
     }
 
 
-def test_padding_by_other_than_zeros_stays_float():
-    net = network()
-    net[0] = nn.Conv2d(3, 6, 3, padding=1, padding_mode="reflect")
-    assert next(one.what for one in kept_float(quantized(net))) == "Conv2d"
-
-
 def test_frozen_statistics_stay_in_training():
     net = quantized(network(), frozen=True).train()
     before = net.get_buffer("1.running_mean").clone()

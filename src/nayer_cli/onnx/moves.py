@@ -57,7 +57,7 @@ def _permute(call: Call, x: Value, *dims: Any) -> Value:
 
 
 def _pad(call: Call, x: Value, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Value | str:
-    modes = {"constant": "constant", "reflect": "reflect", "replicate": "edge"}
+    modes = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
     if mode not in modes:
         raise call.reject(f"pads by '{mode}'")
     rank = len(x.dims)
@@ -97,8 +97,12 @@ def _indices(call: Call, x: Value, index: Any) -> list[slice]:
     return found
 
 
-def _zero_pad(call: Call, x: Value, padding: Sequence[int]) -> Value | str:
-    return _pad(call, x, padding)
+def _padding(mode: str) -> Rule:
+    return lambda call, x, padding: _pad(call, x, padding, mode)
+
+
+def _constant_pad(call: Call, x: Value, padding: Sequence[int], value: float) -> Value | str:
+    return _pad(call, x, padding, value=value)
 
 
 def _pixel_shuffle(call: Call, x: Value, upscale_factor: int) -> Value:
@@ -135,7 +139,11 @@ MOVES: dict[Rule, tuple[Any, ...]] = {
     _pixel_shuffle: (nn.PixelShuffle, F.pixel_shuffle),
     _pixel_unshuffle: (nn.PixelUnshuffle, F.pixel_unshuffle),
     _pad: (F.pad,),
-    _zero_pad: (nn.ZeroPad2d,),
+    _padding("constant"): (nn.ZeroPad2d,),
+    _padding("reflect"): (nn.ReflectionPad2d,),
+    _padding("replicate"): (nn.ReplicationPad2d,),
+    _padding("circular"): (nn.CircularPad2d,),
+    _constant_pad: (nn.ConstantPad2d,),
     _getitem: (operator.getitem,),
 }
 """Each rule with what it stands for: modules, functions, names of methods."""

@@ -188,10 +188,10 @@ def _layers(network: fx.GraphModule) -> Iterator[fx.Node]:
 
 
 def _is_plain(module: nn.Module | None) -> bool:
-    # A subclass may compute anything, and ONNX's convolution pads by zeros alone.
+    # A subclass that is left may compute anything, and ONNX's convolution pads by zeros alone.
     if type(module) in (nn.Linear, timm.layers.linear.Linear):
         return True
-    return type(module) is nn.Conv2d and module.padding_mode == "zeros" and isinstance(module.padding, tuple)
+    return type(module) is nn.Conv2d and module.padding_mode == "zeros"
 
 
 def _quantize_layer(network: fx.GraphModule, node: fx.Node, bits: int) -> None:

@@ -37,7 +37,10 @@ POOLS: Kinds = (
 )
 ADDITIONS: Kinds = ((), (operator.add, operator.iadd, torch.add), ("add", "add_"))
 PASSAGES: Kinds = (
-    (nn.MaxPool2d, nn.Flatten, nn.ZeroPad2d, nn.PixelShuffle, nn.PixelUnshuffle, nn.Unflatten),
+    (
+        *(nn.MaxPool2d, nn.Flatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.Unflatten),
+        *(nn.ZeroPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d, nn.CircularPad2d),
+    ),
     (
         F.max_pool2d,
         F.pad,
@@ -99,7 +102,12 @@ def is_kind(node: Any, kinds: Kinds, network: fx.GraphModule) -> bool:
         case "call_module":
             return isinstance(module_of(node, network), modules)
         case "call_function":
-            return node.target in functions
+            return node.target in functions and not _is_filled(node)
         case "call_method":
             return node.target in methods
     return False
+
+
+def _is_filled(node: fx.Node) -> bool:
+    """Say whether a node pads by a number other than zero, which no grid need have."""
+    return node.target is F.pad and bool(node.kwargs.get("value") or (node.args[3] if len(node.args) > 3 else 0))

@@ -1,27 +1,24 @@
 """From a network to a plain graph of layers: what quantization, deployment and ONNX work on."""
 
-import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from copy import deepcopy
 from math import prod
 from typing import Any
 
-import timm.models
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
 from nayer_cli.errors import InputError
 from nayer_cli.quant.functional import NotFunctional, make_functional
+from nayer_cli.quant.plain import make_plain
+from nayer_cli.quant.record import only_logits, record
 from nayer_cli.types import ImageShape
 
 Modules = dict[str, nn.Module]
 
 WITHOUT_EFFECT = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 """Layers that do nothing in evaluation mode; a quantized network learns without dropout."""
-LAYERS = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.Linear, nn.MaxPool2d, nn.AvgPool2d)
-"""Layers whose subclasses elsewhere compute something else: they are not looked into."""
-
 NOISE = 3
 """Images by which a graph is compared with its network: not as many as those that it was traced with."""
 TOLERANCE = 1e-5
@@ -31,7 +28,8 @@ TOLERANCE = 1e-5
 def trace(network: nn.Module, shape: ImageShape) -> fx.GraphModule:
     """Return a copy of `network` as a graph, in evaluation mode; each node knows the shape of what it returns.
 
-    Normalization layers with a built-in activation function become two layers, and layers without effect go.
+    Normalization layers with a built-in activation function become two layers, subclasses of layers become plain ones
+    where they compute the same, and layers without effect go.
 
     Args:
         network: maps normalized images `[B, C, H, W]` to logits.
@@ -46,8 +44,8 @@ def trace(network: nn.Module, shape: ImageShape) -> fx.GraphModule:
     noise = torch.randn(NOISE, *shape, generator=torch.Generator().manual_seed(0))
     try:
         wanted = _logits_for(network, noise)
-        traced = _trace(network, torch.zeros(2, *shape))
-        _return_logits_alone(traced)
+        make_plain(network, noise)
+        traced = record(network, noise[:2].clone(), noise.flip(1, 2))
         traced = _functional(traced, torch.zeros(2, *shape))
         erase(traced, lambda node: isinstance(module_of(node, traced), WITHOUT_EFFECT))
         note_shapes(traced, shape)
@@ -78,23 +76,9 @@ def _functional(traced: fx.GraphModule, images: Tensor) -> fx.GraphModule:
 
 @torch.no_grad()
 def _logits_for(network: nn.Module, images: Tensor) -> Tensor:
-    logits = _only_logits(network(images.clone()))
+    logits = only_logits(network(images.clone()))
     assert isinstance(logits, Tensor)
     return logits.flatten(1)
-
-
-def _only_logits(output: Any) -> Any:
-    """Choose the logits of what a network returns, or their node: the entry `logits`, or else the first of several."""
-    named = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
-    if named is not None:
-        return _only_logits(named)
-    return _only_logits(output[0]) if isinstance(output, (tuple, list)) else output
-
-
-def _return_logits_alone(network: fx.GraphModule) -> None:
-    for node in network.graph.find_nodes(op="output"):
-        node.args = (_only_logits(node.args[0]),)
-    network.recompile()
 
 
 def _flatten_logits(network: fx.GraphModule, shape: ImageShape) -> None:
@@ -146,73 +130,6 @@ def module_of(node: object, network: fx.GraphModule) -> nn.Module | None:
     if isinstance(node, fx.Node) and node.op == "call_module":
         return network.get_submodule(str(node.target))
     return None
-
-
-class _Tracer(fx.Tracer):
-    """Sees layers of torch and their subclasses as one node each; `answers` decides its branches, in order."""
-
-    def __init__(self, answers: Sequence[bool]) -> None:
-        functions = tuple(timm.models.get_notrace_functions())  # type: ignore[no-untyped-call]
-        super().__init__(autowrap_functions=functions)
-        self.answers = iter(answers)
-
-    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return isinstance(module, LAYERS) or super().is_leaf_module(module, name)
-
-    def to_bool(self, obj: fx.Proxy) -> bool:
-        if not _is_of_sizes(obj.node):
-            return bool(super().to_bool(obj))
-        for answer in self.answers:
-            return answer
-        graph = fx.Graph()
-        copies: dict[fx.Node, fx.Node] = {}
-        graph.graph_copy(self.graph, copies)
-        graph.output(copies[obj.node])
-        raise _Undecided(graph)
-
-    def proxy(self, node: fx.Node) -> fx.Proxy:
-        return _Proxy(node, self)
-
-
-class _Proxy(fx.Proxy):
-    """Writes down assignments to parts of a tensor, and augmented ones as such: they change more than a name."""
-
-    def __setitem__(self, index: Any, value: Any) -> None:
-        self.tracer.create_proxy("call_function", operator.setitem, (self, index, value), {})
-
-
-def _augmented(function: Any) -> Any:
-    return lambda self, other: self.tracer.create_proxy("call_function", function, (self, other), {})
-
-
-for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor"):
-    setattr(_Proxy, f"__i{_name}__", _augmented(getattr(operator, f"i{_name}")))
-
-
-class _Undecided(Exception):
-    """A branch depends on the sizes of tensors; `graph` computes on what."""
-
-    def __init__(self, graph: fx.Graph) -> None:
-        super().__init__()
-        self.graph = graph
-
-
-@torch.no_grad()
-def _trace(network: nn.Module, images: Tensor) -> fx.GraphModule:
-    """Trace; where a branch depends on sizes, start again with what `images` decide, since nothing runs meanwhile."""
-    answers: list[bool] = []
-    while True:
-        try:
-            return fx.GraphModule(network, _Tracer(answers).trace(network))
-        except _Undecided as branch:
-            answers.append(bool(fx.GraphModule(network, branch.graph)(images)))
-
-
-def _is_of_sizes(node: fx.Node) -> bool:
-    """Say whether a value depends on the sizes of tensors alone, not on what they hold."""
-    if node.target in (getattr, "size", "dim", "numel", "stride"):
-        return node.target != getattr or node.args[1] in ("shape", "ndim")
-    return node.op == "call_function" and all(map(_is_of_sizes, node.all_input_nodes))
 
 
 def _split_norm_acts(network: nn.Module) -> None:
