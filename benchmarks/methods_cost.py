@@ -29,6 +29,7 @@ from nayer_cli import plugins
 from nayer_cli.classifiers.model import Classifier, new_network
 from nayer_cli.config import DistillConfig, ModelConfig
 from nayer_cli.engine import Engine
+from nayer_cli.lte.labels import read_labels
 from nayer_cli.machine.distributed import Group
 from nayer_cli.method import LoopState
 from nayer_cli.runs.distill import prepare
@@ -71,9 +72,10 @@ class Cost:
     """Likewise of all student steps, with what draws their images."""
 
     @property
-    def each(self) -> float:
-        """Of an image of the student, its part of the making included."""
-        return (self.making + self.teaching) / self.seen
+    def figures(self) -> tuple[float, float, float]:
+        """Of an image of the student: its step alone, then with its part of the rounds; of the run."""
+        whole = self.making + self.teaching
+        return self.teaching / self.seen, whole / self.seen, whole
 
 
 def cost(name: str, options: argparse.Namespace, measure: Callable[[Work], float]) -> Cost:
@@ -86,13 +88,14 @@ def cost(name: str, options: argparse.Namespace, measure: Callable[[Work], float
         later, early = (measure(lambda state=state: _round(engine, state)) for state in (LATER, EARLY))
         steps = min(schedule.kd_steps, 10)
         teaching = measure(lambda: _steps(engine, steps)) / steps
+        images = options.share * _steps(engine, 1)
     if g_steps:  # the second step costs as much as each that follows
         with running(config, options, {"method.g_steps": 1}) as engine:
             once = [measure(lambda state=state: _round(engine, state)) for state in (LATER, EARLY)]
         later, early = (one + (two - one) * (g_steps - 1) for one, two in zip(once, (later, early), strict=True))
     taught = schedule.epochs * schedule.cycles
     making = taught * schedule.rounds * later + schedule.warmup_epochs * schedule.warmup_rounds * early
-    seen = taught * schedule.kd_steps * schedule.batch_size
+    seen = taught * schedule.kd_steps * images
     return Cost(seen, options.share * making, options.share * taught * schedule.kd_steps * teaching)
 
 
@@ -113,20 +116,20 @@ def running(config: DistillConfig, options: argparse.Namespace, changes: dict[st
         layer |= {"amp": "off", "lte.encoder": "random", "lte.cache_dir": path, "schedule.epochs": 100}
         made = configuration.build(DistillConfig, layer)
         folder = RunFolder(Path(path))
-        classifiers = [_network(name, options) for name in (options.teacher, options.student)]
+        class_names = read_labels(made.lte.labels or "cifar10", "error")
+        classifiers = [_network(name, options, class_names) for name in (options.teacher, options.student)]
         job = prepare(made, *classifiers, folder, folder.log(None, made.output), Group())
         _prime(job.engine)
         yield job.engine
 
 
-def _network(name: str, options: argparse.Namespace) -> Classifier:
+def _network(name: str, options: argparse.Namespace, class_names: tuple[str, ...] | None) -> Classifier:
     shape = ImageShape(options.channels, options.size, options.size)
     normalization = Normalization((0.5,) * options.channels, (0.25,) * options.channels)
-    labels = tuple(f"class {k}" for k in range(10))
     torch.manual_seed(0)
     made = new_network(ModelConfig(name=name), 10, shape=shape, normalization=normalization)
     settle(made.network, torch.randn(4, *shape))
-    return replace(made, labels=labels)
+    return replace(made, labels=class_names)
 
 
 def _prime(engine: Engine) -> None:
@@ -144,9 +147,11 @@ def _round(engine: Engine, state: LoopState) -> None:
         engine.method.store.push(batch.rows)
 
 
-def _steps(engine: Engine, count: int) -> None:
+def _steps(engine: Engine, count: int) -> int:
+    """Take steps of the student, and return the images of the last one."""
     for batch in engine.method.replay(engine.bank, count):
         engine.student.step(engine.method.student_loss, batch)
+    return len(batch)
 
 
 def processor_time(repeats: int) -> Callable[[Work], float]:
@@ -168,17 +173,20 @@ def _seconds(work: Work) -> float:
 def main() -> None:
     options = parse()
     torch.set_num_threads(1)
-    count, unit = (processor_time(options.repeats), "ms") if options.repeats else (operations, "MFLOP")
-    scale = 1e3 if options.repeats else 1e-6
-    print(f"| method | {unit} of a student's image: its step | with its part of the rounds | × {options.methods[0]} |")
-    print("|---|---|---|---|")
-    first = None
+    count, unit, whole = (
+        (processor_time(options.repeats), "ms", "h") if options.repeats else (operations, "MFLOP", "PFLOP")
+    )
+    small, large = (1e3, 1 / 3600) if options.repeats else (1e-6, 1e-15)
+    header = (f"{unit} of a student's image: its step", "with its part of the rounds", f"{whole} of the run")
+    print(f"| method | {' | × | '.join(header)} | × |")
+    print("|---|---|---|---|---|---|---|")
+    first: Cost | None = None
     for name in options.methods:
         found = cost(name, options, count)
         first = first or found
-        step = scale * found.teaching / found.seen
-        times = f"{found.teaching / found.seen / (first.teaching / first.seen):.2f}, {found.each / first.each:.2f}"
-        print(f"| `{name}` | {step:.3g} | {scale * found.each:.3g} | {times} |", flush=True)
+        pairs = zip(found.figures, first.figures, (small, small, large), strict=True)
+        cells = [f"{factor * figure:,.4g} | {figure / of_first:.2f}" for figure, of_first, factor in pairs]
+        print(f"| `{name}` | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -3,17 +3,19 @@ import signal
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import replace
-from math import isfinite
+from math import cos, isfinite, pi
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from nayer_cli.bank import MemoryBank
-from nayer_cli.engine import Engine, Meter, Plan
+from nayer_cli.budget import parse_budget
+from nayer_cli.engine import Engine, Plan
 from nayer_cli.errors import Interrupted, RunFailed
 from nayer_cli.machine.distributed import Group
 from nayer_cli.machine.interruption import Interruption, Stopped
+from nayer_cli.meter import Meter
 from nayer_cli.method import Batch, LoopState, Method, SynthBatch
 from nayer_cli.student import Student
 from tiny import SHAPE, normalized, parts
@@ -42,7 +44,7 @@ class Diary(Method):
 
 def engine(method: Method, **options: object) -> tuple[Engine, list[dict]]:
     model = normalized(seed=1).train()
-    student = Student(model, optimizer="sgd", lr=0.1, lr_min=0, momentum=0.9, weight_decay=0, epochs=2)
+    student = Student(model, optimizer="sgd", lr=0.1, lr_min=0, momentum=0.9, weight_decay=0)
     records: list[dict] = []
     made = Engine(
         method=method,
@@ -354,3 +356,71 @@ def test_as_many_steps_as_are_allowed_may_be_left_out():
     made, records = engine(nan_at({1, 2})(), plan=replace(PLAN, max_skipped=2))
     made.run()
     assert [record["skipped"] for record in records] == [0, 2, 0]
+
+
+def rates(made: Engine) -> list[float]:
+    """Learning rates of the steps as they are taken."""
+    found, step = [], made.student.step
+
+    def noted(*given: object) -> dict[str, Tensor]:
+        found.append(made.student.optimizer.param_groups[0]["lr"])
+        return step(*given)
+
+    made.student.step = noted
+    return found
+
+
+def test_a_budget_of_images_ends_the_run_inside_an_epoch_at_the_end_of_the_cosine():
+    method = Diary()
+    made, records = engine(method, plan=replace(PLAN, budget=parse_budget("38images")))
+    found = rates(made)
+    made.run()
+    assert [(record["seen"], record["epochs"], record["spent"]) for record in records[1:]] == [
+        (24, None, pytest.approx(24 / 38)),
+        (40, None, pytest.approx(40 / 38)),
+    ]
+    wanted = [0.1 * (1 + cos(pi * 4 * step / 38)) / 2 for step in range(10)]
+    assert found == pytest.approx(wanted)
+    assert made.used() == 40 and made.ends_with(3)
+
+
+@pytest.mark.parametrize(("unit", "clock"), [("s", "time.perf_counter"), ("cpu-s", "time.process_time")])
+def test_a_budget_of_time_counts_warm_up_and_not_what_is_saved_or_measured(unit, clock, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(clock, lambda: now[0])
+
+    class Slow(Diary):
+        def synthesize(self, student: nn.Module, state: LoopState) -> SynthBatch:
+            now[0] += 5
+            return super().synthesize(student, state)
+
+    def measure(made: Engine, record: dict) -> None:
+        now[0] += 1000
+
+    made, records = engine(Slow(), plan=replace(PLAN, budget=parse_budget(f"29{unit}")))
+    made.evaluate, found = measure, rates(made)
+    made.run()
+    assert [record["images"] for record in records] == [16, 24]  # 4 rounds of 5 s, and 2 of the 3 that were planned
+    assert made.used() == 30 and found == pytest.approx([0.1 * (1 + cos(0)) / 2] * 2)
+    records.clear()
+    made, records = engine(Slow(), plan=replace(PLAN, budget=parse_budget(f"19{unit}")))
+    with pytest.raises(RunFailed, match="before the student began"):
+        made.run()
+
+
+def test_a_budget_of_operations_counts_rounds_and_steps_but_none_that_are_given_up():
+    class Working(Diary):
+        def synthesize(self, student: nn.Module, state: LoopState) -> SynthBatch:
+            _ = torch.ones(10, 5) @ torch.ones(5, 2)  # 200 operations
+            if self.given_up:
+                self.given_up = False
+                raise Stopped
+            return super().synthesize(student, state)
+
+    method = Working()
+    method.given_up = True
+    made, records = engine(method, plan=replace(PLAN, budget=parse_budget("1e6flop")))
+    made.run()
+    state = made.state
+    assert records[0]["spent"] == pytest.approx(4 * 200 / 1e6)
+    assert state.flop - 200 * state.images // 4 == 3 * 415_488 and state.seen == 3 * 4

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from copy import deepcopy
+from importlib import import_module
 
 import pytest
 from timm.models import _registry as registry
@@ -49,6 +50,7 @@ def lab(tmp_path, monkeypatch):
     (tmp_path / "lab-1.2.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: lab\nVersion: 1.2\n")
     (tmp_path / "lab-1.2.dist-info" / "entry_points.txt").write_text(DECLARED)
     monkeypatch.syspath_prepend(tmp_path)
+    import_module("nayer_cli.models")  # what it registers must outlive the copy
     for name in ("_model_entrypoints", "_model_to_module", "_module_to_models"):
         monkeypatch.setattr(registry, name, deepcopy(getattr(registry, name)))
     yield

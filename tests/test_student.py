@@ -14,7 +14,6 @@ def student(name: str = "sgd") -> Student:
         lr_min=0.02,
         momentum=0.9,
         weight_decay=1e-4,
-        epochs=10,
     )
 
 
@@ -33,8 +32,8 @@ def test_steps_lower_the_loss(name):
 
 def test_the_learning_rate_follows_a_cosine_from_lr_to_lr_min():
     learner, rates = student(), []
-    for epoch in (0, 5, 10):
-        learner.start_epoch(epoch)
+    for done in (0, 0.5, 1):
+        learner.anneal(done)
         rates.append(learner.optimizer.param_groups[0]["lr"])
     assert rates == pytest.approx([0.2, 0.11, 0.02])
 
@@ -49,9 +48,7 @@ def test_frozen_is_undone_afterwards():
 def test_some_parameters_do_not_decay():
     model = normalized(seed=1).train()
     free = next(model.parameters())
-    learner = Student(
-        model, optimizer="sgd", lr=0.2, lr_min=0.2, momentum=0.0, weight_decay=0.5, epochs=1, undecayed=[free]
-    )
+    learner = Student(model, optimizer="sgd", lr=0.2, lr_min=0.2, momentum=0.0, weight_decay=0.5, undecayed=[free])
     before = [parameter.detach().clone() for parameter in model.parameters()]
     learner.step(lambda model, _: sum(0 * parameter.sum() for parameter in model.parameters()), None)
     moved = [not torch.equal(parameter, old) for parameter, old in zip(model.parameters(), before, strict=True)]

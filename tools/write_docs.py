@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from typer.main import get_command
 
-from nayer_cli import cli, config, plugins
+from nayer_cli import cli, config, plugin_settings, plugins
 from nayer_cli.runs.documents import EvalResult, Result, Sampled
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "reference"
@@ -54,8 +54,8 @@ Values are TOML; text needs no quotes on the command line, and a list may be wri
 """
 
 
-EXTENDS = {"quantize": "distill"}
-"""Commands that know all settings of another one, too."""
+FIRST = "distill"
+"""The command whose options and settings are all described; those of the others are where they differ."""
 
 
 def pages() -> dict[Path, str]:
@@ -100,12 +100,19 @@ def _commands() -> Iterator[str]:
         yield from (f"## nayer {name}", "", command.help, "")
         yield from (f"- `{line}`: {what}" for line, what in cli.COMMANDS[name].EXAMPLES)
         yield ""
-        panels: dict[str, list[Any]] = {}
+        panels: dict[str, list[tuple[str, ...]]] = {}
+        known = [_option_row(each) for each in commands[FIRST].params] if name != FIRST else []
+        shared = []
         for parameter in (each for each in command.params if not getattr(each, "hidden", False)):
-            panels.setdefault(parameter.rich_help_panel or "Arguments and options", []).append(parameter)
-        for panel, parameters in panels.items():
-            rows = [_option_row(parameter) for parameter in parameters]
+            row = _option_row(parameter)
+            if row in known:
+                shared.append(f"`{parameter.opts[0]}`")
+            else:
+                panels.setdefault(parameter.rich_help_panel or "Arguments and options", []).append(row)
+        for panel, rows in panels.items():
             yield from _table((panel, "", "default", "variable"), rows)
+        if shared:
+            yield from _table((f"as in [nayer {FIRST}](#nayer-{FIRST})",), [(", ".join(shared),)])
 
 
 def _option_row(parameter: Any) -> tuple[str, ...]:
@@ -118,20 +125,30 @@ def _option_row(parameter: Any) -> tuple[str, ...]:
 
 
 def _settings() -> Iterator[str]:
+    first = dict(config.describe(cli.COMMANDS[FIRST].SCHEMA))
     for name, command in cli.COMMANDS.items():
         if (schema := getattr(command, "SCHEMA", None)) is None:
             continue
         yield from (f"## nayer {name}", "", (schema.__doc__ or "").strip(), "")
-        inherited = set(config.keys(schema.__base__)) if name in EXTENDS else set()
-        if inherited:
-            yield from (f"All settings of `nayer {EXTENDS[name]}`, and:", "")
-        settings = [(key, about) for key, about in config.describe(schema) if key not in {"method", *inherited}]
-        yield from _table(("setting", "meaning", "default", "values"), [_setting_row(*one) for one in settings])
+        settings = {key: about for key, about in config.describe(schema) if key != "method"}
+        shared = [key for key, about in settings.items() if name != FIRST and first.get(key) == about]
+        if shared:
+            yield from _table((f"as in [nayer {FIRST}](#nayer-{FIRST})",), [(_listed(shared, first),)])
+        rows = [_setting_row(*one) for one in settings.items() if one[0] not in shared]
+        yield from _table(("setting", "meaning", "default", "values"), rows)
     for name in plugins.own("methods"):
-        schema = plugins.load("methods", name).Config
+        schema = plugin_settings.config_class("methods", name)
         yield from (f"## --method {name}", "", (schema.__doc__ or "").strip(), "")
         rows = [_setting_row(*one) for one in config.describe(schema, "method.")]
         yield from _table(("setting", "meaning", "default", "values"), rows)
+
+
+def _listed(keys: Sequence[str], known: Iterable[str]) -> str:
+    """List settings, and by its name alone a table of which all are meant."""
+    tables = {key.partition(".")[0] for key in known if "." in key}
+    whole = {table for table in tables if {key for key in known if key.startswith(f"{table}.")} <= set(keys)}
+    names = dict.fromkeys(f"{table}.*" if (table := key.partition(".")[0]) in whole else key for key in keys)
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def _setting_row(key: str, about: Any) -> tuple[str, ...]:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
+from nayer_cli.machine.operations import OperationCounter
 from nayer_cli.machine.precision import Precision
 from nayer_cli.runs import assemble
 
@@ -77,9 +77,9 @@ def best(work: Step, clock: Clock) -> float:
 
 def operations(work: Step) -> int:
     """Floating-point operations of products and convolutions; a multiplication and an addition are two."""
-    with FlopCounterMode(display=False) as counter:
+    with (counter := OperationCounter()):
         work()
-    return counter.get_total_flops()
+    return counter.take()
 
 
 def moved(work: Step) -> int:

@@ -105,6 +105,11 @@ class StepsConfig:
     """How long the student learns."""
 
     epochs: int = setting(100, "epochs in which the student learns", low=0)
+    budget: str | None = setting(
+        None,
+        "what the run may use, in place of a number of epochs: time (20m; 20cpu-m of the processor), student images"
+        " (450000images) or operations (2e15flop)",
+    )
     batch_size: int = setting(512, "images per student step, of all processes together", low=2)
     max_skipped: int = setting(
         20, "steps of an epoch that may be left out because a loss or a gradient is not finite", low=0

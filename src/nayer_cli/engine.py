@@ -1,8 +1,8 @@
 """The only training loop. It knows `Method`, never a method; it prints nothing and asks nothing about devices."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,10 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from nayer_cli.bank import MemoryBank
+from nayer_cli.budget import FLOP, IMAGES, SECONDS, Budget
 from nayer_cli.errors import Interrupted, RunFailed
 from nayer_cli.machine.distributed import Group
 from nayer_cli.machine.interruption import Interruption, Stopped
+from nayer_cli.machine.operations import OperationCounter
 from nayer_cli.machine.rng import Streams
+from nayer_cli.meter import Meter
 from nayer_cli.method import Lesson, LoopState, Method, SynthBatch
 from nayer_cli.student import Student
 from nayer_cli.synthesis import steps_until
@@ -25,6 +28,8 @@ CHECK_STRIDE = 100
 """Student steps between two looks at how many were left out."""
 CONVERGED = 0.1
 """Cross-entropy below which a round has converged (NAYER, Table 4)."""
+SHARE = 10**12
+"""Parts of a budget, of which processes tell each other the number."""
 COOLER = "start anew with a lower learning rate or --amp off; the last good checkpoint is kept"
 
 
@@ -39,11 +44,13 @@ class Plan:
     warmup_rounds: int
     kd_steps: int
     max_skipped: int = 20
+    budget: Budget | None = None
+    """Ends the run in place of `epochs`, in the middle of an epoch where that is due."""
 
     @property
-    def total(self) -> int:
-        """Epochs of the run, warm-up included."""
-        return self.warmup_epochs + self.epochs
+    def total(self) -> int | None:
+        """Epochs of the run, warm-up included; None where a budget ends it."""
+        return None if self.budget else self.warmup_epochs + self.epochs
 
     def cycles_at(self, epoch: int) -> int:
         """Return how often synthesis and student steps alternate in this epoch."""
@@ -58,53 +65,8 @@ class Plan:
         return 0 if epoch < self.warmup_epochs else self.kd_steps
 
     def images(self, batch: int) -> int:
-        """Images that a process synthesizes in the whole run, in rounds of `batch`."""
+        """Images that a process synthesizes in `epochs`, in rounds of `batch`."""
         return batch * (self.warmup_epochs * self.warmup_rounds + self.epochs * self.cycles * self.rounds)
-
-
-@dataclass
-class Meter:
-    """Sums losses on the device, and wall-clock seconds by phase; the host reads them once an epoch."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-    _sums: dict[str, Tensor] = field(default_factory=dict)
-    _counts: dict[str, Tensor] = field(default_factory=dict)
-
-    def add(self, name: str, value: Tensor) -> None:
-        """Add one value of loss `name`; one that is not finite is left out of the mean."""
-        finite = value.isfinite()
-        counted, value = finite.float(), torch.where(finite, value, 0.0)
-        self._sums[name] = self._sums[name] + value if name in self._sums else value
-        self._counts[name] = self._counts[name] + counted if name in self._counts else counted
-
-    @contextmanager
-    def clock(self, phase: str) -> Iterator[None]:
-        """Add the time that the block takes to `phase`."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - start
-
-    def read(self, group: Group, more: Tensor) -> tuple[dict[str, float], float]:
-        """Return the mean of each loss of this epoch, and of `more`, over all processes; the host waits once."""
-        pairs = {name: torch.stack([total.float(), self._counts[name]]) for name, total in self._sums.items()}
-        totals = torch.stack([*pairs.values(), torch.stack([more, more])])
-        group.average([totals])
-        *of_losses, (other, _) = totals.tolist()
-        return {name: total / count for name, (total, count) in zip(pairs, of_losses, strict=True) if count}, other
-
-    def start_epoch(self) -> None:
-        """Forget the losses of the epoch before."""
-        self._sums, self._counts = {}, {}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return sums and counts of the epoch so far."""
-        return {"sums": self._sums, "counts": self._counts}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
-        self._sums, self._counts = dict(state["sums"]), dict(state["counts"])
 
 
 @dataclass
@@ -150,26 +112,37 @@ class Engine:
     saved_at: float = field(default_factory=time.monotonic)
     read_of_student: float = 0.0
     """Student steps of this process that were left out, as far as the host knows."""
+    operations: OperationCounter = field(default_factory=OperationCounter)
 
     def run(self) -> None:
         """Run until the plan is fulfilled.
 
         Raises:
             Interrupted: a signal asked for it; a checkpoint is written.
-            RunFailed: too many losses were not finite.
+            RunFailed: too many losses were not finite, or the budget was used up before the student learned.
 
         """
         with self.interruption.listening():
-            while self.state.epoch < self.plan.total:
+            self._spend()
+            while self.state.is_inside_epoch or not self.ends_with(self.state.epoch):
                 self._epoch()
             self._pause()
+
+    def ends_with(self, epoch: int) -> bool:
+        """Say whether the run is over once `epoch` epochs are, of which the last may be cut short."""
+        return self.is_spent if self.plan.total is None else epoch >= self.plan.total
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether there is a budget, and nothing is left of it."""
+        return self.plan.budget is not None and self.state.spent >= 1
 
     def _epoch(self) -> None:
         plan, state = self.plan, self.state
         started, before = time.perf_counter(), state.images + state.seen
         self._pause()
-        self.student.start_epoch(state.student_epoch)
-        while state.cycle < plan.cycles_at(state.epoch):
+        self.student.anneal(self._learned())
+        while state.cycle < plan.cycles_at(state.epoch) and not self.is_spent:
             self._synthesize(until=(state.cycle + 1) * plan.rounds_at(state.epoch))
             self._teach(until=(state.cycle + 1) * plan.student_steps_at(state.epoch))
             state.cycle += 1
@@ -186,7 +159,7 @@ class Engine:
     def _synthesize(self, until: int) -> None:
         """Make images, and remember them."""
         with self.meter.clock("synthesis"), self.student.frozen() as model:
-            while self.state.round < until:
+            while self.state.round < until and not self.is_spent:
                 batch = self._round(model)
                 if batch is not None:
                     self._remember(batch)
@@ -199,8 +172,10 @@ class Engine:
         assert isinstance(self.method, Method)  # a lesson from real images has no rounds
         before = deepcopy((self.method.state_dict(), self.rng.state_dict(), list(model.buffers())))
         try:
-            batch = self.method.synthesize(model, self.state)
+            with self._counting():
+                batch = self.method.synthesize(model, self.state)
         except Stopped:
+            self.operations.take()
             of_method, of_rng, buffers = before
             self.method.load_state_dict(of_method)
             self.rng.load_state_dict(of_rng)
@@ -255,14 +230,17 @@ class Engine:
     def _teach(self, until: int) -> None:
         """Let the student learn from what was remembered."""
         state = self.state
-        if state.step == until:
+        if state.step == until or self.is_spent:
             return
         if len(self.bank) == 0:
             raise RunFailed(f"no image could be made: every loss of epoch {state.epoch + 1} is not finite", hint=COOLER)
         if state.seen == 0:
             self.before_learning(self)
-        with self.meter.clock("student"):
+            state.spent_before = state.spent
+        with self.meter.clock("student"), self._counting():
             for batch in self.method.replay(self.bank, until - state.step):
+                if self.plan.budget:
+                    self.student.anneal(self._learned())
                 for name, loss in self.student.step(self.method.student_loss, batch).items():
                     self.meter.add(name, loss)
                 state.seen += len(batch) * self.group.size
@@ -271,6 +249,8 @@ class Engine:
                 if state.step % CHECK_STRIDE == 0:
                     self._count_of_student(self._unread.item())
                 self._pause()
+                if self.is_spent:
+                    break
         self.student.average_statistics()
 
     @property
@@ -303,6 +283,11 @@ class Engine:
     def _check_progress(self) -> None:
         """Refuse an epoch in which nothing was learned, however many steps may be left out."""
         state = self.state
+        if self.is_spent and not state.seen:
+            raise RunFailed(
+                "the budget was used up before the student began to learn",
+                hint="give a larger --budget, or a shorter warm-up: --set schedule.warmup_epochs=0",
+            )
         failed_rounds = self.group.largest(state.failed_rounds)
         if state.step and state.failed_steps >= state.step:
             self._give_up(f"no step of the student was taken, of {state.step}")
@@ -313,7 +298,8 @@ class Engine:
         raise RunFailed(f"{why} in epoch {self.state.epoch + 1}: losses or gradients were not finite", hint=COOLER)
 
     def _pause(self) -> None:
-        """Between two steps: save if it is time, and end here if the run was asked to."""
+        """Between two steps: see what is left, save if it is time, and end here if the run was asked to."""
+        self._spend()
         due = int(time.monotonic() - self.saved_at > self.save_seconds)
         signal = self.interruption.asked(other=due)
         if signal:
@@ -323,6 +309,34 @@ class Engine:
             self.group.largest(0)  # once one process ends, its launcher ends all: not while the main one still writes
             raise Interrupted(signal)
 
+    def _spend(self) -> None:
+        """Find out which share of the budget is used up; the processes agree on the largest."""
+        if self.plan.budget:
+            self.state.flop += self.operations.take() * self.group.size
+            share = self.used() / self.plan.budget.amount
+            self.state.spent = self.group.largest(int(share * SHARE)) / SHARE
+
+    def used(self) -> float:
+        """Return how much has been used of what the budget counts."""
+        counts = self.plan.budget.counts if self.plan.budget else SECONDS
+        if counts in (IMAGES, FLOP):
+            return self.state.seen if counts == IMAGES else self.state.flop
+        self.meter.lap()
+        seconds, of_processors = self.meter.worked()
+        return seconds if counts == SECONDS else of_processors
+
+    def _learned(self) -> float:
+        """Return which share of its learning the student has done."""
+        state = self.state
+        if self.plan.budget:
+            return (state.spent - state.spent_before) / (1 - state.spent_before)
+        return state.student_epoch / max(self.plan.epochs, 1)
+
+    def _counting(self) -> AbstractContextManager[object]:
+        """Within the block operations are counted, if the budget is one of operations."""
+        is_counted = self.plan.budget is not None and self.plan.budget.counts == FLOP
+        return self.operations if is_counted else nullcontext()
+
     def checkpoint(self) -> None:
         """Write a checkpoint now."""
         with self.meter.clock("saving"):
@@ -330,13 +344,15 @@ class Engine:
         self.saved_at = time.monotonic()
 
     def _progress(self, phase: str, done: int, of: int) -> dict[str, Any]:
-        return {"event": "progress", "epoch": self.state.epoch + 1, "phase": phase, "done": done, "of": of}
+        about = {"event": "progress", "epoch": self.state.epoch + 1, "phase": phase, "done": done, "of": of}
+        return about | ({"spent": self.state.spent} if self.plan.budget else {})
 
     def _record(self, seconds: float, handled: int) -> dict[str, Any]:
         """Describe the finished epoch; here the host waits for the device, once."""
         state = self.state
         losses, skipped = self.meter.read(self.group, self._unread)
         self._count_of_student(skipped)
+        worked, of_processors = self.meter.worked()
         return {
             "event": "epoch",
             "epoch": state.epoch + 1,
@@ -349,6 +365,9 @@ class Engine:
             "seconds": seconds,
             "images_per_s": handled / seconds,
             **self._convergence(losses),
+            "worked": worked,
+            "worked_processor": of_processors,
+            **({"spent": state.spent} if self.plan.budget else {}),
         }
 
     def _convergence(self, losses: dict[str, float]) -> dict[str, Any]:

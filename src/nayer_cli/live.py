@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from nayer_cli.generator import Generator, new_generator
-from nayer_cli.machine.rng import seeded
 from nayer_cli.method import Batch, Parts
 from nayer_cli.synthesis import unnoticed
 from nayer_cli.types import ImageShape
@@ -45,7 +44,7 @@ class LiveGenerator(nn.Module):
     ) -> None:
         super().__init__()
         self.parts, self.code_size, self.lr, self.settled = parts, code_size, lr, settled
-        with seeded(parts.rng.shared("generator")):
+        with parts.alike("generator"):
             network = new(name, code_size, parts.shape, width)
         self.network: Generator = network.to(parts.pool.device).to(memory_format=torch.channels_last)
         optimizer = torch.optim.Adam([*self.network.parameters(), *also], lr=lr, betas=betas, fused=True)

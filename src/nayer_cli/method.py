@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from nayer_cli.losses import distillation_kl, total_variation
 from nayer_cli.machine.distributed import Group
 from nayer_cli.machine.interruption import Interruption
 from nayer_cli.machine.precision import Precision
-from nayer_cli.machine.rng import Streams
+from nayer_cli.machine.rng import Streams, seeded
 from nayer_cli.store import Store
 from nayer_cli.types import ImageShape
 
@@ -68,8 +69,8 @@ class LoopState:
     """Where the loop stands, in every process alike. Epochs count from 0 and include warm-up."""
 
     warmup_epochs: int = 0
-    epochs: int = 1
-    """Epochs of the whole run, warm-up included."""
+    epochs: int | None = 1
+    """Epochs of the whole run, warm-up included; None where a budget ends it."""
     epoch: int = 0
     cycle: int = 0
     """Cycles of this epoch that are finished."""
@@ -87,6 +88,12 @@ class LoopState:
     """Images synthesized so far."""
     seen: int = 0
     """Images that the student has learned from so far, repetitions counted."""
+    flop: int = 0
+    """Floating-point operations so far, where a budget counts them."""
+    spent: float = 0.0
+    """Share of the budget that is used up, where there is one; the last step may exceed 1."""
+    spent_before: float = 0.0
+    """What that was when the student began to learn."""
 
     @property
     def student_epoch(self) -> int:
@@ -100,8 +107,13 @@ class LoopState:
 
     @property
     def done(self) -> float:
-        """Share of the run's epochs that are finished, in [0, 1]: for schedules of a method's own."""
-        return min(self.epoch / max(self.epochs, 1), 1.0)
+        """Share of the run that is finished, in [0, 1]: for schedules of a method's own."""
+        return min(self.spent if self.epochs is None else self.epoch / max(self.epochs, 1), 1.0)
+
+    @property
+    def is_inside_epoch(self) -> bool:
+        """Whether something of this epoch is done."""
+        return bool(self.round or self.step)
 
     def start_epoch(self) -> None:
         """Go on to the next epoch."""
@@ -138,6 +150,14 @@ class Parts(NamedTuple):
     def own_descent(self, optimizer: torch.optim.Optimizer) -> Descent:
         """Return the same for an optimizer of tensors that each process has for itself, such as its pixels."""
         return Descent(optimizer, self.precision, Group())
+
+    def alike(self, name: str) -> AbstractContextManager[None]:
+        """Within the block every process draws the same from torch's own generators: networks are made in it."""
+        return seeded(self.rng.shared(name))
+
+    def part(self, count: int) -> int:
+        """Return this process's part of `count`, rounded up."""
+        return -(-count // self.group.size)
 
     def of_all(self, norm: Tensor) -> Tensor:
         """Scale an L2 norm over this process's batch to what it is over the batch of all processes."""

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nayer_cli import config, plugins
+from nayer_cli import config, live_settings, plugins
 
 
 def config_class(kind: str, name: str) -> type[Any]:
     """Return the dataclass `Config` of plug-in `name`.
 
-    The class is compiled alone where it stands on `config.setting` alone. Where it needs more of its file, or lies
+    The class is compiled alone where it stands on `config.setting` and `live_settings`. Where it needs more, or lies
     outside the package, the plug-in is imported.
 
     Raises:
@@ -34,6 +34,7 @@ def _compiled(file: Path) -> type[Any] | None:
     found: list[ast.stmt] = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Config"]
     # The name of a module that is there lets `typing.get_type_hints` do its work.
     space: dict[str, Any] = {"__name__": config.__name__, "dataclass": dataclass, "setting": config.setting}
+    space |= vars(live_settings)
     try:
         exec(compile(ast.Module(found, []), str(file), "exec"), space)
     except NameError:

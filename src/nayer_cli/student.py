@@ -22,9 +22,8 @@ class Student:
     Args:
         model: the network.
         optimizer: `sgd` (with momentum) or `adam`.
-        lr: learning rate of the first epoch.
+        lr: learning rate at the start.
         lr_min: learning rate that the cosine ends at.
-        epochs: epochs over which the cosine falls.
         undecayed: parameters without weight decay.
         precision, group: as `Descent` takes them.
 
@@ -39,13 +38,12 @@ class Student:
         lr_min: float,
         momentum: float,
         weight_decay: float,
-        epochs: int,
         undecayed: Iterable[nn.Parameter] = (),
         precision: Precision | None = None,
         group: Group | None = None,
     ) -> None:
         self.model = model
-        self.lr, self.lr_min, self.epochs = lr, lr_min, epochs
+        self.lr, self.lr_min = lr, lr_min
         free = set(undecayed)
         decayed = [parameter for parameter in model.parameters() if parameter not in free]
         parts: list[dict[str, Any]] = [{"params": decayed, "weight_decay": weight_decay}]
@@ -58,9 +56,9 @@ class Student:
         self.group = group or Group()
         self.descent = Descent(self.optimizer, precision or Precision(), self.group)
 
-    def start_epoch(self, epoch: int) -> None:
-        """Set the learning rate for student epoch `epoch`, counted from 0."""
-        cosine = (1 + math.cos(math.pi * min(epoch / max(self.epochs, 1), 1))) / 2
+    def anneal(self, done: float) -> None:
+        """Set the learning rate for a student that has done the share `done` of its learning."""
+        cosine = (1 + math.cos(math.pi * min(done, 1))) / 2
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr_min + (self.lr - self.lr_min) * cosine
 

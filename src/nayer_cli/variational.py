@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nayer_cli import losses
-from nayer_cli.machine.rng import seeded
 from nayer_cli.method import Parts
 from nayer_cli.standard import StandardMaker, start_small, wide_block
 from nayer_cli.synthesis import weigh
@@ -87,7 +86,7 @@ class VariationalMemory(nn.Module):
         self.parts, self.code_size, self.count, self.steps = parts, code_size, count, steps
         self.lr_codes, self.tune_decoder, self.weights = lr_codes, tune_decoder, weights
         new = StandardMaker(parts.critic.teacher, spectral=False)
-        with seeded(parts.rng.shared("vae")):
+        with parts.alike("vae"):
             decoder, encoder = new(name, code_size, parts.shape, width), Encoder(parts.shape, code_size)
         device = parts.pool.device
         self.decoder = decoder.to(device).to(memory_format=torch.channels_last)

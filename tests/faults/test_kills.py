@@ -84,7 +84,7 @@ def _content(path: Path) -> Any:
         document = json.loads(path.read_text())
         quantization = document.get("quantization") or {}
         (quantization.get("onnx") or {}).pop("path", None)
-        return {key: value for key, value in document.items() if key not in ("run", "seconds")}
+        return {key: value for key, value in document.items() if key not in ("run", "seconds", "processor_seconds")}
     if re.fullmatch(r"epoch-[\d-]+\.safetensors", path.name):
         return {key: value for key, value in load_state(path).items() if key not in TIMES}
     if re.fullmatch(r"epoch-[\d-]+\.json", path.name):

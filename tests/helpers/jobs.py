@@ -121,7 +121,7 @@ def student(group: Group) -> Student:
     layers = (nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     network = nn.Sequential(*layers, nn.Linear(8, CLASSES))
     model = Normalized(network, Normalization((0.5,) * 3, (0.25,) * 3))
-    settings = {"optimizer": "sgd", "lr": 0.1, "lr_min": 0.0, "momentum": 0.9, "weight_decay": 1e-4, "epochs": 3}
+    settings = {"optimizer": "sgd", "lr": 0.1, "lr_min": 0.0, "momentum": 0.9, "weight_decay": 1e-4}
     return Student(model.train(), group=group, **settings)
 
 
@@ -197,6 +197,11 @@ def run(recipe: str, settings: dict[str, Any], resume: str | None = None) -> dic
         "method": fingerprint(method),
         "bank": fingerprint(list(engine.bank.held())),
     }
+
+
+def run_each(several: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Carry out one run of `nayer distill` after the other, by name."""
+    return {name: run("distill", settings) for name, settings in several.items()}
 
 
 def restored(run: str, settings: dict[str, Any]) -> dict[str, Any]:

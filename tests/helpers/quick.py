@@ -48,7 +48,7 @@ WITHOUT_DATA: dict[str, Any] = {
     "student.name": "resnet8_digits",
 }
 """Changes after which there is nothing to measure on: digits are known, but not as what they are."""
-TIMES = ("seconds", "seconds_left", "images_per_s")
+TIMES = ("seconds", "processor_seconds", "seconds_left", "images_per_s", "worked", "worked_processor")
 
 
 def quick(folder: Path, changes: dict[str, Any] | None = None, method: str = "nayer") -> dict[str, Any]:
@@ -120,7 +120,7 @@ def outcome(run: Path) -> dict[str, Any]:
     files = [*run.glob("student/*"), *run.glob("samples/*"), *run.glob("*.png"), *run.glob("lte.safetensors")]
     settings = read_file(run / "config.toml")
     return {
-        "result": {key: value for key, value in result.items() if key not in ("run", "seconds")},
+        "result": {key: value for key, value in result.items() if key not in ("run", "seconds", "processor_seconds")},
         "metrics": metrics(run),
         "state": state,
         "bank": bank(run),

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from PIL import Image
 
 import nayer_cli.classifiers.models  # noqa: F401 - registers the networks of the digits preset
+import pngs
 from nayer_cli import config
 from nayer_cli.classifiers.model import load_classifier
 from nayer_cli.config import ModelConfig
@@ -47,7 +47,7 @@ def test_the_run_directory_is_complete(finished):
         "checkpoints/epoch-000003.safetensors",
     }
     assert len(shards) == 3
-    assert all(Image.open(run / name).size > (100, 100) for name in files if name.endswith(".png"))
+    assert all(pngs.size(run / name) > (100, 100) for name in files if name.endswith(".png"))
 
 
 def test_the_result_is_what_its_schema_promises(finished):

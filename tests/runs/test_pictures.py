@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
+import pngs
 from nayer_cli.bank import MemoryBank
 from nayer_cli.runs.pictures import draw_curves, draw_grid, newest_of_each, save_png, to_pillow
 from nayer_cli.types import ImageShape
@@ -46,7 +46,7 @@ def test_any_number_of_channels_becomes_a_picture(channels):
 
 def test_a_png_is_written_with_its_folder(tmp_path):
     save_png(tmp_path / "a" / "b.png", to_pillow(flat([7])[0]))
-    assert np.asarray(Image.open(tmp_path / "a" / "b.png")).flatten().tolist() == [7] * 48
+    assert pngs.pixels(tmp_path / "a" / "b.png").flatten().tolist() == [7] * 48
 
 
 def test_the_newest_images_are_found_in_a_ring():
@@ -67,7 +67,7 @@ def test_curves_of_all_losses_and_scores(tmp_path):
     ]
     assert draw_curves(tmp_path / "curves.png", records)
     with_scores = (tmp_path / "curves.png").read_bytes()
-    assert Image.open(tmp_path / "curves.png").size[0] > 900
+    assert pngs.size(tmp_path / "curves.png")[0] > 900
     assert draw_curves(tmp_path / "curves.png", records[:1])
     assert with_scores != (tmp_path / "curves.png").read_bytes()
 

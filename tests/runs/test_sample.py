@@ -2,8 +2,8 @@ import json
 
 import numpy as np
 import pytest
-from PIL import Image
 
+import pngs
 from nayer_cli.errors import InputError
 from nayer_cli.images.datasets import digits
 from nayer_cli.runs.distill import distill
@@ -44,7 +44,7 @@ def test_only_the_wanted_classes_by_name_or_index(run, tmp_path):
     assert result["classes"] == {"two": 2, "éclair": 2}
     found = pictures(tmp_path / "o")
     assert [path.parent.name for path in found] == ["00003-two"] * 2 + ["00005-clair"] * 2
-    small, large = (np.asarray(Image.open(path)) for path in found[:2])
+    small, large = (pngs.pixels(path) for path in found[:2])
     assert small.shape == large.shape == (48, 48, 3)
     assert (small[::3, ::3].repeat(3, 0).repeat(3, 1) == small).all()
 
@@ -58,11 +58,11 @@ def test_one_picture_of_all(run, tmp_path):
     grid = tmp_path / "grid.png"
     result = sample({"run": str(run), "per_class": 4, "grid": str(grid)})
     assert result["path"] == str(grid) and result["images"] == 40
-    width, height = Image.open(grid).size
+    width, height = pngs.size(grid)
     assert height == 10 * 50 and width > 4 * 50
     assert [path.name for path in tmp_path.iterdir()] == ["grid.png"]
     sample({"run": str(run), "per_class": 4, "grid": str(grid), "upscale": 5})
-    assert Image.open(grid).size[1] == 10 * (5 * 16 + 2)
+    assert pngs.size(grid)[1] == 10 * (5 * 16 + 2)
 
 
 def test_there_may_be_fewer_than_asked_for(run, tmp_path):

@@ -20,8 +20,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from nayer_cli.errors import InputError
+from nayer_cli.storage.inputs import require_weights
 from nayer_cli.storage.safetensors_header import check_header
-from nayer_cli.storage.text import printable, user_path
+from nayer_cli.storage.text import printable
 
 Weights = dict[str, Tensor]
 
@@ -90,8 +91,7 @@ def read_weights(path: Path) -> Weights:
             are larger than the file.
 
     """
-    if not user_path(path).is_file():
-        raise InputError(f"there is no weight file {path}")
+    require_weights(path)
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_checkpoint(path)
     if not isinstance(content, Mapping):
         raise InputError(f"{path} holds a {type(content).__name__}, not weights by name", hint=_resave(path))

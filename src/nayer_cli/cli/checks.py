@@ -4,17 +4,17 @@ The recipes check everything again, where they use it. This is only so that a ty
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from nayer_cli import config, plugin_settings, plugins
+from nayer_cli.budget import parse_budget
 from nayer_cli.classifiers import names
 from nayer_cli.config import DistillConfig, QuantizeConfig, TrainConfig
-from nayer_cli.errors import ConfigError, EnvironmentFault, InputError, did_you_mean
+from nayer_cli.errors import ConfigError, EnvironmentFault
 from nayer_cli.lte import encoder
 from nayer_cli.machine import cuda
 from nayer_cli.quant.scheme import parse_bits
-from nayer_cli.storage.text import user_path
+from nayer_cli.storage import inputs
 from nayer_cli.storage.toml import Layer
 
 LEAST_MEMORY = 3_200_000_000
@@ -42,13 +42,13 @@ def check(schema: type[Any], settings: Layer) -> None:
 
     """
     for run in _given(settings, RUNS):
-        if run != "auto" and not (Path(run) / "config.toml").is_file():
-            raise InputError(
-                f"{run} is not a run directory: it has no config.toml", hint="name a folder such as runs/…"
-            )
+        if run != "auto":
+            inputs.require_run(run)
     if issubclass(schema, DistillConfig) and settings.get("resume") in (None, "auto"):
         _check_method(schema, settings)
     _check_init(schema, settings)
+    if settings.get("schedule.budget"):
+        parse_budget(str(settings["schedule.budget"]))
     if "quantizer.bits" in settings:
         parse_bits(settings["quantizer.bits"])
     for model in (*_given(settings, MODELS), *settings.get("models", ())):
@@ -130,25 +130,14 @@ def _have(owners: list[str]) -> str:
 
 def _check_files(settings: Layer) -> None:
     for file in _given(settings, WEIGHTS):
-        if not user_path(file).is_file():
-            raise InputError(f"there is no weight file {file}")
+        inputs.require_weights(file)
     for file in _given(settings, ("lte.file", "file")):
-        if not user_path(file).is_file():
-            raise InputError(f"there is no LTE pool {file}", hint="make one with nayer embed")
+        inputs.require_pool(file)
     for spec in _given(settings, LABELS):
-        _check_labels(spec)
+        inputs.require_names(spec)
     for spec in _given(settings, ENCODERS):
         encoder.check(spec)
     for spec in _given(settings, DATA):
         from nayer_cli.images.source import recognized  # numpy and Pillow take a moment
 
         recognized(spec)
-
-
-def _check_labels(spec: str) -> None:
-    known = plugins.names("datasets")
-    if spec.partition(":")[0] not in known and not user_path(spec).exists():
-        raise InputError(
-            f"'{spec}' is neither a file nor a known set of class names{did_you_mean(spec, known)}",
-            hint=f"give a text file with one name a line, or one of: {', '.join(known)}",
-        )

@@ -4,8 +4,8 @@ from typing import Any
 
 import typer
 
-from nayer_cli.cli import options, settings
-from nayer_cli.cli.results import check_gates, run_rows
+from nayer_cli.cli import options, running
+from nayer_cli.cli.results import run_rows
 from nayer_cli.config import DistillConfig
 
 SCHEMA = DistillConfig
@@ -33,54 +33,11 @@ MODELS = (
 OF_THE_MODEL = options.settings_of(*MODELS)
 
 
-@options.takes(*MODELS)
-def command(
-    ctx: typer.Context,
-    encoder: options.Encoder = None,
-    prompt: options.Prompt = None,
-    dedupe: options.Dedupe = None,
-    lte: options.Lte = None,
-    cache_dir: options.CacheDir = None,
-    preset: options.Preset = None,
-    method: options.Method = None,
-    init: options.Init = None,
-    epochs: options.Epochs = None,
-    batch_size: options.BatchSize = None,
-    lr: options.Lr = None,
-    bank_size: options.BankSize = None,
-    eval_data: options.EvalData = None,
-    split: options.Split = None,
-    eval_every: options.EvalEvery = None,
-    min_top1: options.MinTop1 = None,
-    max_drop: options.MaxDrop = None,
-    config: options.ConfigFile = None,
-    set: options.Set = None,
-    device: options.Device = None,
-    amp: options.Amp = None,
-    compile: options.Compile = None,
-    channels_last: options.ChannelsLast = None,
-    seed: options.Seed = None,
-    trust_code: options.TrustCode = False,
-    debug: options.Debug = False,
-    out: options.Out = None,
-    resume: options.Resume = None,
-    dry_run: options.DryRun = False,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    **_: Any,
-) -> None:
+@options.takes(*MODELS, also=options.of_learning_without_data(options.Method))
+def command(ctx: typer.Context, init: options.Init = None, **_: Any) -> None:
     """Teach a small student what a teacher knows, without its training data.
 
     Needs the teacher's weights and its class names. Nothing given at all runs the demonstration. Data is used only to
     measure, and only if you name some with --eval-data.
     """
-    from nayer_cli.cli.output import Output
-
-    given = settings.read(ctx, SCHEMA, OF_THE_MODEL)
-    output = Output(json=json, quiet=quiet)
-    with output.progress() as listen:
-        from nayer_cli.runs.distill import distill
-
-        result = distill(given, listen=listen, resume=str(resume) if resume else None, dry_run=dry_run)
-    output.result(result, run_rows(result))
-    check_gates(result)
+    running.run(ctx, SCHEMA, OF_THE_MODEL, run_rows)

@@ -1,8 +1,10 @@
 """`nayer embed`: flags, help, examples."""
 
+from typing import Any
+
 import typer
 
-from nayer_cli.cli import options, settings
+from nayer_cli.cli import options, running, settings
 from nayer_cli.cli.results import fact_rows
 from nayer_cli.config import EmbedConfig
 
@@ -14,6 +16,7 @@ EXAMPLES = (
 )
 
 
+@options.takes(also=options.of_every_command(options.PoolOut))
 def command(
     ctx: typer.Context,
     labels: options.Labels = None,
@@ -21,25 +24,15 @@ def command(
     prompt: options.Prompt = None,
     dedupe: options.Dedupe = None,
     cache_dir: options.CacheDir = None,
-    config: options.ConfigFile = None,
-    set: options.Set = None,
-    device: options.Device = None,
-    seed: options.Seed = None,
-    trust_code: options.TrustCode = False,
-    debug: options.Debug = False,
-    out: options.PoolOut = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
+    **_: Any,
 ) -> None:
     """Turn class names into a pool of label-text embeddings, and print where it is.
 
     nayer distill does this by itself, and finds what was made here. The pool is kept in a cache, so that the encoder
     is loaded only once for the same names, encoder and prompt.
     """
-    from nayer_cli.cli.output import Output
-
     given = settings.read(ctx, SCHEMA)
-    output = Output(json=json, quiet=quiet)
+    output = running.output(ctx)
     with output.progress():
         from nayer_cli.runs.embed import embed
 

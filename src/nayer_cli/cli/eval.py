@@ -4,7 +4,7 @@ from typing import Any
 
 import typer
 
-from nayer_cli.cli import options, settings
+from nayer_cli.cli import options, running, settings
 from nayer_cli.cli.results import check_gates, evaluation_rows
 from nayer_cli.config import EvaluateConfig
 
@@ -21,7 +21,7 @@ MODELS = (
 OF_THE_MODEL = options.settings_of(*MODELS)
 
 
-@options.takes(*MODELS)
+@options.takes(*MODELS, also=options.of_every_command(options.ReportOut))
 def command(
     ctx: typer.Context,
     models: options.Models = None,
@@ -31,25 +31,14 @@ def command(
     batch_size: options.EvalBatchSize = None,
     min_top1: options.EvalMinTop1 = None,
     max_drop: options.EvalMaxDrop = None,
-    config: options.ConfigFile = None,
-    set: options.Set = None,
-    device: options.Device = None,
-    seed: options.Seed = None,
-    trust_code: options.TrustCode = False,
-    debug: options.Debug = False,
-    out: options.ReportOut = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
     **_: Any,
 ) -> None:
     """Measure classifiers on labelled images, against thresholds and against a reference.
 
     Fractions, not percentages: --min-top1 0.9. A gate that is not met gives exit code 1, after the result is printed.
     """
-    from nayer_cli.cli.output import Output
-
     given = settings.read(ctx, SCHEMA, OF_THE_MODEL)
-    output = Output(json=json, quiet=quiet)
+    output = running.output(ctx)
     with output.progress() as listen:
         from nayer_cli.runs.evaluate import evaluate_models
 

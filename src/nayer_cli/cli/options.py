@@ -6,10 +6,10 @@ reads and means the same everywhere.
 """
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, get_args
 
 import typer
 
@@ -33,6 +33,9 @@ SETTING_OF: dict[str, str] = {"run": "run", "models": "models"}
 """The setting of each parameter, such as `teacher.weights` for `teacher_weights`; see `setting_in`."""
 VARIABLES = {"NAYER_SET"}
 """Every environment variable that is read."""
+
+Group = Mapping[str, Any]
+"""Options by the names of their parameters."""
 
 describe = cache(lambda schema: dict(config.describe(schema)))
 
@@ -149,11 +152,12 @@ def _dashed(name: str) -> str:
 
 
 def _keyword(name: str, annotation: Any) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+    default = False if get_args(annotation)[0] is bool else None
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
-def takes(*models: ModelOptions) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of its models, after its context and before its own."""
+def takes(*models: ModelOptions, also: Group) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of its models before its own, and those that it shares with others after them."""
     for name, key in settings_of(*models).items():
         SETTING_OF.setdefault(name, key)
 
@@ -163,7 +167,8 @@ def takes(*models: ModelOptions) -> Callable[[Callable[..., None]], Callable[...
         named = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own if each.kind is not each.VAR_KEYWORD]
         first = [each for each in named if each.name in FIRST]
         last = [each for each in named if each.name not in FIRST]
-        parameters = [context, *first, *added, *last]
+        shared = [_keyword(name, option) for name, option in also.items()]
+        parameters = [context, *first, *added, *last, *shared]
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {each.name: each.annotation for each in parameters}
         return command
@@ -176,7 +181,7 @@ def settings_of(*models: ModelOptions) -> dict[str, str]:
     return {name: key for model in models for name, key in model.settings().items()}
 
 
-FIRST = ("models", "data")
+FIRST = ("run", "models", "data")
 """Parameters of a command that come before those of its models."""
 
 Models = Annotated[
@@ -201,6 +206,7 @@ Method = Annotated[
     _setting("method.name", "--method", METHOD, "NAME", "how images are made"),
 ]
 Epochs = Annotated[Int, _setting("schedule.epochs", "--epochs -e", METHOD, "N")]
+Budget = Annotated[Text, _setting("schedule.budget", "--budget", METHOD, "AMOUNT", schema=TrainConfig)]
 BatchSize = Annotated[Int, _setting("schedule.batch_size", "--batch-size -b", METHOD, "N")]
 Lr = Annotated[Float, _setting("optimizer.lr", "--lr", METHOD, "X", "the student's")]
 BankSize = Annotated[Int, _setting("bank.capacity", "--bank-size", METHOD, "N", "memory bank")]
@@ -305,3 +311,32 @@ Classes = Annotated[Text, _setting("classes", "--classes", IMAGES, "A,B", schema
 Source = Annotated[Text, _setting("source", "--source", IMAGES, "", schema=SampleConfig)]
 Grid = Annotated[File, _setting("grid", "--grid", IMAGES, "FILE.png", schema=SampleConfig)]
 Upscale = Annotated[Int, _setting("upscale", "--upscale", IMAGES, "N", schema=SampleConfig)]
+
+
+def of_every_command(out: Any, runtime: Group | None = None, output: Group | None = None) -> Group:
+    """Return the options that every command has; `out` differs, and `runtime` and `output` may add some."""
+    before = {"config": ConfigFile, "set": Set, "device": Device, **(runtime or {})}
+    middle = {"seed": Seed, "trust_code": TrustCode, "debug": Debug, "out": out, **(output or {})}
+    return {**before, **middle, "json": Json, "quiet": Quiet}
+
+
+def of_learning_without_data(method: Any) -> Group:
+    """Return the options of `distill` and `quantize`; `method` says something else in each."""
+    names = {"encoder": Encoder, "prompt": Prompt, "dedupe": Dedupe, "lte": Lte, "cache_dir": CacheDir}
+    length = {"epochs": Epochs, "budget": Budget, "batch_size": BatchSize, "lr": Lr, "bank_size": BankSize}
+    return {**names, "preset": Preset, "method": method, **length, **OF_A_RUN}
+
+
+OF_A_RUN: Group = {
+    "eval_data": EvalData,
+    "split": Split,
+    "eval_every": EvalEvery,
+    "min_top1": MinTop1,
+    "max_drop": MaxDrop,
+    **of_every_command(
+        Out,
+        {"amp": Amp, "compile": Compile, "channels_last": ChannelsLast},
+        {"resume": Resume, "dry_run": DryRun},
+    ),
+}
+"""What `distill`, `quantize` and `train` have in common."""

@@ -122,14 +122,14 @@ class LiveDisplay:
 
     def __rich__(self) -> RenderableType:
         """Render where the run stands; rich calls this from its own thread."""
-        state, epochs, width = dict(self._state), self._state.get("epochs"), self._live.console.width
-        if not epochs:
+        state, width = dict(self._state), self._live.console.width
+        if "epoch" not in state:
             return Text("loading", style="dim")
         bar = Table.grid(padding=(0, 2))
         bar.add_row(
             Text(state.get("phase") or "starting", style="bold"),
-            Text(f"epoch {min(self._finished + 1, epochs)}/{epochs}"),
-            ProgressBar(total=epochs, completed=self._finished, width=30),
+            Text(_place(state, self._finished + 1)),
+            _bar(state, self._finished),
             Text(f"{state['done']}/{state['of']}" if "of" in state else ""),
         )
         left = max(0.0, self._due - time.monotonic())
@@ -147,9 +147,9 @@ def describe(record: Record, width: int | None = None) -> Text | None:
             return Text.assemble(("warning: ", "bold yellow"), message)
         case {"event": "note", "message": message}:
             return Text(message)
-        case {"event": "epoch", "epoch": epoch, "epochs": epochs}:
+        case {"event": "epoch", "epoch": epoch}:
             losses = _losses(record) if width else ["  ".join(_losses(record))]
-            words = [f"epoch {epoch}/{epochs}", record.get("phase") or "", *losses, *_figures(record)]
+            words = [_place(record, epoch), record.get("phase") or "", *losses, *_figures(record)]
             return Text(layout.flow(words, width))
     return None
 
@@ -157,9 +157,23 @@ def describe(record: Record, width: int | None = None) -> Text | None:
 def _headline(record: Record) -> list[str]:
     networks = " → ".join(filter(None, (record.get("teacher"), record.get("student"))))
     preset = record.get("preset") and f"preset {record['preset']}"
-    epochs = f"{record.get('epochs')} epochs"
-    words = (networks, record.get("method"), preset, epochs, record.get("device"), record.get("run"))
+    length = f"budget {record['budget']}" if record.get("budget") else f"{record.get('epochs')} epochs"
+    words = (networks, record.get("method"), preset, length, record.get("device"), record.get("run"))
     return list(filter(None, words))
+
+
+def _place(record: Record, epoch: int) -> str:
+    """Say where a run is: in which epoch of how many, or how much of its budget it has used."""
+    epochs = record.get("epochs")
+    if epochs is None:
+        return f"epoch {epoch}, {100 * record.get('spent', 0.0):.0f} % of the budget"
+    return f"epoch {min(epoch, epochs)}/{epochs}"
+
+
+def _bar(record: Record, finished: int) -> ProgressBar:
+    epochs = record.get("epochs")
+    total, completed = (1.0, record.get("spent", 0.0)) if epochs is None else (epochs, finished)
+    return ProgressBar(total=total, completed=completed, width=30)
 
 
 def _losses(record: Record) -> list[str]:

@@ -4,8 +4,8 @@ from typing import Any
 
 import typer
 
-from nayer_cli.cli import options, settings
-from nayer_cli.cli.results import check_gates, quantization_rows
+from nayer_cli.cli import options, running
+from nayer_cli.cli.results import quantization_rows
 from nayer_cli.config import QuantizeConfig
 
 SCHEMA = QuantizeConfig
@@ -23,7 +23,7 @@ MODELS = (
 OF_THE_MODEL = options.settings_of(*MODELS)
 
 
-@options.takes(*MODELS)
+@options.takes(*MODELS, also=options.of_learning_without_data(options.QuantizeMethod))
 def command(
     ctx: typer.Context,
     bits: options.Bits = None,
@@ -36,36 +36,6 @@ def command(
     onnx: options.Onnx = None,
     storage: options.Storage = None,
     generator: options.FromRun = None,
-    encoder: options.Encoder = None,
-    prompt: options.Prompt = None,
-    dedupe: options.Dedupe = None,
-    lte: options.Lte = None,
-    cache_dir: options.CacheDir = None,
-    preset: options.Preset = None,
-    method: options.QuantizeMethod = None,
-    epochs: options.Epochs = None,
-    batch_size: options.BatchSize = None,
-    lr: options.Lr = None,
-    bank_size: options.BankSize = None,
-    eval_data: options.EvalData = None,
-    split: options.Split = None,
-    eval_every: options.EvalEvery = None,
-    min_top1: options.MinTop1 = None,
-    max_drop: options.MaxDrop = None,
-    config: options.ConfigFile = None,
-    set: options.Set = None,
-    device: options.Device = None,
-    amp: options.Amp = None,
-    compile: options.Compile = None,
-    channels_last: options.ChannelsLast = None,
-    seed: options.Seed = None,
-    trust_code: options.TrustCode = False,
-    debug: options.Debug = False,
-    out: options.Out = None,
-    resume: options.Resume = None,
-    dry_run: options.DryRun = False,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
     **_: Any,
 ) -> None:
     """Turn a classifier into one of few bits, down to integers that run, without its training data.
@@ -74,13 +44,4 @@ def command(
     RUN/model.onnx the same for ONNX Runtime. Accuracies of all stages are shown side by side, if there is data to
     measure on.
     """
-    from nayer_cli.cli.output import Output
-
-    given = settings.read(ctx, SCHEMA, OF_THE_MODEL)
-    output = Output(json=json, quiet=quiet)
-    with output.progress() as listen:
-        from nayer_cli.runs.quantize import quantize
-
-        result = quantize(given, listen=listen, resume=str(resume) if resume else None, dry_run=dry_run)
-    output.result(result, quantization_rows(result))
-    check_gates(result)
+    running.run(ctx, SCHEMA, OF_THE_MODEL, quantization_rows)

@@ -1,8 +1,10 @@
 """`nayer sample`: flags, help, examples."""
 
+from typing import Any
+
 import typer
 
-from nayer_cli.cli import options, settings
+from nayer_cli.cli import options, running, settings
 from nayer_cli.cli.results import fact_rows
 from nayer_cli.config import SampleConfig
 
@@ -14,6 +16,7 @@ EXAMPLES = (
 )
 
 
+@options.takes(also=options.of_every_command(options.ImagesOut))
 def command(
     ctx: typer.Context,
     run: options.Run,
@@ -23,21 +26,11 @@ def command(
     source: options.Source = None,
     grid: options.Grid = None,
     upscale: options.Upscale = None,
-    config: options.ConfigFile = None,
-    set: options.Set = None,
-    device: options.Device = None,
-    seed: options.Seed = None,
-    trust_code: options.TrustCode = False,
-    debug: options.Debug = False,
-    out: options.ImagesOut = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
+    **_: Any,
 ) -> None:
     """Write synthetic images of a run, from its memory bank or fresh from its generator."""
-    from nayer_cli.cli.output import Output
-
     given = settings.read(ctx, SCHEMA)
-    output = Output(json=json, quiet=quiet)
+    output = running.output(ctx)
     with output.progress():
         from nayer_cli.runs.sample import sample
 

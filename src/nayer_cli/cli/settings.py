@@ -16,7 +16,12 @@ from nayer_cli.errors import ConfigError, did_you_mean
 from nayer_cli.storage import toml
 from nayer_cli.storage.toml import Layer
 
-ALTERNATIVES = (("lte.file", "lte.encoder"), ("lte.file", "lte.prompt"), ("per_class", "count"))
+ALTERNATIVES = (
+    ("lte.file", "lte.encoder"),
+    ("lte.file", "lte.prompt"),
+    ("per_class", "count"),
+    ("schedule.budget", "schedule.epochs"),
+)
 """Pairs of settings that replace each other."""
 
 OWN = ("the environment", "the command line")

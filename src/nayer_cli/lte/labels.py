@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from nayer_cli import plugins
-from nayer_cli.errors import InputError, did_you_mean
+from nayer_cli.errors import InputError
 from nayer_cli.images import dataset
+from nayer_cli.storage.inputs import require_names
 from nayer_cli.storage.text import printable, read_json, read_text, unfit, user_path
 
 MOST = 1_000_000
@@ -174,13 +175,8 @@ def _first_synonyms(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _read_file(spec: str) -> Iterator[Label]:
+    require_names(spec)
     path = user_path(spec)
-    if not path.exists():
-        known = plugins.names("datasets")
-        raise InputError(
-            f"'{printable(spec)}' is neither a file nor a known set of class names{did_you_mean(spec, known)}",
-            hint=f"give a text file with one name a line, or one of: {', '.join(known)}",
-        )
     labels = _from_json(path) if path.suffix.lower() == ".json" else _from_lines(path)
     for index, label in enumerate(labels):
         if index == MOST:

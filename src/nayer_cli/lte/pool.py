@@ -17,9 +17,10 @@ from nayer_cli.lte.encoder import Encoder
 from nayer_cli.lte.labels import canonical, distinct_names, is_one_word, place
 from nayer_cli.lte.prompts import render, template
 from nayer_cli.storage.caches import cache_folder as cache_folder
+from nayer_cli.storage.inputs import require_pool
 from nayer_cli.storage.safetensors_header import check_header
 from nayer_cli.storage.tensors import save_tensors
-from nayer_cli.storage.text import parse_json, printable, unfit, user_path
+from nayer_cli.storage.text import parse_json, printable, unfit
 
 FORMAT = "nayer.lte/1"
 FAMILY = "nayer.lte/"
@@ -170,8 +171,7 @@ def _same_rows(embeddings: Tensor) -> Iterator[tuple[int, int]]:
 
 def _read(path: Path) -> tuple[Tensor, Mapping[str, str]]:
     """Return the embeddings, and the header if it is one of ours."""
-    if not user_path(path).is_file():
-        raise InputError(f"there is no LTE pool {path}", hint="make one with nayer embed")
+    require_pool(path)
     try:
         check_header(path)
         with safe_open(path, framework="pt") as file:

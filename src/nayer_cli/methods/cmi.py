@@ -15,7 +15,6 @@ from nayer_cli.config import setting
 from nayer_cli.critic import Critic, Judgement
 from nayer_cli.errors import InputError
 from nayer_cli.generator import Generator, new_generator, redraw_all
-from nayer_cli.machine.rng import seeded
 from nayer_cli.method import LoopState, Parts, SynthBatch
 from nayer_cli.store import Store
 from nayer_cli.synthesis import Best, draw_labels, weigh
@@ -63,7 +62,7 @@ class Method(method.Method):
         self.config = config
         self.temperature, self.batch = config.temperature, config.batch
         device = parts.pool.device
-        with seeded(parts.rng.shared("generator")):
+        with parts.alike("generator"):
             generator = new_generator(config.generator, config.code_size, parts.shape, config.width)
         self.generator: Generator = generator.to(device).to(memory_format=torch.channels_last)
         self.contrast = Contrast(config, parts) if config.cr else None
@@ -146,8 +145,8 @@ class Contrast(nn.Module):
                 "activation function over positions",
                 hint="--set method.cr=0",
             )
-        self.queue = Store(-(-config.queue // parts.group.size), local=row, whole=row)
-        with seeded(parts.rng.shared("head")):
+        self.queue = Store(parts.part(config.queue), local=row, whole=row)
+        with parts.alike("head"):
             head = nn.Sequential(nn.Linear(len(row), len(row)), nn.ReLU(), nn.Linear(len(row), config.head_size))
         self.head = head.to(row.device)
         self.adam = torch.optim.Adam(self.head.parameters(), lr=config.lr_g, fused=True)

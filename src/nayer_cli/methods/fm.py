@@ -13,7 +13,6 @@ from nayer_cli.descent import Descent
 from nayer_cli.generator import Generator, new_generator, redraw_first
 from nayer_cli.machine.distributed import Group
 from nayer_cli.machine.precision import Precision
-from nayer_cli.machine.rng import seeded
 from nayer_cli.method import LoopState, Parts, SynthBatch
 from nayer_cli.synthesis import Best, PastStatistics, draw_labels, unnoticed, weigh
 
@@ -60,7 +59,7 @@ class Method(method.Method):
         super().__init__(parts)
         self.config = config
         self.temperature, self.batch = config.temperature, config.batch
-        with seeded(parts.rng.shared("generator")):
+        with parts.alike("generator"):
             generator = new_generator(config.generator, config.code_size, parts.shape, config.width)
         self.generator: Generator = generator.to(parts.pool.device).to(memory_format=torch.channels_last)
         self.past = PastStatistics(parts.critic, config.bn_momentum)

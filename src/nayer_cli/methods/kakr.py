@@ -12,6 +12,7 @@ from torch.func import functional_call
 from nayer_cli import losses, method
 from nayer_cli.bank import MemoryBank
 from nayer_cli.config import setting
+from nayer_cli.live_settings import PriorSettings, VaeSettings
 from nayer_cli.method import Batch, LoopState, Parts, StudentLoss, SynthBatch
 from nayer_cli.prior import PriorGenerator
 from nayer_cli.replay_memory import Rehearsal, Ring, rehearse, remembered
@@ -21,7 +22,7 @@ Named = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(VaeSettings, PriorSettings):
     """Settings of KAKR; the defaults are the paper's objective and the authors' numbers."""
 
     name: str = setting("kakr", "the method")
@@ -35,26 +36,9 @@ class Config:
     )
     lr_in: float = setting(0.9, "learning rate of the step that is tried on fresh images", low=0)
     wd_in: float = setting(5e-4, "weight decay of that step", low=0)
-    lr_g: float = setting(0.02, "learning rate of the generator's Adam", low=0)
-    code_size: int = setting(1000, "length of the latent codes", low=1)
-    width: int = setting(64, "channels of generator and decoder at full size", low=1)
-    generator: str = setting("standard", "standard, shallow, deep, auto, or a dotted path; the decoder's, too")
-    ce: float = setting(1.0, "weight of the teacher's confidence", low=0)
-    balance: float = setting(5.0, "weight of the classes' balance", low=0)
-    act: float = setting(0.1, "weight of strong penultimate features", low=0)
-    js: float = setting(1.0, "weight of the disagreement of student and teacher", low=0)
-    js_reduction: str = setting(
-        "batchmean",
-        "mean over the batch, or over classes too, as released: then its gradient is mostly 0 from 100 classes on",
-        choices=("batchmean", "released"),
-    )
     replay: float = setting(0.125, "remembered images in a student's batch, per fresh one", above=0, high=1)
     capacity: int = setting(10, "batches remembered by the bank", low=1)
     push_every: int = setting(5, "epochs between two that the bank remembers", low=1)
-    vae_steps: int = setting(4, "steps of the VAE in a cycle", low=0)
-    lr_vae: float = setting(5e-4, "learning rate of the VAE's Adam", low=0)
-    lr_z: float = setting(0.02, "length of the step that codes take before they are decoded", low=0)
-    tune_decoder: bool = setting(False, "let the decoder learn from the loss of that step, too, as the released code")
 
 
 class Method(method.Method):

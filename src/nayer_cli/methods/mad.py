@@ -19,7 +19,6 @@ from nayer_cli.config import setting
 from nayer_cli.critic import Judgement
 from nayer_cli.generator import Generator
 from nayer_cli.live import LiveGenerator
-from nayer_cli.machine.rng import seeded
 from nayer_cli.method import Batch, LoopState, Parts, StudentLoss, SynthBatch
 from nayer_cli.synthesis import draw_labels, unnoticed, weigh
 
@@ -64,7 +63,7 @@ class Method(method.Method):
         self.config, self.batch = config, parts.batch_size
         count, device = len(parts.pool), parts.pool.device
         is_conditional = count > MANY_CLASSES if config.conditional == "auto" else config.conditional == "on"
-        with seeded(parts.rng.shared("classes")):
+        with parts.alike("classes"):
             start = torch.randn(count if is_conditional else 0, config.code_size)
         self.classes = nn.Parameter(start.to(device))
         self.generator = LiveGenerator(

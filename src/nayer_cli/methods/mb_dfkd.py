@@ -8,29 +8,17 @@ from torch import Tensor, nn
 from nayer_cli import losses, method
 from nayer_cli.bank import MemoryBank
 from nayer_cli.config import setting
+from nayer_cli.live_settings import PriorSettings
 from nayer_cli.method import Batch, LoopState, Parts, SynthBatch
 from nayer_cli.prior import PriorGenerator
 from nayer_cli.replay_memory import Ring, rehearse, remembered
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(PriorSettings):
     """Settings of MB-DFKD; the defaults are those of its port in KAKR's code, but for `js_reduction`."""
 
     name: str = setting("mb-dfkd", "the method")
-    lr_g: float = setting(0.02, "learning rate of the generator's Adam", low=0)
-    code_size: int = setting(1000, "length of the latent codes", low=1)
-    width: int = setting(64, "channels of the generator at full size", low=1)
-    generator: str = setting("standard", "standard, shallow, deep, auto, or a dotted path")
-    ce: float = setting(1.0, "weight of the teacher's confidence", low=0)
-    balance: float = setting(5.0, "weight of the classes' balance", low=0)
-    act: float = setting(0.1, "weight of strong penultimate features", low=0)
-    js: float = setting(1.0, "weight of the disagreement of student and teacher", low=0)
-    js_reduction: str = setting(
-        "batchmean",
-        "mean over the batch, or over classes too, as released: then its gradient is mostly 0 from 100 classes on",
-        choices=("batchmean", "released"),
-    )
     replay: float = setting(0.125, "remembered images in a student's batch, per fresh one", above=0, high=1)
     capacity: int = setting(10, "batches remembered", low=1)
     push_every: int = setting(5, "epochs between two that are remembered", low=1)

@@ -11,7 +11,6 @@ from nayer_cli.codes import CODES, Codes
 from nayer_cli.config import setting
 from nayer_cli.critic import Judgement
 from nayer_cli.generator import Generator, new_generator
-from nayer_cli.machine.rng import seeded
 from nayer_cli.method import Batch, LoopState, Parts, StudentLoss, SynthBatch
 from nayer_cli.synthesis import Best, PastStatistics, draw_labels, weigh
 
@@ -125,7 +124,7 @@ class Method(method.Method):
 
     def _fresh_generator(self) -> tuple[Codes, Generator]:
         config, parts = self.config, self.parts
-        with seeded(parts.rng.shared("generator")):
+        with parts.alike("generator"):
             codes = CODES[config.codes](parts.pool.float(), config.code_size, config.batch, config.beta)
             generator = new_generator(config.generator, config.code_size, parts.shape, config.width)
         device = parts.pool.device

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from nayer_cli import losses, method
 from nayer_cli.bank import MemoryBank
 from nayer_cli.config import setting
+from nayer_cli.live_settings import PriorSettings, VaeSettings
 from nayer_cli.method import Batch, LoopState, Parts, SynthBatch
 from nayer_cli.prior import PriorGenerator
 from nayer_cli.replay_memory import rehearse, remembered
@@ -15,28 +16,11 @@ from nayer_cli.variational import VariationalMemory
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(VaeSettings, PriorSettings):
     """Settings of PRE-DFKD; the defaults are those of the authors' code, but for `js_reduction`."""
 
     name: str = setting("pre-dfkd", "the method")
-    lr_g: float = setting(0.02, "learning rate of the generator's Adam", low=0)
-    code_size: int = setting(1000, "length of the latent codes", low=1)
-    width: int = setting(64, "channels of generator and decoder at full size", low=1)
-    generator: str = setting("standard", "standard, shallow, deep, auto, or a dotted path; the decoder's, too")
-    ce: float = setting(1.0, "weight of the teacher's confidence", low=0)
-    balance: float = setting(5.0, "weight of the classes' balance", low=0)
-    act: float = setting(0.1, "weight of strong penultimate features", low=0)
-    js: float = setting(1.0, "weight of the disagreement of student and teacher", low=0)
-    js_reduction: str = setting(
-        "batchmean",
-        "mean over the batch, or over classes too, as released: then its gradient is mostly 0 from 100 classes on",
-        choices=("batchmean", "released"),
-    )
     replay: float = setting(0.125, "remembered images in a student's batch, per fresh one; 0: none", low=0, high=1)
-    vae_steps: int = setting(4, "steps of the VAE in a cycle", low=0)
-    lr_vae: float = setting(5e-4, "learning rate of the VAE's Adam", low=0)
-    lr_z: float = setting(0.02, "length of the step that codes take before they are decoded", low=0)
-    tune_decoder: bool = setting(False, "let the decoder learn from the loss of that step, too, as the released code")
 
 
 class Method(method.Method):

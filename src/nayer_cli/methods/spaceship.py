@@ -13,7 +13,6 @@ from nayer_cli.bank import MemoryBank
 from nayer_cli.config import setting
 from nayer_cli.errors import ConfigError, InputError
 from nayer_cli.generator import Generator, new_generator
-from nayer_cli.machine.rng import seeded
 from nayer_cli.machine.transfer import gather
 from nayer_cli.method import Batch, LoopState, Parts, StudentLoss, SynthBatch
 from nayer_cli.regions import Gaze
@@ -59,7 +58,7 @@ class Method(method.Method):
     def __init__(self, config: Config, parts: Parts) -> None:
         super().__init__(parts)
         self.config, self.temperature, self.batch = config, config.temperature, config.batch
-        with seeded(parts.rng.shared("generator")):
+        with parts.alike("generator"):
             network = new_generator(config.generator, config.code_size, parts.shape, config.width)
             initialize(network)
         if not network.stages:
@@ -157,7 +156,7 @@ class Method(method.Method):
             features, _ = self.generator.draw(torch.zeros(2, config.code_size, device=device))
         place = device if config.place == "device" else "cpu"
         rows = {name: torch.empty(x.shape[1:], dtype=torch.float16, device=place) for name, x in self._rows(features)}
-        return Store(-(-config.capacity // self.parts.group.size), **rows)
+        return Store(self.parts.part(config.capacity), **rows)
 
     def _rows(self, features: list[Tensor]) -> Iterator[tuple[str, Tensor]]:
         """Name the features that are kept."""

@@ -1,5 +1,6 @@
 """The composition root: settings in, the parts of a run out. The only place that unpacks configuration."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from nayer_cli import config as configuration
 from nayer_cli import plugins
 from nayer_cli.augment import Augment
 from nayer_cli.bank import MemoryBank
+from nayer_cli.budget import FLOP, IMAGES, Budget, parse_budget
 from nayer_cli.classifiers.model import Classifier, Normalized
 from nayer_cli.config import (
     AugmentConfig,
@@ -188,21 +190,44 @@ def _hyper_parameters(preset: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in preset.items() if not key.startswith(facts)}
 
 
-def plan(schedule: ScheduleConfig, given: int = 0) -> Plan:
+def budget(config: RunConfig) -> Budget | None:
+    """Return what the run may use, if that is limited.
+
+    Raises:
+        ConfigError: the text is no budget, or what it counts cannot be counted.
+
+    """
+    if config.schedule.budget is None:
+        return None
+    found = parse_budget(config.schedule.budget)
+    if found.counts == FLOP and config.compile == "on":
+        raise ConfigError(
+            "operations of compiled networks are not counted", hint="leave out --compile, or give a budget of images"
+        )
+    return found
+
+
+def plan(schedule: ScheduleConfig, given: int = 0, budget: Budget | None = None) -> Plan:
     """Take the engine's plan out of the settings, for a run that has `given` images to begin with.
 
     Raises:
-        ConfigError: no image would ever be made.
+        ConfigError: no image would ever be made, or a budget never be used.
 
     """
+    epochs, per_epoch = schedule.epochs, schedule.cycles * schedule.kd_steps * schedule.batch_size
+    if budget and not per_epoch:
+        raise ConfigError("without student steps nothing uses the budget", hint="set schedule.kd_steps to 1 or more")
+    if budget and budget.counts == IMAGES:
+        epochs = math.ceil(budget.amount / per_epoch)  # for the size of the bank
     made = Plan(
-        epochs=schedule.epochs,
+        epochs=epochs,
         warmup_epochs=schedule.warmup_epochs,
         cycles=schedule.cycles,
         rounds=schedule.rounds,
         warmup_rounds=schedule.warmup_rounds,
         kd_steps=schedule.kd_steps,
         max_skipped=schedule.max_skipped,
+        budget=budget,
     )
     if not made.images(1) and not given:
         raise ConfigError("this schedule makes no images", hint="set schedule.rounds and schedule.epochs to 1 or more")
@@ -228,7 +253,6 @@ def student(network: nn.Module, config: RunConfig, computer: Machine) -> Student
         lr_min=optimizer.lr_min,
         momentum=optimizer.momentum,
         weight_decay=optimizer.weight_decay,
-        epochs=config.schedule.epochs,
         undecayed=[quantizer.scale for _, quantizer in quantizers(network)],
         precision=computer.precision,
         group=computer.group,

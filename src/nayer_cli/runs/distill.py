@@ -88,12 +88,13 @@ def prepare(
     log: RunLog,
     group: Group,
     given: int = 0,
+    named: str | None = None,
     inherited: Inherited | None = None,
 ) -> Job:
     """Put the parts together: teacher and student, LTE pool, method, bank, engine, recorder.
 
-    `given` images, of all processes together, need room in the bank besides those that are planned; `inherited` is
-    what the student has of its teacher.
+    `given` images, of all processes together, need room in the bank besides those that are planned. `named` is what the
+    method is called in documents, if not by its name. `inherited` is what the student has of its teacher.
     """
     computer = assemble.machine(config, group)
     has_text = assemble.uses_of_names(config) == EMBEDDINGS
@@ -105,7 +106,7 @@ def prepare(
     parts = _parts(config, critic, embeddings, teacher.shape, computer)
     settings = assemble.method_config(config.method, group)
     method: Method = plugins.part("methods", settings.name, "Method")(settings, parts)
-    plan = assemble.plan(config.schedule, given)
+    plan = assemble.plan(config.schedule, given, assemble.budget(config))
     planned = plan.images(method.batch) + -(-given // group.size)
     bank = assemble.bank(config.bank, planned, teacher.shape, computer, folder.path)
     data = assemble.evaluation_data(config.eval, teacher, teacher.labels, group, log)
@@ -121,7 +122,7 @@ def prepare(
     learning = replace(config, optimizer=paced(config.optimizer, student, inherited))
     engine = run.engine(learning, computer, recorder, method, learner, bank, plan, interruption, holdout)
     encoder = pool.encoder if pool else None
-    return Job(config, settings.name, teacher, student, engine, recorder, computer.device, encoder, inherited)
+    return Job(config, named or settings.name, teacher, student, engine, recorder, computer.device, encoder, inherited)
 
 
 def _critic(teacher: Classifier, computer: assemble.Machine, log: RunLog) -> Critic:

@@ -98,9 +98,10 @@ def _classes(labels: Tensor) -> Iterator[Tensor]:
 
 def _angle(features: Tensor) -> float:
     """Mean of 1 − cosine over all pairs of rows `[N, D]`, N at least 2."""
-    # Cosines of all pairs add up to the squared length of the sum of all directions. In float64 equal rows give 0.
-    directions, n = F.normalize(features.double(), dim=1), len(features)
-    return max(0.0, 1 - (float(directions.sum(0).square().sum()) - n) / (n * (n - 1)))
+    # 1 − cosine is half the squared distance of two directions, so its mean over all pairs is their variance. That does
+    # not change with the origin, and seen from one of them equal rows give exactly 0.
+    directions = F.normalize(features.double(), dim=1)
+    return float((directions - directions[0]).var(0).sum())
 
 
 def _distance(images: Tensor) -> float:

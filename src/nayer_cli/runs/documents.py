@@ -97,6 +97,15 @@ class Synthesis(TypedDict):
     diversity: Diversity | None
 
 
+class Budget(TypedDict):
+    """What a run was allowed, and what it used: of seconds, processor seconds, images or flop."""
+
+    text: str
+    counts: str
+    amount: float
+    used: float
+
+
 class KeptFloat(TypedDict):
     """An operation that computes in float32, and why."""
 
@@ -160,7 +169,9 @@ class Result(TypedDict):
     best_oracle: Best | None
     images: Images
     processes: int
+    budget: Budget | None
     seconds: dict[str, float]
+    processor_seconds: dict[str, float]
     gates: list[Gate]
     passed: bool
     warnings: list[str]

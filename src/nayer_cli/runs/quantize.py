@@ -67,7 +67,6 @@ def quantize(
     if teacher.scheme is not None:
         raise InputError(f"'{teacher.name}' is quantized already", hint="name the float model that it was made from")
     config = _without_learning(shorten(config) if dry_run else config)
-    is_imageless = _is_imageless(config)
     old = images_of(RunFolder(Path(config.reuse))) if config.reuse and existing is None else None
     if old:
         config = _with_room(config, len(old[1]))
@@ -78,10 +77,8 @@ def quantize(
         log = folder.log(listen, config.output)
         if unused:
             log.note(unused, level="warning")
-        given = (config.bank.capacity or 0) if config.reuse else int(is_imageless)
-        job = distill.prepare(config, teacher, student, folder, log, group, given=given)
-        if is_imageless:
-            job.method = WITHOUT_IMAGES
+        given, named = _at_hand(config), WITHOUT_IMAGES if _is_imageless(config) else None
+        job = distill.prepare(config, teacher, student, folder, log, group, given=given, named=named)
         quantization = Quantization(job, config, network, outputs)
         job.engine.before_learning = quantization.begin
         start(job, resume=existing is not None)
@@ -93,7 +90,8 @@ def quantize(
 
 
 def _require_quantizable(settings: Mapping[str, Any]) -> None:
-    """Refuse a method whose student cannot be a network with quantizers, before anything is loaded."""
+    """Refuse bits that are none, and a method whose student cannot have quantizers, before anything is loaded."""
+    parse_bits(str(settings.get("quantizer.bits") or QuantizeConfig().quantizer.bits))
     name = str(settings.get("method.name") or WITHOUT_IMAGES)
     plugins.check("methods", name, extra=(WITHOUT_IMAGES,))
     if name != WITHOUT_IMAGES and not plugins.part("methods", name, "Method").may_quantize:
@@ -214,6 +212,8 @@ def _without_learning(config: QuantizeConfig) -> QuantizeConfig:
     """Leave out what comes after the steps are chosen, where that is all that is wanted."""
     if config.quantizer.mode == "qat":
         return config
+    if config.schedule.budget:
+        raise ConfigError("with mode=ptq nothing learns, so there is nothing to limit", hint="leave out --budget")
     has_images = config.reuse or config.quantizer.calibration == WITHOUT_IMAGES
     warmup = 0 if has_images else max(config.schedule.warmup_epochs, 1)
     return replace(config, schedule=replace(config.schedule, epochs=0, warmup_epochs=warmup))
@@ -223,10 +223,15 @@ def _is_imageless(config: QuantizeConfig) -> bool:
     return config.quantizer.mode == "ptq" and config.quantizer.calibration == WITHOUT_IMAGES
 
 
+def _at_hand(config: QuantizeConfig) -> int:
+    """Return how many images need room besides those that are planned; a bank has room for one where none is."""
+    return (config.bank.capacity or 0) if config.reuse else int(_is_imageless(config))
+
+
 def _with_room(config: QuantizeConfig, images: int) -> QuantizeConfig:
     """Let the bank hold so many images besides those that are planned, unless its size is given."""
     if config.bank.capacity:
         return config
-    plan = assemble.plan(config.schedule, images)
+    plan = assemble.plan(config.schedule, images, assemble.budget(config))
     batch = getattr(assemble.method_config(config.method), "batch", config.schedule.batch_size)
     return replace(config, bank=replace(config.bank, capacity=images + plan.images(batch)))

@@ -15,7 +15,7 @@ from nayer_cli.gates import Count, Gate, Limits, Pair, judge
 from nayer_cli.machine import breakdown
 from nayer_cli.runs import snapshot
 from nayer_cli.runs.diversity import Diversity, synthesis
-from nayer_cli.runs.documents import Best, Network, Quantization, Result, Scores
+from nayer_cli.runs.documents import Best, Budget, Network, Quantization, Result, Scores
 from nayer_cli.runs.folder import RunFolder
 from nayer_cli.runs.measure import Measure
 from nayer_cli.runs.pictures import draw_curves, draw_grid, newest_of_each, save_png
@@ -73,7 +73,7 @@ class Recorder:
 
         """
         epoch, learned = record["epoch"], engine.state.student_epoch + 1
-        if learned > 0 and (epoch == engine.plan.total or learned % self.evaluation.every == 0):
+        if learned > 0 and (engine.ends_with(epoch) or learned % self.evaluation.every == 0):
             with engine.meter.clock("evaluation"):
                 record["student"] = self._measure(engine, epoch)
                 if self.diversity is not None:
@@ -81,8 +81,8 @@ class Recorder:
 
     def after_epoch(self, engine: Engine, record: dict[str, Any]) -> None:
         """Write down, draw and save, each on its own stride, and always after the last epoch."""
-        epoch, last = record["epoch"], record["epoch"] == engine.plan.total
-        record["seconds_left"] = record["seconds"] * (engine.plan.total - epoch)
+        epoch, last = record["epoch"], engine.ends_with(record["epoch"])
+        record["seconds_left"] = _seconds_left(engine, record)
         record["lr"] = float(engine.student.optimizer.param_groups[0]["lr"])
         self.log.epoch(record)
         if record["skipped"]:
@@ -163,7 +163,7 @@ class Recorder:
 
     def _check_plan(self, engine: Engine, loop: dict[str, Any]) -> None:
         done, wanted = loop["epoch"] + bool(loop["round"] or loop["step"]), engine.plan.total
-        if done > wanted:
+        if wanted is not None and done > wanted:
             raise InputError(
                 f"{self.folder.path} has done {done} epochs, warm-up included, and cannot end after {wanted}",
                 hint=f"resume it with --epochs {done - engine.plan.warmup_epochs} or more",
@@ -199,15 +199,16 @@ class Recorder:
         if teacher is not None:
             teacher = {**teacher, **self.measure.of_teacher()}
         if teacher and "top1" in teacher:
-            self.log.level("teacher/top1", teacher["top1"], engine.plan.total)
+            self.log.level("teacher/top1", teacher["top1"], engine.state.epoch)
         gates = self._gates(teacher, shipped or {"": student}, pairs)
         result = self._result(engine, teacher, student, gates, self._warn(pairs), about)
         if quantization is not None:
             result["quantization"] = quantization
+        if self.diversity is not None:
+            records = read_metrics(self.folder.metrics) if self.folder.is_main else []
+            result["synthesis"] = synthesis(engine.group.from_main(records))
         if not self.folder.is_main:
             return result
-        if self.diversity is not None:
-            result["synthesis"] = synthesis(read_metrics(self.folder.metrics))
         write_json(self.folder.result, result)
         if not self._draw_curves(engine, result):
             self.log.note("curves.png is left out: matplotlib is not installed (pip install 'nayer-cli[report]')")
@@ -234,7 +235,9 @@ class Recorder:
             "best_oracle": self.best,
             "images": {"synthesized": engine.state.images, "seen": engine.state.seen},
             "processes": engine.group.size,
-            "seconds": {**engine.meter.seconds, "total": sum(engine.meter.seconds.values())},
+            "budget": _of_budget(engine),
+            "seconds": _with_total(engine.meter.seconds),
+            "processor_seconds": _with_total(engine.meter.processor_seconds),
             "gates": gates,
             "passed": all(gate["passed"] for gate in gates),
             "warnings": warnings,
@@ -265,6 +268,25 @@ class Recorder:
             return []
         counts = {stage: Count.of(scores) for stage, scores in shipped.items()}
         return judge(counts, Count.of(teacher) if teacher and teacher.get("n") else None, limits, pairs)
+
+
+def _with_total(seconds: Mapping[str, float]) -> dict[str, float]:
+    return {**seconds, "total": sum(seconds.values())}
+
+
+def _of_budget(engine: Engine) -> Budget | None:
+    budget = engine.plan.budget
+    if budget is None:
+        return None
+    return {"text": budget.text, "counts": budget.counts, "amount": budget.amount, "used": engine.used()}
+
+
+def _seconds_left(engine: Engine, record: Mapping[str, Any]) -> float:
+    """Guess how long the run will take from here; 0 where nothing tells."""
+    if engine.plan.total is not None:
+        return float(record["seconds"] * (engine.plan.total - record["epoch"]))
+    spent = engine.state.spent
+    return sum(engine.meter.seconds.values()) * (1 / spent - 1) if 0 < spent < 1 else 0.0
 
 
 def _disagreement(pair: Pair) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nayer_cli import config
+from nayer_cli.budget import parse_budget
 from nayer_cli.errors import InputError, RunFailed
 from nayer_cli.machine.distributed import Group
 from nayer_cli.runs import paths
@@ -13,12 +14,15 @@ from nayer_cli.runs.folder import RUNS, RunFolder
 from nayer_cli.runs.ownership import RUN_FILE, check_contained, is_run, is_vacant
 from nayer_cli.runs.words import trusted
 from nayer_cli.storage.files import check_writable
+from nayer_cli.storage.inputs import require_run
+from nayer_cli.storage.toml import Layer
 
 FREE_TO_CHANGE = (
     "output.",
     "eval.",
     "export.",
     "schedule.epochs",
+    "schedule.budget",
     "schedule.max_skipped",
     "bank.place",
     "bank.budget_gb",
@@ -121,9 +125,8 @@ def find(path: str) -> RunFolder:
         InputError: it is not a run directory.
 
     """
+    require_run(path)
     folder = RunFolder(Path(path))
-    if not folder.config.is_file():
-        raise InputError(f"{path} is not a run directory: it has no config.toml", hint="name a folder such as runs/…")
     if not is_run(folder.path):
         raise InputError(
             f"{path} is not a run directory: neither {RUN_FILE} nor a checkpoint in it says that nayer made it",
@@ -169,10 +172,30 @@ def resumed_settings(folder: RunFolder, settings: Mapping[str, Any], schema: typ
             f"cannot resume {folder.path} {words}",
             hint="leave that out to continue the run, or start a new one with another --out",
         )
+    _check_length(folder.path, old, old | new)
     kept = {key: path for key, path in there.items() if plain.get(key, old.get(key)) == old.get(key)}
     settings = paths.located({**trusted(old, plain, folder), **new}, kept)
     paths.check_there(folder.path, settings, kept, schema)
     return settings
+
+
+def _check_length(run: Path, old: Layer, new: Layer) -> None:
+    """Refuse to end a run by something else than what it was started with, or earlier than a budget would."""
+    epochs, before, after = "schedule.epochs", old.get("schedule.budget"), new.get("schedule.budget")
+    if not before and not after:
+        return
+    if not before or not after or new.get(epochs) != old.get(epochs):
+        way = f"a budget of {before}" if before else f"{old.get(epochs)} epochs"
+        raise InputError(
+            f"cannot resume {run} so: it was started with {way}",
+            hint=f"give it more with --{'budget' if before else 'epochs'}, or start a new one with another --out",
+        )
+    was, wanted = parse_budget(str(before)), parse_budget(str(after))
+    if wanted.counts != was.counts or wanted.amount < was.amount:
+        raise InputError(
+            f"cannot resume {run} with a budget of {wanted.text}: it was started with {was.text}",
+            hint="a run can only be given more of the same, or start a new one with another --out",
+        )
 
 
 def _sections(keys: Iterable[str]) -> set[str]:

@@ -146,7 +146,7 @@ def shorten(config: C) -> C:
     """Cut a configuration down to one round of one step, and one student step, of few images."""
     once = {"epochs": 1, "warmup_epochs": 0, "warmup_rounds": 1, "cycles": 1, "rounds": 1, "kd_steps": 1}
     few = min(config.schedule.batch_size, FEW)
-    schedule = replace(config.schedule, **once, batch_size=few)
+    schedule = replace(config.schedule, **once, batch_size=few, budget=None)
     least = {"g_steps": 1, "batch": min(config.method.get("batch", FEW), FEW)}
     method = config.method | {name: value for name, value in least.items() if name in config.method}
     return replace(config, schedule=schedule, method=method)
@@ -162,6 +162,7 @@ def _start(job: Job) -> dict[str, Any]:
         "preset": _preset(job),
         "epoch": job.engine.state.epoch,
         "epochs": job.engine.plan.total,
+        "budget": job.config.schedule.budget,
         "device": str(job.device) if job.engine.group.size == 1 else f"{job.engine.group.size} × {job.device.type}",
     }
 

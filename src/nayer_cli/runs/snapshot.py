@@ -45,6 +45,7 @@ def common_state(engine: Engine, processes: Sequence[Tree]) -> Tree:
         "student": engine.student.state_dict(),
         "method": engine.method.state_dict(),
         "seconds": engine.meter.seconds,
+        "processor_seconds": engine.meter.processor_seconds,
         "processes": list(processes),
     }
 
@@ -54,9 +55,11 @@ def restore(engine: Engine, state: Tree, shards: Mapping[str, Shards]) -> None:
 
     With as many processes as then, the run goes on exactly; otherwise what each had is dealt out among those there are.
     """
-    vars(engine.state).update(state["loop"])
+    planned = {"epochs"}  # a run may go on for longer than was planned
+    vars(engine.state).update({key: value for key, value in state["loop"].items() if key not in planned})
     engine.student.load_state_dict(state["student"])
     engine.meter.seconds = dict(state["seconds"])
+    engine.meter.processor_seconds = dict(state.get("processor_seconds", {}))
     processes = state["processes"]
     if len(processes) == engine.group.size:
         _restore_own(engine, state["method"], processes[engine.group.rank])

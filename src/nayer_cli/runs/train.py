@@ -174,6 +174,7 @@ def _plan(config: TrainConfig, bank: MemoryBank, batch_size: int, group: Group, 
         warmup_rounds=0,
         kd_steps=steps or max(smallest // batch_size, 1),
         max_skipped=config.schedule.max_skipped,
+        budget=None if steps else assemble.budget(config),
     )
 
 

@@ -45,7 +45,7 @@ def no_answer(endpoint: str) -> str:
     asking = Thread(target=lambda: reasons.append(_ask(endpoint)), daemon=True)
     asking.start()
     asking.join(PATIENCE)
-    return reasons[0] if reasons else f"no answer within {PATIENCE:g} s"
+    return reasons[0] if reasons else _silence()
 
 
 def watched(work: Callable[[], T], folder: Path) -> T:
@@ -90,7 +90,12 @@ def _ask(endpoint: str) -> str:
         # Any other refusal is an answer of the hub.
         return f"{error.code} {error.reason}" if error.code >= 500 or error.code == 407 else ""
     except (OSError, ValueError) as error:
-        return str(getattr(error, "reason", error))
+        reason = getattr(error, "reason", error)
+        return _silence() if isinstance(reason, TimeoutError) else str(reason)
+
+
+def _silence() -> str:
+    return f"no answer within {PATIENCE:g} s"
 
 
 def _through(endpoint: str) -> str:

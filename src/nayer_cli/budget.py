@@ -1,0 +1,56 @@
+"""What a run may use: a text such as `20m`, `20cpu-m`, `450000images` or `2e15flop`, and what it means."""
+
+import math
+import re
+from dataclasses import dataclass
+
+from nayer_cli.errors import ConfigError
+
+SECONDS, PROCESSOR, IMAGES, FLOP = "seconds", "processor seconds", "images", "flop"
+"""What is counted."""
+FACTORS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+UNITS = {
+    **{unit: (SECONDS, factor) for unit, factor in FACTORS.items()},
+    **{f"cpu-{unit}": (PROCESSOR, factor) for unit, factor in FACTORS.items()},
+    "images": (IMAGES, 1),
+    "flop": (FLOP, 1),
+}
+"""What each unit counts, and how much of it one is."""
+FORM = re.compile(r"\s*(\d+(?:\.\d*)?(?:e\+?\d+)?|\.\d+)\s*([a-z-]*)\s*", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """An amount of time, images or operations.
+
+    Args:
+        text: as it was typed.
+        counts: one of `SECONDS`, `PROCESSOR`, `IMAGES` and `FLOP`.
+        amount: how many of them, greater than 0.
+
+    """
+
+    text: str
+    counts: str
+    amount: float
+
+
+def parse_budget(text: str) -> Budget:
+    """Read a budget.
+
+    Raises:
+        ConfigError: it is not a number greater than 0 with a unit of `UNITS`.
+
+    """
+    found = FORM.fullmatch(text)
+    unit = found[2].lower() if found else ""
+    if not found or unit not in UNITS:
+        raise ConfigError(
+            f"'{text}' is not a budget: it must be a number with one of the units {', '.join(UNITS)}",
+            hint="for example --budget 20m, 20cpu-m (of the processor), 450000images (that the student sees), 2e15flop",
+        )
+    counts, factor = UNITS[unit]
+    amount = float(found[1]) * factor
+    if not 0 < amount < math.inf:
+        raise ConfigError(f"a budget of '{text}' is out of range: it must be greater than 0, and finite")
+    return Budget(text.strip(), counts, amount)

@@ -1,0 +1,35 @@
+"""Settings that several methods have in common, as bases of their `Config`; like `config`, without torch."""
+
+from dataclasses import dataclass
+
+from nayer_cli.config import setting
+
+
+@dataclass(frozen=True)
+class PriorSettings:
+    """Of `prior.PriorGenerator`: a generator that lives as long as the run, and the terms of its loss."""
+
+    name: str = setting("", "the method")
+    lr_g: float = setting(0.02, "learning rate of the generator's Adam", low=0)
+    code_size: int = setting(1000, "length of the latent codes", low=1)
+    width: int = setting(64, "channels at full size of the generator, and of a VAE's decoder", low=1)
+    generator: str = setting("standard", "standard, shallow, deep, auto, or a dotted path; a VAE's decoder, too")
+    ce: float = setting(1.0, "weight of the teacher's confidence", low=0)
+    balance: float = setting(5.0, "weight of the classes' balance", low=0)
+    act: float = setting(0.1, "weight of strong penultimate features", low=0)
+    js: float = setting(1.0, "weight of the disagreement of student and teacher", low=0)
+    js_reduction: str = setting(
+        "batchmean",
+        "mean over the batch, or over classes too, as released: then its gradient is mostly 0 from 100 classes on",
+        choices=("batchmean", "released"),
+    )
+
+
+@dataclass(frozen=True)
+class VaeSettings:
+    """Of `variational.VariationalMemory`: a VAE that remembers what the generator drew."""
+
+    vae_steps: int = setting(4, "steps of the VAE in a cycle", low=0)
+    lr_vae: float = setting(5e-4, "learning rate of the VAE's Adam", low=0)
+    lr_z: float = setting(0.02, "length of the step that codes take before they are decoded", low=0)
+    tune_decoder: bool = setting(False, "let the decoder learn from the loss of that step, too, as the released code")

@@ -1,0 +1,35 @@
+"""Whether the files that a user names are there: what every command asks first, and who reads them asks again."""
+
+from pathlib import Path
+
+from nayer_cli import plugins
+from nayer_cli.errors import InputError, did_you_mean
+from nayer_cli.storage.text import printable, user_path
+
+
+def require_weights(path: str | Path) -> None:
+    """Raise InputError if there is no such weight file."""
+    if not user_path(path).is_file():
+        raise InputError(f"there is no weight file {path}")
+
+
+def require_pool(path: str | Path) -> None:
+    """Raise InputError if there is no such LTE pool."""
+    if not user_path(path).is_file():
+        raise InputError(f"there is no LTE pool {path}", hint="make one with nayer embed")
+
+
+def require_run(path: str | Path) -> None:
+    """Raise InputError if there is no such run directory."""
+    if not (Path(path) / "config.toml").is_file():
+        raise InputError(f"{path} is not a run directory: it has no config.toml", hint="name a folder such as runs/…")
+
+
+def require_names(spec: str) -> None:
+    """Raise InputError if class names are neither those of a known set nor in a file."""
+    known = plugins.names("datasets")
+    if spec.partition(":")[0] not in known and not user_path(spec).exists():
+        raise InputError(
+            f"'{printable(spec)}' is neither a file nor a known set of class names{did_you_mean(spec, known)}",
+            hint=f"give a text file with one name a line, or one of: {', '.join(known)}",
+        )
