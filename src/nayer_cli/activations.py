@@ -19,7 +19,7 @@ Stages = dict[tuple[int, int], Tensor]
 
 
 class Activations(Generic[T]):
-    """What some layers see while a network is called through here; other calls leave no trace.
+    """Records what some layers see while a network is called through here. Other calls leave no trace.
 
     The hooks stay for good, and a mark says whether anybody wants what they see. torch.compile never looks at the hooks
     of a compiled network again, but it does look at the mark: a call with activations is compiled apart, and they

@@ -147,7 +147,7 @@ def _bring(pixels: Tensor, labels: Tensor, device: torch.device) -> tuple[Tensor
 
 
 def _last_of_each(slots: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Where several rows want one slot, keep the last of them, as if they had come one by one."""
+    """Keep the last of several rows for one slot, as if they had come one by one."""
     reversed_slots, first = slots.flip(0).sort(stable=True)
     keep = torch.ones_like(reversed_slots, dtype=torch.bool)
     keep[1:] = reversed_slots[1:] != reversed_slots[:-1]

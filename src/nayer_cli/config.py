@@ -21,7 +21,7 @@ from nayer_cli.storage.toml import to_toml as to_toml
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What one can say of a classifier that its checkpoint does not tell, or tells wrongly."""
+    """Facts of a classifier that its checkpoint does not tell, or tells wrongly."""
 
     weights: str | None = setting(None, "weights file (safetensors, or a torch checkpoint read without pickled code)")
     match: str = setting(
@@ -44,7 +44,7 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class ModelName:
-    """Which classifier is meant."""
+    """The name of a classifier."""
 
     has_name: ClassVar[bool] = True
     """A text in place of the table is its name: `reference = "resnet50"`."""
@@ -102,7 +102,7 @@ class BankConfig:
 
 @dataclass(frozen=True)
 class StepsConfig:
-    """How long the student learns."""
+    """The length of the student's learning."""
 
     epochs: int = setting(100, "epochs in which the student learns", low=0)
     budget: str | None = setting(
@@ -118,7 +118,7 @@ class StepsConfig:
 
 @dataclass(frozen=True)
 class ScheduleConfig(StepsConfig):
-    """How much of what. Epochs of warm-up come before, and are not counted in, `epochs`.
+    """The lengths of all phases. Epochs of warm-up come before `epochs`, and are not counted in them.
 
     These are plain: what a method of ours needs besides is in the presets, under its name.
     """
@@ -171,7 +171,7 @@ class EvalConfig:
 
 @dataclass(frozen=True)
 class OutputConfig:
-    """What a run leaves on disk."""
+    """The files that a run leaves."""
 
     out: str | None = setting(None, "run directory; default: runs/TIME-TEACHER-STUDENT")
     save_every: int = setting(1, "epochs between checkpoints", low=1)
@@ -232,7 +232,7 @@ class DistillConfig(RunConfig):
 
 @dataclass(frozen=True)
 class QuantizerConfig:
-    """How a network is rounded, and learns to live with it."""
+    """The rounding of a network, and its learning with it."""
 
     bits: str = setting("w8a8", "bits of weights and activations, 2 to 8 each, such as w4a4")
     first_last_bits: int = setting(

@@ -24,7 +24,7 @@ class Statistics(NamedTuple):
 
 
 class Judgement(NamedTuple):
-    """What the critic says of a batch: logits `[B, K]`, and the batch's statistics."""
+    """The critic's answer to a batch: logits `[B, K]`, and the batch's statistics."""
 
     logits: Tensor
     statistics: Statistics

@@ -35,7 +35,7 @@ COOLER = "start anew with a lower learning rate or --amp off; the last good chec
 
 @dataclass(frozen=True)
 class Plan:
-    """How many rounds and steps make an epoch, and how many epochs a run; the same in every process."""
+    """The numbers of rounds and steps in an epoch, and of epochs in a run. They are the same in every process."""
 
     epochs: int
     warmup_epochs: int
@@ -129,7 +129,7 @@ class Engine:
             self._pause()
 
     def ends_with(self, epoch: int) -> bool:
-        """Say whether the run is over once `epoch` epochs are, of which the last may be cut short."""
+        """Say whether the run is over after `epoch` epochs, the last of which may be cut short."""
         return self.is_spent if self.plan.total is None else epoch >= self.plan.total
 
     @property

@@ -24,7 +24,7 @@ CALIBRATION_BINS = 15
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What one network said about each of N images, in the data's order; on the CPU."""
+    """One network's answers to N images, in the data's order, on the CPU."""
 
     prediction: Tensor
     """`[N]` int64, the class with the highest logit."""
@@ -60,7 +60,7 @@ class Scores:
 
     @property
     def count(self) -> Count:
-        """What was right, of all."""
+        """Images whose class was right, of all."""
         return Count(self.hits, self.n)
 
 
@@ -212,7 +212,7 @@ def agreement(model: nn.Module, reference: nn.Module, images: Tensor, *, batch_s
 
 
 def count_same(model: nn.Module, reference: nn.Module, images: Tensor, *, batch_size: int = 256) -> Count:
-    """Count the images on which both networks have the same top-1 class, of which there may be none."""
+    """Count the images on which both networks have the same top-1 class. There may be no images."""
     if not len(images):
         return Count(0, 0)
     with evaluating(model, reference):

@@ -51,7 +51,7 @@ class Count:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a user asks for; None asks for nothing."""
+    """The thresholds of a user; None is no threshold."""
 
     min_top1: float | None = None
     max_drop: float | None = None

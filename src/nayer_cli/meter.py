@@ -1,4 +1,4 @@
-"""What a run measures of itself: losses on the device, and seconds by phase."""
+"""A run's measures of itself: losses on the device, and seconds by phase."""
 
 import time
 from collections.abc import Iterator

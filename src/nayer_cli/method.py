@@ -26,7 +26,7 @@ EMBEDDINGS, COUNT, NOTHING = "embeddings", "count", "nothing"
 
 
 class SynthBatch(NamedTuple):
-    """What one round made."""
+    """The result of one round."""
 
     images: Tensor
     """`[B, C, H, W]` float in [0, 1]."""
@@ -44,7 +44,7 @@ class SynthBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class Batch:
-    """What one student step sees. A method that needs more extends it; others ask only for its length."""
+    """The images of one student step. A method that needs more extends it; others ask only for its length."""
 
     images: Tensor
     """`[B, C, H, W]` in [0, 1], already augmented."""
@@ -66,7 +66,7 @@ class StudentLoss(NamedTuple):
 
 @dataclass
 class LoopState:
-    """Where the loop stands, in every process alike. Epochs count from 0 and include warm-up."""
+    """The loop's position, the same in every process. Epochs count from 0 and include warm-up."""
 
     warmup_epochs: int = 0
     epochs: int | None = 1
@@ -122,7 +122,7 @@ class LoopState:
 
 
 class Parts(NamedTuple):
-    """What every method is given to work with."""
+    """The parts that every method works with."""
 
     critic: Critic
     pool: Tensor
@@ -180,7 +180,7 @@ class Parts(NamedTuple):
 
 
 class Lesson(nn.Module):
-    """How a student learns: which images it sees in a step, and what it minimizes on them."""
+    """A way for a student to learn: the images of a step, and the loss on them."""
 
     rank_local: tuple[str, ...] = ()
     """Buffers whose rows are images of this process. All other state is the same in every process, but for running

@@ -1,4 +1,4 @@
-"""Which plug-ins there are: one file each in a folder of ours, or what installed packages declare.
+"""Plug-ins by name: one file each in a folder of ours, or what installed packages declare.
 
 The name of one of ours is the file's. A package declares its plug-ins as entry points, in groups such as
 `nayer.methods`. Both are listed without importing them.

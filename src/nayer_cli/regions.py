@@ -31,7 +31,7 @@ class Gaze:
 
 
 class Seen:
-    """What a network saw in a batch.
+    """A network's view of a batch.
 
     Args:
         logits: `[B, K]`.

@@ -1,4 +1,4 @@
-"""Fresh images beside remembered ones, of which the generator may draw none any more; and the ring of some batches."""
+"""Fresh images beside remembered ones, which the generator may draw no more; and a ring of some batches."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Rehearsal(Batch):
 
 
 class Memory(Protocol):
-    """What `rehearse` asks."""
+    """The questions that `rehearse` asks."""
 
     def recall(self) -> Tensor:
         """Return remembered images `[n, C, H, W]`; n is 0 where there are none."""
@@ -92,7 +92,7 @@ class Ring(nn.Module):
         self.last.copy_(fresh)
 
     def rows(self, state: LoopState, made: Tensor) -> dict[str, Tensor] | None:
-        """Return what is to be kept after a round that `made` images.
+        """Return the rows to keep after a round that `made` images.
 
         Of whole batches that is, at the start of an epoch, the end of epoch 0, `every`, 2 · `every` and so on.
         """

@@ -15,7 +15,7 @@ C = TypeVar("C")
 
 
 def setting(
-    default: Any,
+    default: object,
     help: str,
     *,
     low: float | None = None,
@@ -117,7 +117,7 @@ def _meant(key: str, known: list[str]) -> str:
     return did_you_mean(key, same) or did_you_mean(last, same) or did_you_mean(key, known)
 
 
-def _check(key: str, value: Any, hint: Any, limits: Mapping[str, Any]) -> Any:
+def _check(key: str, value: object, hint: object, limits: Mapping[str, Any]) -> Any:
     """Return `value` as the annotated type, or say what is wrong with it."""
     wanted = _strip_optional(hint)
     if value is None and wanted is not hint:
@@ -134,7 +134,7 @@ def _check(key: str, value: Any, hint: Any, limits: Mapping[str, Any]) -> Any:
     return value
 
 
-def _check_range(key: str, number: Any, limits: Mapping[str, Any]) -> None:
+def _check_range(key: str, number: object, limits: Mapping[str, Any]) -> None:
     low, high, above = limits.get("low"), limits.get("high"), limits.get("above")
     if (low is not None and not number >= low) or (high is not None and not number <= high):
         bounds = f"at least {low}" if high is None else f"between {low} and {high}"
@@ -144,13 +144,13 @@ def _check_range(key: str, number: Any, limits: Mapping[str, Any]) -> None:
         raise ConfigError(f"{key} = {number!r} is out of range: it must be greater than {above}")
 
 
-def _strip_optional(hint: Any) -> Any:
+def _strip_optional(hint: object) -> Any:
     if get_origin(hint) is UnionType:
         return next(part for part in get_args(hint) if part is not NoneType)
     return hint
 
 
-def to_layer(config: Any, prefix: str = "") -> Layer:
+def to_layer(config: object, prefix: str = "") -> Layer:
     """Flatten a built configuration back to dotted keys; unset (None) settings are left out."""
     layer: Layer = {}
     for name, value in vars(config).items():

@@ -31,7 +31,7 @@ class Store:
 
     @property
     def device(self) -> torch.device:
-        """Where slots are wanted, and where most tensors are."""
+        """The device of slots and of most tensors."""
         return next(reversed(self.tensors.values())).device
 
     def push(self, rows: Mapping[str, Tensor]) -> None:

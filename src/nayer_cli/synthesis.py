@@ -1,4 +1,4 @@
-"""What rounds of synthesis have in common: weighing losses, matching statistics, keeping the best of several steps."""
+"""Common parts of synthesis rounds: weighing losses, matching statistics, keeping the best of several steps."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

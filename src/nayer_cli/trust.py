@@ -5,12 +5,12 @@ outside its folder, unless the user says so on his own command line.
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
 
 from nayer_cli.errors import InputError
+from nayer_cli.types import Settings
 
 CODE = "py:"
 """What a name of code begins with."""
@@ -48,7 +48,7 @@ def require_word(named: str, where: object, what: str = "code to run") -> None:
         )
 
 
-def check_settings(settings: Mapping[str, Any], own: Mapping[str, Any], where: object) -> None:
+def check_settings(settings: Settings, own: Settings, where: object) -> None:
     """Make sure that settings of a file name no code that the user does not name himself, alike, or trusts.
 
     Args:
@@ -65,7 +65,7 @@ def check_settings(settings: Mapping[str, Any], own: Mapping[str, Any], where: o
             require_word(code, f"{key} of {where}")
 
 
-def _code_in(key: str, value: Any) -> str | None:
+def _code_in(key: str, value: object) -> str | None:
     """Return the name of code that a setting holds, if it holds one."""
     words = value if isinstance(value, Collection) and not isinstance(value, str) else [value]
     for word in words:

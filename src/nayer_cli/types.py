@@ -1,6 +1,10 @@
 """Small types that several layers share. Nothing here imports torch."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+Settings = Mapping[str, Any]
+"""Settings by their dotted names, such as `{"schedule.epochs": 100}`."""
 
 
 class ImageShape(NamedTuple):

@@ -97,7 +97,7 @@ def test_order_is_offered_and_taken_on_request(tmp_path: Path) -> None:
         fill(tmp_path / "w.safetensors", None, "order")
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.trace. is deprecated:FutureWarning")  # people have such files
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace:FutureWarning")  # people have such files
 def test_programs_and_whole_networks_are_called_what_they_are(tmp_path: Path) -> None:
     path = tmp_path / "w.pt"
     torch.jit.trace(network().eval(), torch.rand(1, 3, 4, 4)).save(str(path))  # type: ignore[no-untyped-call]

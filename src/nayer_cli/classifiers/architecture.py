@@ -32,7 +32,7 @@ WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".th", ".bin", ".ckpt")
 
 @dataclass(frozen=True)
 class Architecture:
-    """How to build a network, and what its checkpoint says about it."""
+    """A recipe for a network, with the facts of its checkpoint."""
 
     name: str
     """For display."""
@@ -70,7 +70,7 @@ def find(name: str) -> Architecture:
         plugins.load("models", family)  # registers it with timm
     if name.startswith(FACTORY):
         key = own.canonical(name)
-        _factory(key)  # a wrong path is to be told first
+        _factory(key)  # a wrong path is told first
         return Architecture(own.display(key), key)
     if name.startswith(HUB):
         return _on_hub(name)

@@ -1,4 +1,4 @@
-"""What the config.json of a model says, in timm's layout, looked at before anything is built of it."""
+"""The config.json of a model, in timm's layout, checked before anything is built of it."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -33,11 +33,11 @@ def read_model_json(path: Path) -> dict[str, Any]:
     return document
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e9 < value < 1e9
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: object) -> bool:
     return type(value) is int and 0 <= value <= MOST_CLASSES
 
 
@@ -46,21 +46,21 @@ def _is_shape(value: Any) -> bool:
     return is_size and len(value) == 3 and math.prod(value) <= LARGEST_IMAGE
 
 
-def _are_numbers(value: Any) -> bool:
+def _are_numbers(value: object) -> bool:
     return _is_list_of(value, _is_number)
 
 
-def _is_text(value: Any) -> bool:
+def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
 
-def _are_names(value: Any) -> bool:
+def _are_names(value: object) -> bool:
     if isinstance(value, Mapping):
         return all(index.isdecimal() for index in value) and _are_names(list(value.values()))
     return _is_list_of(value, _is_text)
 
 
-def _is_object(value: Any) -> bool:
+def _is_object(value: object) -> bool:
     return isinstance(value, Mapping)
 
 
@@ -68,11 +68,11 @@ def _are_texts_by_name(value: Any) -> bool:
     return _is_object(value) and all(_is_text(text) for text in value.values())
 
 
-def _are_layers(value: Any) -> bool:
+def _are_layers(value: object) -> bool:
     return _is_text(value) or _is_list_of(value, _is_text)
 
 
-def _is_list_of(value: Any, fits: Callable[[Any], bool]) -> bool:
+def _is_list_of(value: object, fits: Callable[[Any], bool]) -> bool:
     return isinstance(value, list) and all(fits(item) for item in value)
 
 

@@ -73,7 +73,7 @@ def _missing(weights: Weights, wanted: State) -> list[str]:
     ]
 
 
-def _memory(value: Any) -> tuple[Any, ...] | None:
+def _memory(value: object) -> tuple[Any, ...] | None:
     """Return where a tensor lies; None for what lies nowhere."""
     if not isinstance(value, Tensor) or not value.numel():
         return None

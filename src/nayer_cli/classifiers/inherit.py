@@ -22,7 +22,7 @@ Chosen = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True)
 class Inherited:
-    """What a network took over from another one."""
+    """The layers that a network took over from another one."""
 
     layers: dict[str, str] = field(default_factory=dict)
     """The path of each piece taken over, and where it was, in the student's order."""

@@ -80,7 +80,7 @@ class Normalized(nn.Module):
         return logits_of(output).float()
 
 
-def logits_of(output: Any) -> Tensor:
+def logits_of(output: object) -> Tensor:
     """Find the logits `[B, K]` in what a network returns.
 
     They are a tensor `[B, K]` or `[B, K, 1, 1]`, the entry or attribute `logits`, or else the first of several.

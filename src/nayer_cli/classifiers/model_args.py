@@ -97,7 +97,7 @@ def read_model_args(arguments: Mapping[str, Any], path: Path) -> dict[str, Any]:
     return kept
 
 
-def _is_plain(value: Any, depth: int) -> bool:
+def _is_plain(value: object, depth: int) -> bool:
     if isinstance(value, list):
         return depth > 0 and all(_is_plain(item, depth - 1) for item in value)
     if isinstance(value, str):
@@ -107,5 +107,5 @@ def _is_plain(value: Any, depth: int) -> bool:
     return isinstance(value, (int, float)) and abs(value) <= LARGEST_NUMBER and math.isfinite(value)
 
 
-def _count(value: Any) -> int:
+def _count(value: object) -> int:
     return sum(map(_count, value)) if isinstance(value, list) else 1

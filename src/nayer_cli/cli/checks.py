@@ -1,4 +1,4 @@
-"""What can be told about settings before torch is imported: names, ranges, files and the device.
+"""Checks of settings before torch is imported: names, ranges, files and the device.
 
 The recipes check everything again, where they use it. This is only so that a typo is told at once.
 """

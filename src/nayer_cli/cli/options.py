@@ -151,7 +151,7 @@ def _dashed(name: str) -> str:
     return name.replace("_", "-")
 
 
-def _keyword(name: str, annotation: Any) -> inspect.Parameter:
+def _keyword(name: str, annotation: object) -> inspect.Parameter:
     default = False if get_args(annotation)[0] is bool else None
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
@@ -313,14 +313,14 @@ Grid = Annotated[File, _setting("grid", "--grid", IMAGES, "FILE.png", schema=Sam
 Upscale = Annotated[Int, _setting("upscale", "--upscale", IMAGES, "N", schema=SampleConfig)]
 
 
-def of_every_command(out: Any, runtime: Group | None = None, output: Group | None = None) -> Group:
+def of_every_command(out: object, runtime: Group | None = None, output: Group | None = None) -> Group:
     """Return the options that every command has; `out` differs, and `runtime` and `output` may add some."""
     before = {"config": ConfigFile, "set": Set, "device": Device, **(runtime or {})}
     middle = {"seed": Seed, "trust_code": TrustCode, "debug": Debug, "out": out, **(output or {})}
     return {**before, **middle, "json": Json, "quiet": Quiet}
 
 
-def of_learning_without_data(method: Any) -> Group:
+def of_learning_without_data(method: object) -> Group:
     """Return the options of `distill` and `quantize`; `method` says something else in each."""
     names = {"encoder": Encoder, "prompt": Prompt, "dedupe": Dedupe, "lte": Lte, "cache_dir": CacheDir}
     length = {"epochs": Epochs, "budget": Budget, "batch_size": BatchSize, "lr": Lr, "bank_size": BankSize}

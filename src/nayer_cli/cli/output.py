@@ -28,7 +28,7 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Output:
-    """Where a command puts its words."""
+    """The screen: a command shows results and progress through it."""
 
     json: bool = False
     quiet: bool = False

@@ -1,4 +1,4 @@
-"""What `nayer distill`, `quantize` and `train` do alike: read settings, run, show the result, look at the gates."""
+"""The common course of `nayer distill`, `quantize` and `train`: settings, run, result, gates."""
 
 from collections.abc import Callable, Mapping
 from importlib import import_module

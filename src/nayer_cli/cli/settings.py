@@ -102,7 +102,7 @@ def _given(ctx: typer.Context, source: str, key_of: Mapping[str, str], assignmen
     return layer
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     """Return a parameter as TOML would have it; how paths and lists arrive depends on the version of Typer."""
     if isinstance(value, Path):
         return str(value)

@@ -16,7 +16,7 @@ Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """What the program knows about a data set. A plug-in in `datasets/` exposes one as `FACTS`."""
+    """The facts of a data set. A plug-in in `datasets/` exposes one as `FACTS`."""
 
     names: Names | Callable[[], Names]
     """Class names in index order, or a function that looks them up; ask for `class_names`."""

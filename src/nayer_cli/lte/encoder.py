@@ -21,11 +21,11 @@ class Encoder(Protocol):
 
     @property
     def name(self) -> str:
-        """What the user called it."""
+        """The name by which the user chose it."""
 
     @property
     def revision(self) -> str:
-        """What identifies the weights: a commit, a release, or the SHA-256 of the files."""
+        """The identity of the weights: a commit, a release, or the SHA-256 of the files."""
 
     def encode(self, texts: Sequence[str]) -> "Tensor":
         """Return vectors `[K, E]` float32 on the CPU of K texts, not scaled to length 1."""

@@ -199,7 +199,7 @@ def _from_json(path: Path) -> Iterator[Label]:
         yield Label(name.strip(), f"class {index}")
 
 
-def _in_order(document: Any, path: Path) -> list[Any]:
+def _in_order(document: object, path: Path) -> list[Any]:
     if isinstance(document, list):
         return document
     if not isinstance(document, dict):

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -225,5 +224,5 @@ def _compare_names(path: Path, found: Sequence[str], wanted: Sequence[str]) -> N
             )
 
 
-def _digest(document: Any) -> str:
+def _digest(document: object) -> str:
     return sha256(json.dumps(document, ensure_ascii=False).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""What the processor can multiply, as the operating system tells it, and what follows from that. Without torch."""
+"""The processor's ways to multiply, by the operating system, and what follows from them. Without torch."""
 
 import platform
 import subprocess

@@ -192,6 +192,6 @@ def _listener(critic: Critic, features: str) -> Callable[..., tuple[Any, Tensor]
     return lambda call, images: _pooled(images, *staged(call, images))
 
 
-def _pooled(images: Tensor, result: Any, seen: Stages | list[tuple[nn.Module, Tensor]]) -> tuple[Any, Tensor]:
+def _pooled(images: Tensor, result: object, seen: Stages | list[tuple[nn.Module, Tensor]]) -> tuple[Any, Tensor]:
     means = [activations.float().mean((2, 3)) for _, activations in (seen.items() if isinstance(seen, dict) else seen)]
     return result, torch.cat([images.new_zeros(len(images), 0), *means], dim=1)

@@ -99,7 +99,7 @@ class Method(method.Method):
         return terms | self.parts.prior(images, now, self._distance)
 
     def _distance(self, now: Statistics) -> Tensor:
-        """How far the statistics of a batch are from those that the teacher remembers."""
+        """Return the distance of a batch's statistics from those that the teacher remembers."""
         critic = self.parts.critic
         if self.config.prior == "norm":
             return critic.distance(now)

@@ -67,7 +67,7 @@ class Method(method.Method):
     def _disagreement(
         self, t: Tensor, teacher_stages: Stages, student: nn.Module, images: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """How far a student is from the teacher: L1 of the logits, and CRM over common stages."""
+        """Return the distance of student and teacher: L1 of the logits, and CRM over common stages."""
         s, student_stages = self._student(student)(student, images)
         crm = [losses.relation_distance(*pair) for pair in common(teacher_stages, student_stages)]
         return F.l1_loss(s, t), torch.stack([t.new_zeros(()), *crm]).sum()

@@ -85,7 +85,7 @@ def _getitem(call: Call, x: Any, index: Any) -> Value:
     return sliced if is_plain else _reshape(call, sliced)
 
 
-def _indices(call: Call, x: Value, index: Any) -> list[slice]:
+def _indices(call: Call, x: Value, index: object) -> list[slice]:
     """Return a slice for each axis; an integer is one of length 1."""
     parts = [part for part in (index if isinstance(index, tuple) else (index,)) if part is not None]
     if Ellipsis in parts:

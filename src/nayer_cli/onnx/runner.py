@@ -64,7 +64,7 @@ class OnnxNetwork(nn.Module):
 
 
 class Share(NamedTuple):
-    """How many layers run as integers."""
+    """The share of layers that run as integers."""
 
     total: int
     floats: list[str]
@@ -72,7 +72,7 @@ class Share(NamedTuple):
 
     @property
     def integers(self) -> int:
-        """How many do."""
+        """The number that do."""
         return self.total - len(self.floats)
 
 
@@ -114,7 +114,7 @@ def integer_share(path: Path) -> IntegerShare:
     )
 
 
-def _share(model: Any, compiled: Any, kinds: tuple[str, ...], integer_kinds: tuple[str, ...]) -> Share:
+def _share(model: object, compiled: object, kinds: tuple[str, ...], integer_kinds: tuple[str, ...]) -> Share:
     layers = _layers(model, (*kinds, *integer_kinds))
     integers = set(_layers(compiled, integer_kinds))
     return Share(len(layers), [name for name in layers if name not in integers])

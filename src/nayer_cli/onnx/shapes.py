@@ -31,7 +31,7 @@ def results(network: fx.GraphModule, shape: ImageShape) -> dict[fx.Node, Any]:
     return {node: _merge(found, three.found[node]) for node, found in two.found.items()}
 
 
-def holds_shapes(result: Any) -> bool:
+def holds_shapes(result: object) -> bool:
     """Say whether a result is, or contains, a tensor that depends on the images."""
     if isinstance(result, Shape):
         return True
@@ -52,7 +52,7 @@ class _Recorder(fx.Interpreter):
         return result
 
 
-def _shapes(result: Any) -> Any:
+def _shapes(result: object) -> Any:
     if isinstance(result, Tensor):
         return Shape(result.shape)
     return tuple(map(_shapes, result)) if isinstance(result, (tuple, list)) else result

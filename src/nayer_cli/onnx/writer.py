@@ -77,7 +77,7 @@ class _Writer:
             return self._filled(node.args[0])
         return self._written(node, result) if holds_shapes(result) else result
 
-    def _written(self, node: fx.Node, result: Any) -> Any:
+    def _written(self, node: fx.Node, result: object) -> Any:
         """Append what a node does, and return its values."""
         call = Call(self.graph, node.name, result)
         rule = self._rule(node, call)
@@ -102,12 +102,12 @@ class _Writer:
             return partial(rule, call, **{name: getattr(module, name) for name in names})
         return partial(_known(call, node.target.rstrip("_") if isinstance(node.target, str) else node.target), call)
 
-    def _replace(self, old: Any, new: Any) -> None:
+    def _replace(self, old: object, new: object) -> None:
         """Let all that had a value see what an operation in its place made of it."""
         self.values.update({node: new for node, value in self.values.items() if value is old})
 
 
-def _known(call: Call, operation: Any) -> Rule:
+def _known(call: Call, operation: object) -> Rule:
     if operation not in RULES:
         raise call.reject(f"is {getattr(operation, '__name__', operation)}, which has no rule")
     return RULES[operation]

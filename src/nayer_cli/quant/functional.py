@@ -27,7 +27,7 @@ PARTS = (torch.chunk, torch.split, torch.tensor_split, "chunk", "split", "tensor
 
 
 class NotFunctional(Exception):
-    """What is done in place has no form here that is not; the message says what."""
+    """An operation changes a tensor in place, and has no other form here. The message names it."""
 
 
 def make_functional(network: fx.GraphModule, images: Tensor) -> fx.GraphModule:
@@ -149,7 +149,7 @@ class _Functional:
         new.args, new.kwargs = _out_of_place(new)
         return new
 
-    def _with_items(self, target: fx.Node, index: Any, value: Any) -> fx.Node | None:
+    def _with_items(self, target: fx.Node, index: object, value: object) -> fx.Node | None:
         """Return the node of a tensor in which some elements are other ones."""
         base = self.seen.values[target]
         parts = self._index(target, index)
@@ -161,12 +161,12 @@ class _Functional:
         old = self._call(operator.getitem, self.now[target], tuple(parts))
         return self._scattered(self.now[target], tuple(base.shape), parts, self._filled(old, value))
 
-    def _filled(self, like: fx.Node, value: Any) -> fx.Node:
+    def _filled(self, like: fx.Node, value: object) -> fx.Node:
         if isinstance(value, fx.Node) or not isinstance(value, (int, float)):
             raise NotFunctional("a part of a tensor is filled with something other than a number or a tensor")
         return self._call(torch.clamp, like, float(value), float(value))
 
-    def _fitted(self, value: Any, shape: Sequence[int]) -> fx.Node:
+    def _fitted(self, value: object, shape: Sequence[int]) -> fx.Node:
         """Return a value, repeated if need be, of a shape."""
         if not isinstance(value, fx.Node) or not isinstance(self.seen.values[value], Tensor):
             raise NotFunctional("a tensor is overwritten with something that is none")
@@ -311,7 +311,7 @@ def _method(node: fx.Node) -> str:
     return name
 
 
-def _function(target: Any) -> Any:
+def _function(target: object) -> Any:
     """Return the function that computes what one does in place."""
     name = str(getattr(target, "__name__", target))
     if not name.endswith("_"):
@@ -335,21 +335,21 @@ def _out_of_place(node: fx.Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return tuple(False if place == at else value for place, value in enumerate(node.args)), kwargs
 
 
-def _tensors(value: Any) -> list[Tensor]:
+def _tensors(value: object) -> list[Tensor]:
     if isinstance(value, Tensor):
         return [value]
     return [one for part in value for one in _tensors(part)] if isinstance(value, (tuple, list)) else []
 
 
-def _versions(value: Any) -> list[int]:
+def _versions(value: object) -> list[int]:
     return [one._version for one in _tensors(value)]
 
 
-def _memory(value: Any) -> set[int]:
+def _memory(value: object) -> set[int]:
     return {one.untyped_storage().data_ptr() for one in _tensors(value) if one.numel()}
 
 
-def _geometry(value: Any) -> tuple[object, ...] | None:
+def _geometry(value: object) -> tuple[object, ...] | None:
     """Return where the elements of a tensor lie; None of anything else."""
     if not isinstance(value, Tensor):
         return None

@@ -232,7 +232,7 @@ def _only_user(node: fx.Node) -> fx.Node | None:
     return next(iter(node.users)) if len(node.users) == 1 else None
 
 
-def _is_image(node: Any) -> bool:
+def _is_image(node: object) -> bool:
     """Say whether a node returns `[B, C, H, W]` that depends on the input."""
     return isinstance(node, fx.Node) and node.op != "get_attr" and len(shape_of(node) or ()) == 4
 
@@ -260,7 +260,7 @@ def _round_after(network: fx.GraphModule, node: Any, scheme: Scheme) -> None:
     grid.meta = dict(node.meta)
 
 
-def _is_nonnegative(node: Any, network: fx.GraphModule) -> bool:
+def _is_nonnegative(node: object, network: fx.GraphModule) -> bool:
     if not isinstance(node, fx.Node):
         return False
     if is_kind(node, RECTIFIERS, network) or is_kind(node, GATES, network):

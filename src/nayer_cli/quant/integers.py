@@ -54,7 +54,7 @@ class Grid(nn.Module):
 
 
 class IntegerLayer(nn.Module):
-    """What convolution and linear layer share.
+    """The common part of convolution and linear layer.
 
     Args:
         shape: of the weight, output channels first.

@@ -24,7 +24,7 @@ POINTS = 481
 
 
 class Gaussian(NamedTuple):
-    """What values of each channel are assumed to be: mean and standard deviation `[C]`."""
+    """The assumed distribution of each channel's values: mean and standard deviation `[C]`."""
 
     mean: Tensor
     std: Tensor
@@ -127,7 +127,7 @@ def _lost(node: object) -> InputError:
     )
 
 
-def _operand(value: Any, known: Known) -> Moments:
+def _operand(value: object, known: Known) -> Moments:
     if isinstance(value, (int, float)):
         constant = torch.tensor([float(value)])
         return Moments(constant, torch.zeros(1), constant, constant)

@@ -93,7 +93,7 @@ REASONS = (
 """Why an operation stays float; additions and the like do only where nothing rounds what they return."""
 
 
-def is_kind(node: Any, kinds: Kinds, network: fx.GraphModule) -> bool:
+def is_kind(node: object, kinds: Kinds, network: fx.GraphModule) -> bool:
     """Say whether a node is such an operation."""
     modules, functions, methods = kinds
     if not isinstance(node, fx.Node):

@@ -39,7 +39,7 @@ from nayer_cli.quant.graph import quantizers
 from nayer_cli.runs import models
 from nayer_cli.storage.runlog import RunLog
 from nayer_cli.student import Student
-from nayer_cli.types import ImageShape
+from nayer_cli.types import ImageShape, Settings
 
 FREE_SHARE = 0.5  # of the free memory of a device, that a bank may take where its place is left open
 LAPTOP = "laptop"  # the preset for processors
@@ -48,7 +48,7 @@ HOLDOUT = 1000  # images kept from the student where there is no evaluation data
 
 @dataclass(frozen=True)
 class Machine:
-    """Where and how a run computes."""
+    """Device, precision and layout of a run."""
 
     device: torch.device
     precision: Precision
@@ -79,7 +79,7 @@ def machine(config: RunConfig, group: Group | None = None) -> Machine:
 C = TypeVar("C", bound=DistillConfig)
 
 
-def resolve(settings: Mapping[str, Any], schema: type[C], command: str) -> tuple[C, Classifier]:
+def resolve(settings: Settings, schema: type[C], command: str) -> tuple[C, Classifier]:
     """Lay `settings` (dotted keys) over a preset and check them; load the teacher, which decides the preset `auto`.
 
     Args:
@@ -111,7 +111,7 @@ def resolve(settings: Mapping[str, Any], schema: type[C], command: str) -> tuple
     return _named(config, teacher or _teacher(config, command, given), given)
 
 
-def _teacher(config: DistillConfig, command: str, given: Mapping[str, Any]) -> Classifier:
+def _teacher(config: DistillConfig, command: str, given: Settings) -> Classifier:
     """Load the teacher with the class names that the user gives, if any."""
     role = models.TEACHERS[command]
     spec, labels = config.teacher, given.get("lte.labels")
@@ -122,7 +122,7 @@ def _teacher(config: DistillConfig, command: str, given: Mapping[str, Any]) -> C
     return models.load(replace(spec, labels=spec.labels or labels), role, rest=student, needs_names=needs_names)
 
 
-def _named(config: C, teacher: Classifier, given: Mapping[str, Any]) -> tuple[C, Classifier]:
+def _named(config: C, teacher: Classifier, given: Settings) -> tuple[C, Classifier]:
     """Settle the names of the teacher's classes where the user gave none: its own go before those of a preset.
 
     A preset may word the same classes in another way; those that the LTE file carries come last.
@@ -143,7 +143,7 @@ def _named(config: C, teacher: Classifier, given: Mapping[str, Any]) -> tuple[C,
 TEXT = ("lte.file", "lte.encoder", "lte.prompt")
 
 
-def unused_text(settings: Mapping[str, Any], config: DistillConfig) -> str:
+def unused_text(settings: Settings, config: DistillConfig) -> str:
     """Say which settings about text are given to a method that uses none; empty if there is nothing to say."""
     given = [key for key in TEXT if settings.get(key) is not None]
     if not given or uses_of_names(config) == EMBEDDINGS:
@@ -157,7 +157,7 @@ def uses_of_names(config: DistillConfig) -> str:
     return found
 
 
-def method_config(settings: Mapping[str, Any], group: Group | None = None) -> Any:
+def method_config(settings: Settings, group: Group | None = None) -> Any:
     """Check the settings of a method against its own `Config`, and make that; `batch` becomes the process's part."""
     config_class = plugins.part("methods", settings["name"], "Config")
     config = configuration.build(config_class, dict(settings), "method.")

@@ -26,7 +26,7 @@ class Checkpoints:
         """What was written or read last."""
 
     def save(
-        self, name: str, state: Any, keep: int, shards: Mapping[str, Any] | None = None, needed: Sequence[str] = ()
+        self, name: str, state: object, keep: int, shards: Mapping[str, Any] | None = None, needed: Sequence[str] = ()
     ) -> Path:
         """Write a checkpoint, then delete what only older ones than the `keep` newest need.
 
@@ -46,7 +46,7 @@ class Checkpoints:
         self.sweep(keep)
         return path
 
-    def _write(self, path: Path, state: Any, shards: Mapping[str, Any], needed: Sequence[str]) -> None:
+    def _write(self, path: Path, state: object, shards: Mapping[str, Any], needed: Sequence[str]) -> None:
         """Write the shards, the state, and at last the manifest at `path`."""
         for shard, content in shards.items():
             save_state(self.bank / shard, content)

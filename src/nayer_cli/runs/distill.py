@@ -1,9 +1,7 @@
 """`nayer distill`: a student from a teacher, without data. `distill` is also the Python API."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,11 +32,11 @@ from nayer_cli.runs.run import Job, carry_out, shorten
 from nayer_cli.runs.shards import Shards
 from nayer_cli.storage.checkpoint import fingerprint
 from nayer_cli.storage.runlog import Listener, RunLog
-from nayer_cli.types import ImageShape
+from nayer_cli.types import ImageShape, Settings
 
 
 def distill(
-    settings: Mapping[str, Any],
+    settings: Settings,
     *,
     listen: Listener | None = None,
     resume: str | None = None,

@@ -11,7 +11,7 @@ from nayer_cli.gates import Gate
 
 
 class Scores(TypedDict, total=False):
-    """What was measured of a network; empty where there was nothing to measure it on."""
+    """The figures of a network; empty where there was nothing to measure it on."""
 
     n: int
     hits: int
@@ -26,7 +26,7 @@ class Scores(TypedDict, total=False):
 
 
 class Inheritance(TypedDict):
-    """What a student began with of its teacher."""
+    """The layers of its teacher that a student began with."""
 
     parameters: int
     layers: dict[str, str]
@@ -57,7 +57,7 @@ class Best(TypedDict):
 
 
 class Images(TypedDict):
-    """How many images a run made, and how many its student saw, repetitions counted."""
+    """The numbers of images that a run made and that its student saw, repetitions counted."""
 
     synthesized: int
     seen: int
@@ -76,7 +76,7 @@ class Convergence(TypedDict):
 
 
 class Diversity(TypedDict):
-    """How different the images of a class are: means over classes of means over all pairs, null without a pair."""
+    """The differences of images of a class: means over classes of means over all pairs, null without a pair."""
 
     images: int
     """How many were compared, the newest of each class."""
@@ -90,7 +90,7 @@ class Diversity(TypedDict):
 
 
 class Synthesis(TypedDict):
-    """What `eval.synthesis` adds."""
+    """The addition of `eval.synthesis`."""
 
     convergence: dict[str, Convergence]
     """By phase: `warm-up`, `student`. Empty where a round is one step."""
@@ -98,7 +98,7 @@ class Synthesis(TypedDict):
 
 
 class Budget(TypedDict):
-    """What a run was allowed, and what it used: of seconds, processor seconds, images or flop."""
+    """The budget of a run, and how much it used: of seconds, processor seconds, images or flop."""
 
     text: str
     counts: str
@@ -139,7 +139,7 @@ class Stages(TypedDict):
 
 
 class Quantization(TypedDict):
-    """What `nayer quantize` adds."""
+    """The addition of `nayer quantize`."""
 
     bits: str
     first_last_bits: int | None
@@ -156,7 +156,7 @@ class Quantization(TypedDict):
 
 
 class Result(TypedDict):
-    """What `distill`, `train` and `quantize` return, and `result.json`."""
+    """The document of `distill`, `train` and `quantize`, and `result.json`."""
 
     schema: str
     kind: str
@@ -206,7 +206,7 @@ class Measured(TypedDict):
 
 
 class EvalResult(TypedDict):
-    """What `nayer eval` returns."""
+    """The document of `nayer eval`."""
 
     schema: str
     results: list[Measured]
@@ -217,7 +217,7 @@ class EvalResult(TypedDict):
 
 
 class Sampled(TypedDict):
-    """What `nayer sample` returns."""
+    """The document of `nayer sample`."""
 
     images: int
     classes: dict[str, int]

@@ -16,7 +16,7 @@ from nayer_cli.machine.device import resolve_device
 
 @dataclass(frozen=True)
 class EmbedResult:
-    """What `embed` made or found."""
+    """The pool that `embed` made or found."""
 
     path: Path
     classes: int

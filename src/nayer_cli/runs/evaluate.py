@@ -107,7 +107,7 @@ class Bench:
 
     @property
     def _rest(self) -> str:
-        """What else a command line needs."""
+        """Return the rest of a command line for a hint."""
         return f"--data {self.config.data}"
 
     def _warn(self, message: str) -> None:

@@ -1,4 +1,4 @@
-"""What a student is measured by: labelled images where the user has some, otherwise agreement on held-back ones."""
+"""Measuring a student: on labelled images where the user has some, otherwise by agreement on held-back ones."""
 
 from typing import cast
 from weakref import WeakKeyDictionary

@@ -26,7 +26,7 @@ EXAMPLES = {
 
 
 class Role(NamedTuple):
-    """What a model is to a command, and by which options the command takes it."""
+    """The part that a model plays in a command, and the options that name it."""
 
     command: str
     flag: str
@@ -70,7 +70,7 @@ def load(spec: ModelConfig, role: Role, *, rest: str = "", needs_names: bool = F
         needs_names: whether the command cannot do without class names.
 
     Raises:
-        InputError: there is no such model, it does not fit what is said of it, or facts are missing: all are named.
+        InputError: there is no such model, it does not fit its options, or facts are missing: all are named.
         EnvironmentFault: its weights are on a hub that cannot be reached, or a package is missing.
 
     """

@@ -9,6 +9,7 @@ import timm
 from nayer_cli import plugins
 from nayer_cli.config import QuantizeConfig, TrainConfig
 from nayer_cli.errors import InputError
+from nayer_cli.types import Settings
 
 FOLDER = "local-dir:"
 OPTIONS = {
@@ -30,12 +31,12 @@ KEPT = ("lte.file", "lte.cache_dir", "reuse")
 """Settings that may be paths and are not read again: the run has kept what it needs."""
 
 
-def absolute(settings: Mapping[str, Any]) -> dict[str, str]:
+def absolute(settings: Settings) -> dict[str, str]:
     """Return the absolute path of every setting that names something which is there."""
     return {key: str(Path.cwd() / path) for key, path in _paths(settings) if path.exists()}
 
 
-def located(settings: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, Any]:
+def located(settings: Settings, known: Mapping[str, str]) -> dict[str, Any]:
     """Return `settings` with each path that means something else from here replaced by the absolute one in `known`.
 
     What is there no longer stays as it was typed: it may be there seen from here.
@@ -48,7 +49,7 @@ def located(settings: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, 
     return {**settings, **moved}
 
 
-def check_there(run: Path, settings: Mapping[str, Any], known: Mapping[str, str], schema: type) -> None:
+def check_there(run: Path, settings: Settings, known: Mapping[str, str], schema: type) -> None:
     """Make sure that what a run needs to go on is there.
 
     Args:
@@ -77,7 +78,7 @@ def is_moved(key: str, old: object, new: object, schema: type) -> bool:
     return all(dict(_paths({key: value})) for value in (old, new)) and dict(_paths({key: new}))[key].exists()
 
 
-def _paths(settings: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
+def _paths(settings: Settings) -> Iterator[tuple[str, Path]]:
     """Yield the settings that are paths, not names of something known."""
     for key in (*OPTIONS, "data", *KEPT):
         value = settings.get(key)

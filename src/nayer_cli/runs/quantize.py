@@ -1,9 +1,9 @@
 """`nayer quantize`: a copy of few bits that learns from synthetic images, down to integers that run."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, fx
@@ -30,6 +30,7 @@ from nayer_cli.runs.reuse import WITHOUT_IMAGES, complete, lend
 from nayer_cli.runs.run import Job, conclude, shorten, start
 from nayer_cli.runs.sample import images_of
 from nayer_cli.storage.runlog import Listener
+from nayer_cli.types import Settings
 
 BATCH = 128
 """Images that pass at once where steps are chosen."""
@@ -38,7 +39,7 @@ SHIPPED = ("deployed", "onnxruntime")
 
 
 def quantize(
-    settings: Mapping[str, Any],
+    settings: Settings,
     *,
     listen: Listener | None = None,
     resume: str | None = None,
@@ -89,7 +90,7 @@ def quantize(
         return quantization.conclude(dry_run=dry_run)
 
 
-def _require_quantizable(settings: Mapping[str, Any]) -> None:
+def _require_quantizable(settings: Settings) -> None:
     """Refuse bits that are none, and a method whose student cannot have quantizers, before anything is loaded."""
     parse_bits(str(settings.get("quantizer.bits") or QuantizeConfig().quantizer.bits))
     name = str(settings.get("method.name") or WITHOUT_IMAGES)
@@ -119,7 +120,7 @@ def _with_quantizers(teacher: Classifier, config: QuantizeConfig) -> tuple[fx.Gr
 
 @dataclass
 class Quantization:
-    """What a run does besides learning: choose steps before, and turn the network into integers after it.
+    """Does the rest beside learning: chooses steps before it, and turns the network into integers after it.
 
     Args:
         job: the run.

@@ -1,4 +1,4 @@
-"""What happens once in a while during a run: measure, draw, save; and the result at the end."""
+"""Measures, draws and saves once in a while during a run, and writes the result at the end."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ RESULT_FORMAT = "nayer.result/1"
 
 @dataclass(frozen=True)
 class Provenance:
-    """What a run was."""
+    """The origin of a result."""
 
     kind: str
     """The command."""

@@ -16,6 +16,7 @@ from nayer_cli.runs.words import trusted
 from nayer_cli.storage.files import check_writable
 from nayer_cli.storage.inputs import require_run
 from nayer_cli.storage.toml import Layer
+from nayer_cli.types import Settings
 
 FREE_TO_CHANGE = (
     "output.",
@@ -34,7 +35,7 @@ AUTO = "auto"
 
 
 def begin(
-    settings: Mapping[str, Any], schema: type, group: Group, *, resume: str | None, dry_run: bool
+    settings: Settings, schema: type, group: Group, *, resume: str | None, dry_run: bool
 ) -> tuple[RunFolder | None, Mapping[str, Any]]:
     """Return the run directory to continue, if any, and the settings to run with; the main process decides.
 
@@ -82,7 +83,7 @@ def to_resume(resume: str | None, out: str | None = None, dry_run: bool = False)
     Args:
         resume: a run directory, or `auto`: the one at `out`, if a run has saved something there.
         out: where a new run would go.
-        dry_run: nothing is to be written.
+        dry_run: nothing will be written.
 
     Raises:
         InputError: there is no such run, or nothing may be written.
@@ -135,7 +136,7 @@ def find(path: str) -> RunFolder:
     return folder
 
 
-def resumed_settings(folder: RunFolder, settings: Mapping[str, Any], schema: type) -> dict[str, Any]:
+def resumed_settings(folder: RunFolder, settings: Settings, schema: type) -> dict[str, Any]:
     """Return the settings of the run in `folder`, overlaid with those of `settings` that are free to change.
 
     Args:

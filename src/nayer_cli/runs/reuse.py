@@ -1,6 +1,5 @@
-"""What `nayer quantize` takes over from an earlier run: its student, its images, its LTE pool and its generator."""
+"""Reuse of an earlier run by `nayer quantize`: of its student, images, LTE pool and generator."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from nayer_cli.runs import words
 from nayer_cli.runs.folder import RUNS, RunFolder
 from nayer_cli.runs.ownership import is_run
 from nayer_cli.runs.resume import find
+from nayer_cli.types import Settings
 
 KEPT = ("preset", "lte.", "method.", "augment.", "eval.data", "eval.split", "eval.batch_size")
 """Settings of a run that hold for one that uses its images."""
@@ -23,7 +23,7 @@ NO_SYNTHESIS = {"schedule.warmup_epochs": 0, "schedule.rounds": 0, "method.g_lif
 """With images at hand none are made, unless rounds are asked for: then by the generator that is at hand, too."""
 
 
-def complete(settings: Mapping[str, Any]) -> dict[str, Any]:
+def complete(settings: Settings) -> dict[str, Any]:
     """Fill in what is left open: the model, and the run whose images are used.
 
     A model that is a run's student brings that run's images along; without a model it is that of the newest run.
@@ -85,7 +85,7 @@ def _newest() -> RunFolder:
     return max(finished, key=lambda folder: folder.result.stat().st_mtime)
 
 
-def _settings_of(folder: RunFolder, given: Mapping[str, Any]) -> dict[str, Any]:
+def _settings_of(folder: RunFolder, given: Settings) -> dict[str, Any]:
     """Return the settings of a run that hold for one that uses its images."""
     if not folder.has_images:
         raise InputError(f"{folder.path} has no synthetic images: it is not a run of nayer distill")

@@ -1,4 +1,4 @@
-"""What `distill` and `train` have in common once their parts are put together."""
+"""The common course of `distill` and `train`, once their parts are put together."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,8 +1,7 @@
 """`nayer sample`: synthetic images of a run, from its memory bank or fresh from its generator."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
@@ -22,11 +21,12 @@ from nayer_cli.runs.pictures import draw_grid, save_png, to_pillow
 from nayer_cli.runs.resume import find
 from nayer_cli.runs.shards import open_bank
 from nayer_cli.storage.files import write_json
+from nayer_cli.types import Settings
 
 PATIENCE = 20
 
 
-def sample(settings: Mapping[str, Any]) -> Sampled:
+def sample(settings: Settings) -> Sampled:
     """Write images as `CLASS/NNNNN.png` folders, or as one grid; fewer than asked for where there are not so many.
 
     Args:

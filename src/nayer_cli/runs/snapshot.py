@@ -99,7 +99,7 @@ def _bank(state: Tree) -> MemoryBank:
     return bank
 
 
-def _moved(tree: Any, device: torch.device) -> Any:
+def _moved(tree: object, device: torch.device) -> Any:
     """Return `tree` with its tensors on `device`."""
     if isinstance(tree, dict):
         return {key: _moved(value, device) for key, value in tree.items()}

@@ -1,6 +1,6 @@
 """`nayer train`: a network from real, labelled images; with a teacher, plain distillation on them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -36,7 +36,7 @@ from nayer_cli.runs.run import Job, carry_out
 from nayer_cli.storage.checkpoint import fingerprint
 from nayer_cli.storage.runlog import Listener, RunLog
 from nayer_cli.synthesis import weigh
-from nayer_cli.types import ImageShape
+from nayer_cli.types import ImageShape, Settings
 
 
 class Supervised(Lesson):
@@ -72,7 +72,7 @@ class Supervised(Lesson):
 
 
 def train(
-    settings: Mapping[str, Any],
+    settings: Settings,
     *,
     listen: Listener | None = None,
     resume: str | None = None,
@@ -237,5 +237,5 @@ def _fill_bank(data: LabelledImages, shape: ImageShape, computer: assemble.Machi
     return bank
 
 
-def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _given(settings: Settings) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if value is not None}

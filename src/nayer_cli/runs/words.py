@@ -1,12 +1,12 @@
-"""What the settings of a run directory, which may be somebody else's, may name without the user's own word."""
+"""Checks of what a run directory, which may be somebody else's, may name without the user's own word."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from nayer_cli import trust
 from nayer_cli.classifiers.architecture import HUB
 from nayer_cli.runs.folder import RunFolder
 from nayer_cli.storage import hub
+from nayer_cli.types import Settings
 
 FETCHED = ("timm:", "hfds/", "hfids/", "tfds/", "wds/")
 """What names of data sets begin with that are fetched, or opened by whatever a name says."""
@@ -14,7 +14,7 @@ NOT_FOLLOWED = ("output.out", "lte.cache_dir", "teacher.max_parameters", "studen
 """Settings that name where to write, and how much may be built: those of a run are never followed."""
 
 
-def trusted(settings: Mapping[str, Any], own: Mapping[str, Any], folder: RunFolder) -> dict[str, Any]:
+def trusted(settings: Settings, own: Settings, folder: RunFolder) -> dict[str, Any]:
     """Return the settings of a run that may be followed: `NOT_FOLLOWED` are left out.
 
     Args:

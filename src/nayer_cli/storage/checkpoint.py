@@ -24,13 +24,13 @@ DAMAGED = (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeE
 
 
 class Seal(NamedTuple):
-    """What tells whether a file is still as it was written."""
+    """Size and checksum, which tell whether a file is still as it was written."""
 
     bytes: int
     sha256: str
 
 
-def save_state(path: Path, state: Any) -> None:
+def save_state(path: Path, state: object) -> None:
     """Save `state`, a tree of dicts, lists, tuples, tensors and JSON scalars, to `path` atomically."""
     tensors: dict[str, Tensor] = {}
     skeleton = _strip(state, tensors)
@@ -62,12 +62,12 @@ def seal(path: Path) -> Seal:
         return Seal(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
 
 
-def fingerprint(content: Any) -> str:
+def fingerprint(content: object) -> str:
     """Return a short checksum of a tree of dicts, lists, tensors and JSON scalars; equal for equal content."""
     return digest(content)[:16]
 
 
-def digest(content: Any) -> str:
+def digest(content: object) -> str:
     """Return the SHA-256 of a tree of dicts, lists, tensors and JSON scalars, wherever it is stored, in hexadecimal."""
     tensors: dict[str, Tensor] = {}
     skeleton = _strip(content, tensors)
@@ -137,7 +137,7 @@ def _seal(name: str, entry: Mapping[str, Any]) -> Seal:
     return found
 
 
-def _digest(files: Any) -> str:
+def _digest(files: object) -> str:
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 
@@ -149,7 +149,7 @@ def _skeleton(file: Any, path: Path) -> Any:
     return json.loads(metadata["state"])
 
 
-def _strip(node: Any, tensors: dict[str, Tensor]) -> Any:
+def _strip(node: object, tensors: dict[str, Tensor]) -> Any:
     """Return `node` with each tensor moved to `tensors` and its place marked; dicts become pair lists."""
     if isinstance(node, Tensor):
         name = f"t{len(tensors)}"
@@ -167,7 +167,7 @@ def _is_channels_last(tensor: Tensor) -> bool:
     return not tensor.is_contiguous() and tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
 
 
-def _fill(node: Any, tensors: dict[str, Tensor]) -> Any:
+def _fill(node: object, tensors: dict[str, Tensor]) -> Any:
     if isinstance(node, list):
         return [_fill(value, tensors) for value in node]
     if isinstance(node, dict):

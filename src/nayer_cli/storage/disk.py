@@ -1,4 +1,4 @@
-"""What a file system lacks when it refuses to write: room, files, a quota, or that it may be written at all."""
+"""The reason why a file system refuses to write: room, number of files, a quota, or no permission at all."""
 
 import errno
 import os

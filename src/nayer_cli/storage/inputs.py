@@ -1,4 +1,4 @@
-"""Whether the files that a user names are there: what every command asks first, and who reads them asks again."""
+"""Checks that the files a user names are there: made by every command first, and again where they are read."""
 
 from pathlib import Path
 

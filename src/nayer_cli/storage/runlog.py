@@ -1,4 +1,4 @@
-"""What a run reports while it runs: one JSON object a line in `metrics.jsonl`, and records for whoever listens."""
+"""Reports of a running run: one JSON object a line in `metrics.jsonl`, and records for whoever listens."""
 
 import json
 import threading
@@ -46,7 +46,7 @@ class RunLog:
         self._add_events("add_scalar", _numbers(record), record["epoch"])
         self(record)
 
-    def picture(self, name: str, pixels: Any, epoch: int) -> None:
+    def picture(self, name: str, pixels: object, epoch: int) -> None:
         """Show a picture, uint8 `[H, W, 3]`, in TensorBoard."""
         self._add_events("add_image", [(name, pixels)], epoch, dataformats="HWC")
 

@@ -75,7 +75,7 @@ def _parse(text: str) -> dict[str, Any]:
     return document
 
 
-def _check_values(node: Any, levels: int) -> None:
+def _check_values(node: object, levels: int) -> None:
     if levels == 0:
         raise ValueError("it is nested too deeply")
     if isinstance(node, int) and node not in INTEGERS:
@@ -110,7 +110,7 @@ def coerce(key: str, value: Any, wanted: Any) -> Any:
     return value
 
 
-def _read_number(text: str, wanted: Any) -> Any:
+def _read_number(text: str, wanted: object) -> Any:
     """Read the text of a number or truth value; other text stays text."""
     if re.fullmatch(r"[+-]?(\.\d+|\d+\.)(e[+-]?\d+)?", text.lower()):  # TOML wants digits on both sides
         return _convert_number(float(text), wanted)

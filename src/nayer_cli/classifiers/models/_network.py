@@ -1,4 +1,4 @@
-"""What every family shares: timm's classifier surface, initialization, and registration."""
+"""The common base of families: timm's classifier surface, initialization, and registration."""
 
 from typing import Any
 

@@ -96,7 +96,7 @@ def _timm_dataset(name: str, root: str | None, split: str) -> Any:
         ) from error
 
 
-def _timm_classes(dataset: Any) -> Sequence[str] | None:
+def _timm_classes(dataset: object) -> Sequence[str] | None:
     """Return class names by label if the data set knows them, in torchvision's way or a timm reader's."""
     names = getattr(dataset, "classes", None)
     if names is None:
