@@ -302,6 +302,34 @@ def test_images_of_a_round_without_a_finite_step_are_not_kept():
     assert len(made.bank) == 32 and records[1]["skipped"] == 2 and records[1]["losses"]["ce"] == 2.0
 
 
+@pytest.mark.parametrize(("left_out", "kept"), [(3, 16), (2, 28)])
+def test_images_of_a_round_that_took_no_step_are_not_kept(left_out, kept):
+    class Stuck(Diary):  # losses are finite, and gradients are not
+        def synthesize(self, student: nn.Module, state: LoopState) -> SynthBatch:
+            batch = super().synthesize(student, state)
+            fails = state.epoch == 1
+            return batch._replace(skipped=torch.tensor(left_out if fails else 0), steps=3)
+
+    made, _ = engine(Stuck())
+    if kept == 28:
+        made.run()
+        return
+    with pytest.raises(RunFailed, match="no image could be made in 3 rounds in epoch 2: losses or gradients were not"):
+        made.run()
+    assert len(made.bank) == kept
+
+
+def test_a_student_is_not_taught_by_an_empty_bank():
+    class Stuck(Diary):
+        def synthesize(self, student: nn.Module, state: LoopState) -> SynthBatch:
+            return super().synthesize(student, state)._replace(skipped=torch.tensor(2.0), steps=2)
+
+    made, _ = engine(Stuck(), plan=replace(PLAN, warmup_epochs=0))
+    with pytest.raises(RunFailed, match=r"^no image could be made in epoch 1: losses or") as caught:
+        made.run()
+    assert "learning rate" in caught.value.hint
+
+
 def test_an_epoch_in_which_every_round_failed_ends_the_run():
     class Broken(Diary):
         def synthesize(self, student: nn.Module, state: LoopState) -> SynthBatch:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -197,7 +197,7 @@ class Engine:
         self._count_of_student(of_student)
         self._count_skipped(of_round, f"round {self.state.round + 1}")
         self.state.images += len(batch.images) * self.group.size
-        if sound:
+        if sound and of_round != batch.steps:
             self.keep(batch.images, batch.labels)
             if self.method.store is not None and batch.rows is not None:
                 self.method.store.push(batch.rows)
@@ -233,7 +233,7 @@ class Engine:
         if state.step == until or self.is_spent:
             return
         if len(self.bank) == 0:
-            raise RunFailed(f"no image could be made: every loss of epoch {state.epoch + 1} is not finite", hint=COOLER)
+            self._give_up("no image could be made")
         if state.seen == 0:
             self.before_learning(self)
             state.spent_before = state.spent
@@ -294,7 +294,7 @@ class Engine:
         if state.round and failed_rounds >= state.round:
             self._give_up(f"no image could be made in {state.round} rounds")
 
-    def _give_up(self, why: str) -> None:
+    def _give_up(self, why: str) -> NoReturn:
         raise RunFailed(f"{why} in epoch {self.state.epoch + 1}: losses or gradients were not finite", hint=COOLER)
 
     def _pause(self) -> None:

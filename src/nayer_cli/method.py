@@ -36,6 +36,8 @@ class SynthBatch(NamedTuple):
     """Unweighted losses by name, 0-dimensional, on the device. One that is not finite marks a round that failed."""
     skipped: Tensor | None = None
     """Steps left out because their gradient was not finite, 0-dimensional, on the device."""
+    steps: int | None = None
+    """Steps of this round, those left out counted, if the method says so. A round that took none of them failed."""
     rows: Mapping[str, Tensor] | None = None
     """What the method's store takes over if the round succeeded: a tensor `[B, ...]` for each of its names."""
     course: Sequence[Tensor] = ()
@@ -81,7 +83,7 @@ class LoopState:
     skipped: int = 0
     """Steps of this epoch that were left out because a loss or a gradient was not finite."""
     failed_rounds: int = 0
-    """Rounds of this epoch whose images were not kept, because a loss was not finite."""
+    """Rounds of this epoch whose images were not kept, because a loss or every gradient was not finite."""
     failed_steps: int = 0
     """Student steps of this epoch that were left out."""
     images: int = 0

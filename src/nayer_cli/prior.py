@@ -43,7 +43,7 @@ class PriorGenerator(LiveGenerator):
         }
         skipped = self.step(weigh(weights, terms))
         detached = {name: value.detach() for name, value in terms.items()}
-        return SynthBatch(images.detach().clamp(0, 1), t.argmax(1), detached, skipped)
+        return SynthBatch(images.detach().clamp(0, 1), t.argmax(1), detached, skipped, 1)
 
 
 def _disagreement(t: Tensor, s: Tensor, reduction: str) -> Tensor:

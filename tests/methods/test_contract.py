@@ -46,6 +46,12 @@ def test_rounds_give_images_in_range_and_finite_named_losses(name):
         assert batch.skipped is None or batch.skipped == 0
 
 
+def test_a_round_that_takes_no_step_says_so(name, monkeypatch):
+    method = make(name)
+    monkeypatch.setattr("torch.nn.utils.get_total_norm", lambda gradients: torch.tensor(torch.inf))
+    assert all(batch.skipped is not None and batch.skipped == batch.steps for batch in rounds(method))
+
+
 def test_images_of_any_shape(name):
     shape = ImageShape(1, 9, 14)
     assert rounds(make(name, shape=shape), 1)[0].images.shape[1:] == shape

@@ -58,10 +58,12 @@ def test_a_range_reaches_the_weight_that_is_farthest_from_zero():
 
 
 def test_a_range_reaches_the_input_that_is_farthest_from_zero_in_all_batches():
-    net, first = quantized(8), images()
+    nets, first = [quantized(4), quantized(8)], images()
     first[0, 0, 0, 0] = -30.0
-    calibrate(net, [first, images(1)], Group(), clip=False)
-    assert net.get_submodule("grids.0").scale.item() == pytest.approx(30 / 127)
+    for net in nets:
+        calibrate(net, [first, images(1)], Group(), clip=False)
+    scales = [net.get_submodule("grids.0").scale.item() for net in nets]
+    assert scales == [pytest.approx(30 / 7), 0.25]  # 30 / 127 is 0.236: the next power of two reaches farther
 
 
 def test_modes_and_statistics_stay_as_they_were():
@@ -116,7 +118,7 @@ def test_all_processes_get_the_mean_of_their_scales():
             for tensor in tensors:
                 tensor.mul_(1.5)
 
-    alone, together = quantized(8), quantized(8)
+    alone, together = quantized(4), quantized(4)
     calibrate(alone, [images()], Group(), clip=False)
     calibrate(together, [images()], Peers(0, 2), clip=False)
     scales = [net.get_submodule("grids.0").scale for net in (alone, together)]
@@ -155,6 +157,17 @@ def test_activations_get_the_scale_of_least_error():
     assert error(grid.scale.item()) < 1.01 * best
 
 
+def test_of_powers_of_two_that_of_least_error_is_taken():
+    net, x = quantized(8), images() ** 3  # with tails that are better clipped
+    calibrate(net, [x], Group())
+    grid = net.get_submodule("grids.0")
+
+    def error(scale: float) -> float:
+        return float(((x / scale).round().clamp(grid.low, grid.high) * scale - x).square().mean())
+
+    assert grid.scale.item() == min((2.0**n for n in range(-9, 3)), key=error)
+
+
 def test_modes_come_back_module_by_module():
     net = quantized(4).train()
     net.get_submodule("1").eval()
@@ -181,10 +194,10 @@ def test_few_values_are_all_looked_at_and_many_at_random_places_of_their_own():
 
 
 def test_rare_values_count_among_many():
-    net, x = quantized(8), torch.zeros(64, *SHAPE)
+    net, x = quantized(4), torch.zeros(64, *SHAPE)
     x[63, 2, 7, 7] = 30.0
     calibrate(net, [x.repeat(8, 1, 1, 1)], Group(), clip=False)
-    assert net.get_submodule("grids.0").scale.item() == pytest.approx(30 / 127)
+    assert net.get_submodule("grids.0").scale.item() == pytest.approx(30 / 7)
 
 
 def test_statistics_are_the_same_in_all_processes():

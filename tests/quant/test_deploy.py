@@ -1,3 +1,4 @@
+import pytest
 import timm
 import torch
 from torch import nn
@@ -72,6 +73,22 @@ def test_one_factor_takes_sums_to_steps_as_in_onnx_runtime(tmp_path):
     assert torch.equal(OnnxNetwork(tmp_path / "x.onnx")(images()), deployed(images()))
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_no_runtime_rounds_otherwise_because_it_multiplies_in_another_order(seed):
+    deployed, seen = deploy(calibrated(network(width=30, seed=seed), bits=8)), []
+
+    def in_another_order(layer: IntegerLayer, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        scale = layer.input_scale * layer.weight_scale
+        steps = (inputs[0] / layer.input_scale).round()
+        values = layer.accumulate(steps, layer.weight.float(), torch.zeros(len(scale))) * layer.per_channel(scale)
+        seen.append(torch.equal((values + layer.per_channel(layer.bias * scale)) / layer.output_scale, output))
+
+    for layer in (module for module in deployed.modules() if isinstance(module, IntegerLayer)):
+        layer.register_forward_hook(in_another_order)
+    deployed(images(seed))
+    assert seen == [True] * 3
+
+
 def test_a_negative_slope_of_batchnorm_turns_the_integers():
     net = network()
     with torch.no_grad():
@@ -104,10 +121,10 @@ def test_relu6_becomes_a_limit_of_the_range():
     net[2] = nn.ReLU6()
     quantized = calibrated(net, 8)
     with torch.no_grad():
-        quantized.get_submodule("grids.1").scale.fill_(0.1)  # 255 steps reach 25.5
+        quantized.get_submodule("grids.1").scale.fill_(0.125)  # 255 steps reach 31.9
     deployed = deploy(quantized)
     limits = [int(module.high) for module in deployed.modules() if isinstance(module, Grid)]
-    assert limits[1] == 60
+    assert limits[1] == 48
 
 
 def test_a_saved_network_is_the_same_to_the_bit():

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from nayer_cli.quant.quantizers import ActivationQuantizer, LearnedStep, WeightQuantizer
+from nayer_cli.quant.quantizers import ActivationQuantizer, LearnedStep, WeightQuantizer, shortened
 
 
 def test_values_go_to_the_nearest_step_and_stay_in_range():
@@ -119,3 +119,31 @@ def test_values_beyond_the_range_become_its_ends():
 def test_the_largest_byte_of_signed_integers_is_counted_from_minus_128():
     assert ActivationQuantizer(4, signed=False).largest_byte == 15
     assert ActivationQuantizer(4, signed=True).largest_byte == 128 + 7
+
+
+def test_short_numbers_are_the_nearest_or_the_next_ones():
+    x = torch.tensor([1.0, 1.4, 1.5, 1.9, 3e-8, 0.7])
+    assert shortened(x, 0).tolist() == [1, 1, 2, 2, 2**-25, 0.5]
+    assert shortened(x, 0, up=True).tolist() == [1, 2, 2, 2, 2**-24, 1]
+    x = torch.rand(1000, generator=torch.Generator().manual_seed(0)) + 1
+    assert torch.equal(shortened(x, 7), (x * 128).add(0.5).floor() / 128)
+    assert torch.equal(shortened(x, 7, up=True), (x * 128).ceil() / 128)
+
+
+def test_fine_steps_are_powers_of_two_and_learn_in_between():
+    quantizer = ActivationQuantizer(8, signed=False)
+    quantizer.calibrate(torch.tensor(0.3))
+    assert quantizer.scale == 0.5  # reaches as far as was asked
+    quantizer.scale.data.fill_(0.7)
+    assert quantizer.step() == 0.5
+    quantizer(torch.tensor([0.3])).sum().backward()
+    torch.testing.assert_close(quantizer.scale.grad, torch.tensor(1 - 0.3 / 0.5) / 255**0.5)
+    quantizer.scale.data.fill_(0.8)
+    assert quantizer.step() == 1
+
+
+@pytest.mark.parametrize(("bits", "step"), [(6, 0.3), (7, 0.5)])
+def test_steps_of_few_bits_are_what_they_are(bits, step):
+    quantizer = ActivationQuantizer(bits, signed=True)
+    quantizer.calibrate(torch.tensor(0.3))
+    assert quantizer.step().item() == pytest.approx(step)

@@ -89,7 +89,7 @@ class Method(method.Method):
         if self.contrast:
             self.contrast.leave(optimizer)
         images = best.kept.pop("images")
-        return SynthBatch(images, labels, best.losses, descent.skipped, best.kept or None, best.course)
+        return SynthBatch(images, labels, best.losses, descent.skipped, config.g_steps, best.kept or None, best.course)
 
     def _codes(self) -> Tensor:
         """Draw z ~ N(0, I) `[B, r]`."""

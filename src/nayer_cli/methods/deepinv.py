@@ -56,7 +56,7 @@ class Method(method.Method):
             best.offer(loss, terms, pixels=pixels.clone())
             descent.step(loss)
         images = (best.kept["pixels"] * std + mean).clamp_(0, 1)
-        return SynthBatch(images, labels, best.losses, descent.skipped, course=best.course)
+        return SynthBatch(images, labels, best.losses, descent.skipped, config.g_steps, course=best.course)
 
     def _judge(
         self, pixels: Tensor, mean: Tensor, std: Tensor, labels: Tensor, student: nn.Module, adversarial: bool

@@ -84,7 +84,7 @@ class Method(method.Method):
             terms["adv"] = -losses.distillation_kl(judgement.logits, student(images), 1.0)
         skipped = self.generator.step(weigh(self.config, terms))
         detached = {name: value.detach() for name, value in terms.items()}
-        return SynthBatch(images.detach().clamp(0, 1), judgement.logits.argmax(1), detached, skipped)
+        return SynthBatch(images.detach().clamp(0, 1), judgement.logits.argmax(1), detached, skipped, 1)
 
     def replay(self, bank: MemoryBank, steps: int) -> Iterator[Batch]:
         """Yield `steps` batches of the generator's images, of codes of their own; the bank stays unread."""

@@ -89,7 +89,7 @@ class Method(method.Method):
                 way = self._further(way, taken)
         self.past.remember(judgement.statistics, sound=taken)
         self._take_meta_step(kept, way)
-        return SynthBatch(best.kept["images"], labels, best.losses, descent.skipped, course=best.course)
+        return SynthBatch(best.kept["images"], labels, best.losses, descent.skipped, config.g_steps, course=best.course)
 
     def _codes(self) -> Tensor:
         """Draw z ~ N(0, I) `[B, r]`."""

@@ -94,7 +94,7 @@ class Method(method.Method):
         self._average()
         detached = {name: value.detach() for name, value in terms.items()}
         labels = judgement.logits.argmax(1) if labels is None else labels
-        return SynthBatch(images.detach(), labels, detached, skipped)
+        return SynthBatch(images.detach(), labels, detached, skipped, 1)
 
     def replay(self, bank: MemoryBank, steps: int) -> Iterator[Batch]:
         """Yield batches [x; x̃]: as many images of the averaged generator as of the generator, of codes of their own."""

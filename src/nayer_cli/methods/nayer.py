@@ -87,7 +87,7 @@ class Method(method.Method):
         self.past.remember(judgement.statistics, sound=taken)
         images = best.kept["images"]
         images = images.mul(255).floor_().div_(255) if config.faithful else images
-        return SynthBatch(images, labels, best.losses, descent.skipped, course=best.course)
+        return SynthBatch(images, labels, best.losses, descent.skipped, config.g_steps, course=best.course)
 
     def student_loss(self, student: nn.Module, batch: Batch) -> Tensor | StudentLoss:
         """Return T² KL(t ‖ s) (paper, eq. 6), and with `features` the distance of the stages besides."""

@@ -90,7 +90,7 @@ class Method(method.Method):
             best.offer(loss, terms, images=images, **dict(self._rows(features)))
             descent.step(loss)
         images = best.kept.pop("images")
-        return SynthBatch(images, labels, best.losses, descent.skipped, best.kept, best.course)
+        return SynthBatch(images, labels, best.losses, descent.skipped, config.g_steps, best.kept, best.course)
 
     def replay(self, bank: MemoryBank, steps: int) -> Iterator[Batch]:
         """Yield images that the generator as it stands makes of stored features; the bank stays unread."""

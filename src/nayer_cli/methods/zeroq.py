@@ -64,7 +64,7 @@ class Method(method.Method):
             _clip(pixels, mean, std)
         images = (pixels.detach() * std + mean).clamp_(0, 1)
         losses = {name: value.detach() for name, value in terms.items()}
-        return SynthBatch(images, parts.critic.logits(images).argmax(1), losses, descent.skipped)
+        return SynthBatch(images, parts.critic.logits(images).argmax(1), losses, descent.skipped, config.g_steps)
 
     def _judge(self, pixels: Tensor, mean: Tensor, std: Tensor) -> dict[str, Tensor]:
         """Distances to what layers' inputs and the pixels themselves should look like in each image."""

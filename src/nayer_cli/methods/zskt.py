@@ -63,7 +63,7 @@ class Method(method.Method):
         skipped = self.generator.step(adv)
         with torch.no_grad():
             self.images = self.generator(codes)
-        return SynthBatch(images.detach(), judgement.logits.argmax(1), {"adv": adv.detach()}, skipped)
+        return SynthBatch(images.detach(), judgement.logits.argmax(1), {"adv": adv.detach()}, skipped, 1)
 
     def replay(self, bank: MemoryBank, steps: int) -> Iterator[Batch]:
         """Yield the updated generator's images of this round's codes, `steps` times; the bank stays unread."""

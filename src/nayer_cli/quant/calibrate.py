@@ -119,7 +119,7 @@ def _best_scale(rows: Tensor, largest: Tensor, quantizer: Quantizer, clip: bool)
     if not clip:
         return best
     least = torch.full_like(best, torch.inf)
-    for scale in [best * ratio for ratio in RATIOS]:
+    for scale in [quantizer.possible(best * ratio) for ratio in RATIOS]:
         rounded = (rows / scale).round_().clamp_(quantizer.low, quantizer.high).mul_(scale)
         error = rounded.sub_(rows).square_().sum(1, keepdim=True)
         best = torch.where(error < least, scale, best)

@@ -8,11 +8,13 @@ from torch import Tensor, fx, nn
 from nayer_cli.quant.graph import QuantizedLayer, grid_of, norm_after
 from nayer_cli.quant.integers import Grid, IntegerConv2d, IntegerLayer, IntegerLinear
 from nayer_cli.quant.ops import RECTIFIERS, SIX, is_kind
-from nayer_cli.quant.quantizers import ActivationQuantizer
+from nayer_cli.quant.quantizers import ActivationQuantizer, shortened
 from nayer_cli.quant.trace import erase, module_of
 
 LARGEST_BIAS = 2.0**30
 """Of an int32, with room for the sum that is added to it."""
+SCALE_BITS = 7
+"""Stored bits of the mantissa of a weight's scale: products with sums below 2¹⁶ are exact."""
 
 
 @torch.no_grad()
@@ -117,7 +119,7 @@ def _line(norm: nn.Module | None, channels: int) -> tuple[Tensor, Tensor]:
 
 def _fold(scale: Tensor, weight: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
     """Multiply each channel by its slope: the scale takes its size, the integers take its sign."""
-    return scale * slope.abs(), weight * slope.sign().view(-1, *[1] * (weight.ndim - 1))
+    return shortened(scale * slope.abs(), SCALE_BITS), weight * slope.sign().view(-1, *[1] * (weight.ndim - 1))
 
 
 def _with_room(scale: Tensor, weight: Tensor, bias: Tensor, input_scale: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,10 @@ from torch import Tensor, nn
 from nayer_cli.quant.lanes import largest_byte
 
 SMALLEST_SCALE = 1e-8
+FINE_BITS = 7
+"""Activations of so many bits and more have powers of two for steps: see `shortened`."""
+MANTISSA = 23
+"""Stored bits of a float32's mantissa."""
 
 
 class LearnedStep(torch.autograd.Function):
@@ -40,6 +44,23 @@ class LearnedStep(torch.autograd.Function):
         return gradient * inside, to_scale, None, None
 
 
+def shortened(x: Tensor, bits: int, *, up: bool = False) -> Tensor:
+    """Round positive float32 numbers to so many stored bits of mantissa; 0 bits make powers of two.
+
+    Runtimes multiply sums by scales in orders of their own, and a value halfway between two steps then goes either way.
+    Where scales are short, products are exact in any order: up to whole numbers of 23 − `bits` bits.
+
+    Args:
+        x: of any shape.
+        bits: 0 to 22.
+        up: to the next such number; otherwise to the nearest.
+
+    """
+    dropped = MANTISSA - bits
+    added = 2**dropped - 1 if up else 2 ** (dropped - 1)
+    return ((x.view(torch.int32) + added) >> dropped << dropped).view(torch.float32)
+
+
 class Quantizer(nn.Module):
     """Rounds to `high − low + 1` multiples of a learned scale. Until it is calibrated it changes nothing.
 
@@ -69,10 +90,14 @@ class Quantizer(nn.Module):
         """Return the scale that is in force: a learned one may cross 0."""
         return self.scale.abs().clamp_min(SMALLEST_SCALE)
 
+    def possible(self, scale: Tensor) -> Tensor:
+        """Return the least scale that can be in force and reaches as far as `scale`, which is positive."""
+        return scale
+
     @torch.no_grad()
     def calibrate(self, scale: Tensor) -> None:
-        """Begin to quantize, with this `scale`."""
-        self.scale.copy_(scale)
+        """Begin to quantize, with this `scale` or the next one that is possible."""
+        self.scale.copy_(self.possible(scale))
         self.is_calibrated = True
 
     def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *rest: Any) -> None:
@@ -116,6 +141,17 @@ class ActivationQuantizer(Quantizer):
     def __init__(self, bits: int, signed: bool) -> None:
         super().__init__(*((-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)))
         self.bits, self.signed = bits, signed
+        self.is_fine = bits >= FINE_BITS
+
+    def possible(self, scale: Tensor) -> Tensor:
+        """Return the next power of two where steps are fine."""
+        return shortened(scale, 0, up=True) if self.is_fine else scale
+
+    def step(self) -> Tensor:
+        """Return the scale that is in force; where steps are fine, the power of two nearest to what was learned."""
+        scale = super().step()
+        # Half and twice a number differ from it by what float32 has: the sum is exact, and passes gradients through.
+        return scale + (shortened(scale.detach(), 0) - scale.detach()) if self.is_fine else scale
 
     @property
     def largest_byte(self) -> int:
