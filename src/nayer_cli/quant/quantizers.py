@@ -58,7 +58,8 @@ def shortened(x: Tensor, bits: int, *, up: bool = False) -> Tensor:
     """
     dropped = MANTISSA - bits
     added = 2**dropped - 1 if up else 2 ** (dropped - 1)
-    return ((x.view(torch.int32) + added) >> dropped << dropped).view(torch.float32)
+    whole: Tensor = (x.view(torch.int32) + added) >> dropped << dropped
+    return whole.view(torch.float32)
 
 
 class Quantizer(nn.Module):
