@@ -11,8 +11,12 @@ from typer.main import get_command
 
 from nayer_cli import cli, config, plugin_settings, plugins
 from nayer_cli.runs.documents import EvalResult, Result, Sampled
+from nayer_cli.study import ledger
+from nayer_cli.study.compare import Comparison
+from nayer_cli.study.table import Table
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "reference"
+LEDGER = DOCS.parents[1] / "results"
 WRITTEN = "<!-- Written by tools/write_docs.py: change the program, not this page. -->"
 
 COMMANDS_INTRODUCTION = """\
@@ -63,12 +67,13 @@ def pages() -> dict[Path, str]:
     return {
         DOCS / "commands.md": "\n".join(["# Commands", "", WRITTEN, "", COMMANDS_INTRODUCTION, *_commands()]),
         DOCS / "settings.md": "\n".join(["# Settings", "", WRITTEN, "", SETTINGS_INTRODUCTION, *_settings()]),
+        DOCS.parent / "project" / "results.md": ledger.page(ledger.read(LEDGER)),
     }
 
 
 def schemas() -> dict[Path, str]:
     """Return the JSON Schema of each document that commands write, and of each configuration file."""
-    types = {"result": Result, "eval": EvalResult, "sample": Sampled}
+    types = {"result": Result, "eval": EvalResult, "sample": Sampled, "table": Table, "comparison": Comparison}
     found = {name: TypeAdapter(kind).json_schema() for name, kind in types.items()}
     for name, command in cli.COMMANDS.items():
         if schema := getattr(command, "SCHEMA", None):

@@ -30,6 +30,10 @@ class ConfigError(InputError):
     """A setting is unknown, of the wrong type or out of range."""
 
 
+class RunBusy(InputError):
+    """Another process is at work in the run directory."""
+
+
 class EnvironmentFault(NayerError):
     """The machine lacks something: an extra, a cached model, a device, memory."""
 

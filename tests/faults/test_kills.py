@@ -16,7 +16,7 @@ import pytest
 from changes import AtChange, Moment, Tally, read_report
 from children import Done, run
 from nayer_cli.storage.checkpoint import load_state, read_manifest
-from quick import OF_METHOD, QUICK, TIMES, few_images, metrics, same
+from quick import OF_METHOD, QUICK, TIMED, TIMES, few_images, metrics, same
 
 SMALL = {
     **QUICK, **OF_METHOD["nayer"], "schedule.epochs": 1, "schedule.kd_steps": 2, "schedule.batch_size": 4,
@@ -84,7 +84,7 @@ def _content(path: Path) -> Any:
         document = json.loads(path.read_text())
         quantization = document.get("quantization") or {}
         (quantization.get("onnx") or {}).pop("path", None)
-        return {key: value for key, value in document.items() if key not in ("run", "seconds", "processor_seconds")}
+        return {key: value for key, value in document.items() if key not in TIMED}
     if re.fullmatch(r"epoch-[\d-]+\.safetensors", path.name):
         return {key: value for key, value in load_state(path).items() if key not in TIMES}
     if re.fullmatch(r"epoch-[\d-]+\.json", path.name):

@@ -51,6 +51,10 @@ WITHOUT_DATA: dict[str, Any] = {
 TIMES = ("seconds", "processor_seconds", "seconds_left", "images_per_s", "worked", "worked_processor")
 
 
+TIMED = ("run", "seconds", "processor_seconds", "peak_memory")
+"""What differs in the results of two runs of the same."""
+
+
 def quick(folder: Path, changes: dict[str, Any] | None = None, method: str = "nayer") -> dict[str, Any]:
     """Settings of a run in `folder`/run with a cache of its own; a change to None takes a setting out."""
     own = {"method.name": method, "lte.cache_dir": str(folder / "cache"), "output.out": str(folder / "run")}
@@ -120,7 +124,7 @@ def outcome(run: Path) -> dict[str, Any]:
     files = [*run.glob("student/*"), *run.glob("samples/*"), *run.glob("*.png"), *run.glob("lte.safetensors")]
     settings = read_file(run / "config.toml")
     return {
-        "result": {key: value for key, value in result.items() if key not in ("run", "seconds", "processor_seconds")},
+        "result": {key: value for key, value in result.items() if key not in TIMED},
         "metrics": metrics(run),
         "state": state,
         "bank": bank(run),

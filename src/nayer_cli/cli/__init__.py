@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from nayer_cli import __version__
-from nayer_cli.cli import distill, embed, info, quantize, sample, train
+from nayer_cli.cli import compare, distill, embed, info, quantize, sample, study, train
 from nayer_cli.cli import eval as evaluate
 
 
@@ -50,6 +50,8 @@ COMMANDS = {
     "quantize": quantize,
     "sample": sample,
     "train": train,
+    "study": study,
+    "compare": compare,
     "info": info,
 }
 for _name, _module in COMMANDS.items():

@@ -8,6 +8,7 @@ import typer
 from nayer_cli import config, plugin_settings, plugins
 from nayer_cli.classifiers import names
 from nayer_cli.errors import InputError
+from nayer_cli.study import plan
 
 Complete = Callable[..., list[str]]
 
@@ -38,6 +39,11 @@ def methods() -> list[str]:
 def presets() -> list[str]:
     """Offer presets."""
     return ["auto", *config.preset_names()]
+
+
+def studies() -> list[str]:
+    """Offer the studies that ship with the package."""
+    return plan.names()
 
 
 def devices() -> list[str]:

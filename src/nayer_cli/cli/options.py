@@ -46,7 +46,7 @@ def setting_in(schema: type[Any], key: str) -> str:
     return key if not section or section in schema.__dataclass_fields__ else last
 
 
-def _flag(flags: str, panel: str, help: str, **more: Any) -> Any:
+def flag(flags: str, panel: str, help: str, **more: Any) -> Any:
     """Describe an option, its variable included; `flags` are separated by blanks, the long one first."""
     variable = f"NAYER_{_parameter(flags)}".upper()
     VARIABLES.add(variable)
@@ -70,7 +70,7 @@ def _option(key: str, flags: str, panel: str, metavar: str, lead: str, schema: t
     default = "preset" if _is_preset(key, schema) else about.get("default")
     shown = {"metavar": metavar, "show_default": False if default in (None, "") else str(default)}
     more = {"autocompletion": completion.of(key, about.get("choices")), **more}
-    return _flag(flags, panel, help, **shown, **more)
+    return flag(flags, panel, help, **shown, **more)
 
 
 def _parameter(flags: str) -> str:
@@ -266,7 +266,7 @@ Compile = Annotated[Text, _setting("compile", "--compile", RUNTIME, "")]
 ChannelsLast = Annotated[Text, _setting("channels_last", "--channels-last", RUNTIME, "")]
 ConfigFile = Annotated[
     File,
-    _flag("--config -c", RUNTIME, "settings from a TOML file, such as a run's config.toml", metavar="FILE"),
+    flag("--config -c", RUNTIME, "settings from a TOML file, such as a run's config.toml", metavar="FILE"),
 ]
 Set = Annotated[
     list[str] | None,
@@ -281,11 +281,9 @@ Set = Annotated[
 ]
 TrustCode = Annotated[
     bool,
-    _flag(
-        "--trust-code", RUNTIME, "run code, and fetch from hubs, what files of others name: a model, a run, --config"
-    ),
+    flag("--trust-code", RUNTIME, "run code, and fetch from hubs, what files of others name: a model, a run, --config"),
 ]
-Debug = Annotated[bool, _flag("--debug", RUNTIME, "show the traceback of a fault")]
+Debug = Annotated[bool, flag("--debug", RUNTIME, "show the traceback of a fault")]
 
 Out = Annotated[File, _setting("output.out", "--out -o", OUTPUT, "DIR")]
 PoolOut = Annotated[File, _setting("output.out", "--out -o", OUTPUT, "FILE", schema=EmbedConfig)]
@@ -293,16 +291,16 @@ ReportOut = Annotated[File, _setting("output.out", "--out -o", OUTPUT, "FILE", s
 ImagesOut = Annotated[File, _setting("output.out", "--out -o", OUTPUT, "DIR", schema=SampleConfig)]
 Resume = Annotated[
     File,
-    _flag(
+    flag(
         "--resume",
         OUTPUT,
         "continue the run in this directory, exactly; auto: the one in --out, or a new one there",
         metavar="RUN|auto",
     ),
 ]
-DryRun = Annotated[bool, _flag("--dry-run", OUTPUT, "load everything, do one step of each phase, keep nothing")]
-Json = Annotated[bool, _flag("--json", OUTPUT, "print the result as one JSON document")]
-Quiet = Annotated[bool, _flag("--quiet -q", OUTPUT, "show no progress, only warnings and errors")]
+DryRun = Annotated[bool, flag("--dry-run", OUTPUT, "load everything, do one step of each phase, keep nothing")]
+Json = Annotated[bool, flag("--json", OUTPUT, "print the result as one JSON document")]
+Quiet = Annotated[bool, flag("--quiet -q", OUTPUT, "show no progress, only warnings and errors")]
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="run directory", show_default=False)]
 Count = Annotated[Int, _setting("count", "--count -n", IMAGES, "N", schema=SampleConfig)]

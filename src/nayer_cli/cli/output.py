@@ -7,7 +7,7 @@ line an epoch elsewhere; records of a kind that is not known here are passed ove
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
@@ -62,6 +62,24 @@ class Output:
             _print_table(rows)
         sys.stdout.flush()  # a closed pipe must be noticed here, not when Python ends
 
+    def tables(self, document: Document, blocks: Sequence[Rows]) -> None:
+        """Print a result of several tables: the document as JSON, or one after the other."""
+        for number, rows in enumerate(blocks[:1] if self.json else blocks):
+            if number and speaks():
+                sys.stdout.write("\n")
+            self.result(document, rows)
+
+    def lines(self, lines: Sequence[str]) -> None:
+        """Print lines that other programs read."""
+        if speaks():
+            sys.stdout.writelines(f"{line}\n" for line in lines)
+            sys.stdout.flush()
+
+    def note(self, message: str) -> None:
+        """Tell the user something that is no result."""
+        if speaks() and not self.quiet:
+            _stderr().print(Text(message))
+
 
 def show_fault(fault: NayerError) -> None:
     """Print what went wrong, and what to try next."""
@@ -111,12 +129,14 @@ class LiveDisplay:
     def __call__(self, record: Record) -> None:
         """Take a record in."""
         event = record.get("event")
+        if event == "run":
+            self._state, self._finished = {}, 0
         if event in ("start", "progress", "epoch"):
             self._state.update(record)
         if event in ("start", "epoch"):
             self._finished = record.get("epoch", 0)
             self._due = time.monotonic() + record.get("seconds_left", 0.0)
-        if event in ("start", "note") or ("student" in record and event == "epoch"):
+        if event in ("run", "start", "note") or ("student" in record and event == "epoch"):
             console = self._live.console
             console.print(describe(record, console.width), soft_wrap=False)  # rich then breaks lines between words
 
@@ -141,6 +161,8 @@ class LiveDisplay:
 def describe(record: Record, width: int | None = None) -> Text | None:
     """Return the line that a record is worth, or None; where it is wider than `width`, it becomes several."""
     match record:
+        case {"event": "run", "name": name, "done": done, "of": of}:
+            return Text(f"run {done} of {of}: {name}", style="bold")
         case {"event": "start"}:
             return Text(layout.flow(_headline(record), width), style="bold")
         case {"event": "note", "message": message, "level": "warning"}:

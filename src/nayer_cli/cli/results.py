@@ -169,6 +169,20 @@ def _count(number: int | None) -> str:
     return "–" if number is None else f"{number:,}"
 
 
+def comparison_rows(document: Document) -> Rows:
+    """Return the settings that differ, then the figures, a column for each run."""
+    rows: Rows = [("", *document["runs"])]
+    for part in ("settings", "figures"):
+        rows += [(name, *map(_figure, values)) for name, values in document[part].items()]
+    return rows
+
+
+def _figure(value: object) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def check_gates(document: Document) -> None:
     """Raise GateMissed if a threshold of the user was not met; results are written and shown before.
 

@@ -172,6 +172,8 @@ class Result(TypedDict):
     budget: Budget | None
     seconds: dict[str, float]
     processor_seconds: dict[str, float]
+    peak_memory: dict[str, int]
+    """Bytes, of one process: `host`, since it began, and `device` where that is a GPU."""
     gates: list[Gate]
     passed: bool
     warnings: list[str]

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from nayer_cli import __version__, config
 from nayer_cli.config import OutputConfig
-from nayer_cli.errors import EnvironmentFault, InputError, Interrupted, is_out_of_memory
+from nayer_cli.errors import EnvironmentFault, InputError, Interrupted, RunBusy, is_out_of_memory
 from nayer_cli.machine.distributed import Group
 from nayer_cli.runs import paths
 from nayer_cli.runs.checkpoints import Checkpoints
@@ -184,7 +184,7 @@ def _owned(folder: RunFolder, *, is_new: bool) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        raise InputError(
+        raise RunBusy(
             f"another run is in {folder.path}{_owner(folder.owner)}", hint="wait until it ends, or choose another --out"
         ) from None
     except (OSError, NotImplementedError) as error:  # some network file systems have no locks

@@ -13,6 +13,7 @@ from nayer_cli.engine import Engine
 from nayer_cli.errors import InputError, RunFailed
 from nayer_cli.gates import Count, Gate, Limits, Pair, judge
 from nayer_cli.machine import breakdown
+from nayer_cli.machine.memory import peak_memory
 from nayer_cli.runs import snapshot
 from nayer_cli.runs.diversity import Diversity, synthesis
 from nayer_cli.runs.documents import Best, Budget, Network, Quantization, Result, Scores
@@ -238,6 +239,7 @@ class Recorder:
             "budget": _of_budget(engine),
             "seconds": _with_total(engine.meter.seconds),
             "processor_seconds": _with_total(engine.meter.processor_seconds),
+            "peak_memory": peak_memory(),
             "gates": gates,
             "passed": all(gate["passed"] for gate in gates),
             "warnings": warnings,

@@ -50,8 +50,13 @@ def read_file(path: Path) -> Layer:
         ConfigError: the file is missing or not TOML.
 
     """
+    return dict(flatten(read_tables(path)))
+
+
+def read_tables(path: Path) -> dict[str, Any]:
+    """Read a TOML file as it is nested, empty tables included; raises as `read_file` does."""
     try:
-        return dict(flatten(_parse(read_text(path, "configuration", LONGEST_FILE))))
+        return _parse(read_text(path, "configuration", LONGEST_FILE))
     except InputError as error:
         raise ConfigError(str(error), hint=error.hint) from error
     except ValueError as error:
