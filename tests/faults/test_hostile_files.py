@@ -140,6 +140,7 @@ def test_no_library_reads_code_while_nayer_loads(tmp_path: Path) -> None:
     assert not (tmp_path / "it-ran").exists() and NO_CODE not in os.environ
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol:UserWarning")  # which torch says before it refuses
 @pytest.mark.parametrize("save", [save_zip, save_legacy, save_pickle])
 def test_code_in_a_text_encoder_is_never_run(
     save: Callable[[Path, object], None], tiny_clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
