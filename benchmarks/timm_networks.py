@@ -36,7 +36,7 @@ from nayer_cli.onnx.runner import OnnxNetwork
 from nayer_cli.runs.distill import distill
 from nayer_cli.runs.quantize import quantize
 
-SIZES = (64, 96, 128, 160, 192, 224, 256, 299, 384)
+SIZES = (64, 96, 128, 160, 192, 224, 240, 256, 299)
 """Image sides in pixels, tried in this order."""
 CLASSES = 10
 BITS = ("w8a8", "w4a4")

@@ -18,7 +18,7 @@ KINDS = {
     for name, kinds in vars(ops).items()
     if name.isupper() and isinstance(kinds, tuple) and name != "REASONS"
 }
-WITHOUT_RULE = {nn.Conv1d: "it takes no images", nn.Conv3d: "it takes no images"}
+WITHOUT_RULE = {nn.Conv3d: "it takes no images"}
 SPELLINGS = {spelling for kinds in ops.TABLE.values() for spellings in kinds for spelling in spellings}
 
 
@@ -38,6 +38,19 @@ class Function(nn.Module):
 
 
 CASES = [nn.PReLU(), nn.PReLU(4, 0.1), nn.SELU(), nn.CELU(0.5), nn.Softplus(), nn.Softplus(2.0), nn.PixelShuffle(2)]
+CASES += [nn.Unfold(3, padding=1), Function(lambda x: x.unfold(2, 3, 2)), Function(torch.roll, (1, -2), (2, 3))]
+CASES += [nn.Sequential(nn.Unfold(2, stride=2), nn.Fold(6, 2, stride=2))]
+CASES += [Function(lambda x: torch.stack([x, 2 * x], -1)), Function(lambda x: x.repeat(1, 2, 1, 1))]
+CASES += [Function(lambda x: x.repeat_interleave(3, dim=0).flatten(1).unflatten(0, (-1, 3)))]
+CASES += [Function(lambda x: x.flip(2, 3)), Function(lambda x: x[:, [3, 0]]), Function(torch.amax, (2, 3))]
+CASES += [Function(lambda x: x.max(1).values), Function(F.normalize), Function(lambda x: x.norm(dim=1))]
+CASES += [Function(lambda x: x.var((2, 3))), Function(lambda x: x.std(1)), nn.RMSNorm(6), Function(F.glu, 1)]
+CASES += [Function(lambda x: torch.einsum("bchw,bdhw->bcd", x, x)), Function(lambda x: (x.abs() + 1).rsqrt())]
+CASES += [
+    Function(lambda x: torch.where(x > 0, x, x.square())),
+    nn.Sequential(nn.Flatten(2), nn.Conv1d(4, 2, 3, padding=1)),
+]
+CASES += [Function(lambda x: x.movedim(1, -1)), Function(lambda x: x.flatten(2).mT), Function(lambda x: 1 - x**2 / 3)]
 CASES += [nn.PixelUnshuffle(2), Function(F.celu, 2.0), Function(F.softplus, 0.5), Function(F.pixel_unshuffle, 3)]
 
 

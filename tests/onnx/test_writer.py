@@ -236,7 +236,7 @@ def test_an_operation_without_a_rule_is_named_and_nothing_is_written(tmp_path):
     ("something", "reason"),
     [
         (nn.AdaptiveMaxPool2d(5), "pools to more than one pixel"),
-        (lambda x: x[:, torch.tensor([0, 2])], "tensor of indices"),
+        (lambda x: x[:, torch.tensor([0, 2]), torch.tensor([1, 0])], "tensor of indices"),
         (lambda x: x.mean(dim=1, keepdim=True, dtype=torch.float32), "called in a way that has no rule"),
     ],
 )

@@ -212,7 +212,7 @@ class Call:
         return Unwritable(f"the network cannot be written as ONNX: '{self.name}' {why}")
 
 
-Rule = Callable[..., Value | str | list[str]]
+Rule = Callable[..., Operand | list[str]]
 """Writes an operation and returns what it returns. Takes a `Call`, then what the operation takes: its arguments, and
 the attributes of a module that have the names of its parameters."""
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from nayer_cli.onnx.graph import BATCH, INPUT, Call, Operand, Rule, Value
 
@@ -35,7 +35,8 @@ def _reshape(call: Call, x: Operand, *_: object, **__: object) -> Value:
     return call.move("Reshape", x, call.integers(call.dims))
 
 
-def _expand(call: Call, x: Operand, *_: object) -> str:
+def expand(call: Call, x: Operand, *_: object) -> str:
+    """Repeat axes of length 1 to the size that the call returns."""
     if BATCH not in call.dims:
         return call.add("Expand", x, call.integers(call.dims))
     batch = call.add("Shape", INPUT, start=0, end=1)
@@ -74,7 +75,11 @@ def _getitem(call: Call, x: Any, index: Any) -> Value:
     if not isinstance(x, Value):
         chosen: Value = x[index]
         return chosen
-    slices = {axis: part for axis, part in enumerate(_indices(call, x, index)) if part != slice(None)}
+    parts = _parts(x, index)
+    picked = [axis for axis, part in enumerate(parts) if isinstance(part, (Tensor, list))]
+    if picked:
+        return _taken(call, x, parts, picked)
+    slices = {axis: part for axis, part in enumerate(_slices(call, parts)) if part != slice(None)}
     if not slices:
         return _reshape(call, x)
     starts = [part.start or 0 for part in slices.values()]
@@ -85,16 +90,30 @@ def _getitem(call: Call, x: Any, index: Any) -> Value:
     return sliced if is_plain else _reshape(call, sliced)
 
 
-def _indices(call: Call, x: Value, index: object) -> list[slice]:
-    """Return a slice for each axis; an integer is one of length 1."""
+def _parts(x: Value, index: Any) -> list[Any]:
+    """Return what is asked for of each axis that is named; new axes follow from the shape."""
     parts = [part for part in (index if isinstance(index, tuple) else (index,)) if part is not None]
-    if Ellipsis in parts:
-        where = parts.index(Ellipsis)
+    where = next((place for place, part in enumerate(parts) if part is Ellipsis), None)
+    if where is not None:
         parts[where : where + 1] = [slice(None)] * (len(x.dims) - len(parts) + 1)
+    return parts
+
+
+def _slices(call: Call, parts: list[Any]) -> list[slice]:
+    """Return a slice for each axis; an integer is one of length 1."""
     found = [slice(part, part + 1 or None) if isinstance(part, int) else part for part in parts]
     if not all(isinstance(part, slice) for part in found):
-        raise call.reject("takes elements by a tensor of indices")
+        raise call.reject("takes elements by what is neither a number nor a slice")
     return found
+
+
+def _taken(call: Call, x: Value, parts: list[Any], picked: list[int]) -> Value:
+    """Take elements of one axis by a constant list of indices."""
+    index = torch.as_tensor(parts[picked[0]])
+    others = [part for axis, part in enumerate(parts) if axis not in picked]
+    if len(picked) > 1 or index.dtype == torch.bool or any(part != slice(None) for part in others):
+        raise call.reject("takes elements by more than one tensor of indices")
+    return Value(call.add("Gather", x, index.long(), axis=picked[0]), call.dims)
 
 
 def _padding(mode: str) -> Rule:
@@ -133,8 +152,8 @@ MOVES: dict[Rule, tuple[Any, ...]] = {
         *(torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze, nn.Flatten, nn.Unflatten),
         *("flatten", "reshape", "reshape_as", "view", "view_as", "squeeze", "unsqueeze", "unflatten"),
     ),
-    _expand: ("expand",),
-    transpose: (torch.transpose, "transpose"),
+    expand: ("expand", "expand_as", "broadcast_to", torch.broadcast_to),
+    transpose: (torch.transpose, torch.swapaxes, "transpose", "swapaxes", "swapdims"),
     _permute: (torch.permute, "permute"),
     _pixel_shuffle: (nn.PixelShuffle, F.pixel_shuffle),
     _pixel_unshuffle: (nn.PixelUnshuffle, F.pixel_unshuffle),

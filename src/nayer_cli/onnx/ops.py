@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from nayer_cli.onnx.graph import Call, Operand, Pair, Rule, Value, pair
 from nayer_cli.onnx.moves import MOVES, transpose
+from nayer_cli.onnx.picks import PICKS
 from nayer_cli.onnx.pools import POOLS
+from nayer_cli.onnx.sums import SUMS
 
 SOFTPLUS_IS_A_LINE = 15
 """In float32, from here on."""
@@ -79,6 +81,39 @@ def _rounded_again(call: Call, x: Operand) -> Operand:
     return call.add("DequantizeLinear", call.add("QuantizeLinear", x, *grid), *grid)
 
 
+def _rsqrt(call: Call, x: Operand) -> str:
+    return call.add("Reciprocal", call.add("Sqrt", x))
+
+
+def _square(call: Call, x: Operand) -> str:
+    return call.add("Mul", x, x)
+
+
+def _glu(call: Call, x: Value, dim: int = -1) -> str:
+    half = x.dims[dim] // 2
+    value, gate = call.add_many("Split", 2, x, call.integers([half, half]), axis=dim)
+    return call.add("Mul", value, call.add("Sigmoid", gate))
+
+
+def _log_softmax(call: Call, x: Operand, dim: int = -1, **_: object) -> str:
+    return call.add("LogSoftmax", x, axis=dim)
+
+
+def _clamp_min(call: Call, x: Operand, min: float) -> str:
+    return _clamp(call, x, min)
+
+
+def _clamp_max(call: Call, x: Operand, max: float) -> str:
+    return _clamp(call, x, None, max)
+
+
+def _as_float(call: Call, x: Value, *args: object, **kwargs: object) -> Value:
+    kinds = [one for one in (*args, *kwargs.values()) if isinstance(one, torch.dtype)]
+    if any(kind != torch.float32 for kind in kinds):
+        raise call.reject("computes in another type than float32")
+    return x
+
+
 def _leaky_relu(call: Call, x: Operand, negative_slope: float = 0.01, inplace: bool = False) -> str:
     return call.add("LeakyRelu", x, alpha=negative_slope)
 
@@ -136,6 +171,27 @@ def conv2d(
         pads=_pads(kernel, padding, pair(dilation)),
         group=groups,
     )
+
+
+def _conv1d(
+    call: Call,
+    x: Operand,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Pair = 1,
+    padding: Pair | str = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+    *,
+    padding_mode: str = "zeros",
+) -> str:
+    if padding_mode != "zeros" or isinstance(padding, str):
+        raise call.reject("pads in a way that has no rule")
+    one = {"strides": stride, "dilations": dilation, "pads": padding}
+    more = {name: [size] if isinstance(size, int) else list(size) for name, size in one.items()}
+    more["pads"] *= 2
+    optional = () if bias is None else (bias,)
+    return call.add("Conv", x, weight, *optional, kernel_shape=list(weight.shape[2:]), group=groups, **more)
 
 
 def linear(call: Call, x: Value, weight: Operand, bias: Operand = None) -> str:
@@ -236,6 +292,23 @@ SPELLINGS: dict[Rule, tuple[Any, ...]] = {
     _named("Sqrt"): (torch.sqrt, "sqrt"),
     _named("Exp"): (torch.exp, "exp"),
     _named("Neg"): (operator.neg, torch.neg, "neg"),
+    _named("Abs"): (torch.abs, "abs"),
+    _named("Log"): (torch.log, "log"),
+    _named("Sin"): (torch.sin, "sin"),
+    _named("Cos"): (torch.cos, "cos"),
+    _named("Erf"): (torch.erf, "erf"),
+    _named("Reciprocal"): (torch.reciprocal, "reciprocal"),
+    _rsqrt: (torch.rsqrt, "rsqrt"),
+    _square: (torch.square, "square"),
+    _glu: (nn.GLU, F.glu),
+    _log_softmax: (nn.LogSoftmax, F.log_softmax, torch.log_softmax, "log_softmax"),
+    _clamp_min: (torch.clamp_min, "clamp_min"),
+    _clamp_max: (torch.clamp_max, "clamp_max"),
+    _as_float: ("to", "type", "type_as"),
+    _conv1d: (nn.Conv1d, F.conv1d),
+    _binary("Pow"): (operator.pow, torch.pow, "pow"),
+    _binary("Less"): (operator.lt, torch.lt, "lt"),
+    _binary("Greater"): (operator.gt, torch.gt, "gt"),
     _relu6: (nn.ReLU6, F.relu6),
     _clamp: (torch.clamp, "clamp"),
     _hardtanh: (nn.Hardtanh, F.hardtanh),
@@ -290,5 +363,5 @@ SPELLINGS: dict[Rule, tuple[Any, ...]] = {
 """Each rule with what it stands for: modules, functions, names of methods."""
 
 RULES: dict[Any, Rule] = {
-    spelling: rule for rule, spellings in (SPELLINGS | POOLS | MOVES).items() for spelling in spellings
+    spelling: rule for rule, spellings in (SPELLINGS | POOLS | SUMS | MOVES | PICKS).items() for spelling in spellings
 }

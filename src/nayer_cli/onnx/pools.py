@@ -83,7 +83,7 @@ def _interpolate(
 
 
 def _mean(call: Call, x: Value, dim: Pair | None = None, keepdim: bool = False) -> str:
-    axes = _axes(x, dim)
+    axes = axes_of(x, dim)
     if len(x.dims) == 4 and axes == [2, 3]:  # the operation that integers have
         pooled = call.add("GlobalAveragePool", x)
         return pooled if keepdim else call.add("Reshape", pooled, call.integers(call.dims))
@@ -91,7 +91,7 @@ def _mean(call: Call, x: Value, dim: Pair | None = None, keepdim: bool = False) 
 
 
 def _total(call: Call, x: Value, dim: Pair | None = None, keepdim: bool = False) -> str:
-    return call.add("ReduceSum", x, call.integers(_axes(x, dim)), keepdims=int(keepdim))
+    return call.add("ReduceSum", x, call.integers(axes_of(x, dim)), keepdims=int(keepdim))
 
 
 def _window(
@@ -106,7 +106,8 @@ def _window(
     return {"kernel_shape": kernel, "strides": strides, "pads": pair(padding) * 2, **more}
 
 
-def _axes(x: Value, dim: Pair | None) -> list[int]:
+def axes_of(x: Value, dim: Pair | None) -> list[int]:
+    """Return which axes are meant; all, if none is named."""
     rank = len(x.dims)
     given = range(rank) if dim is None else [dim] if isinstance(dim, int) else dim
     return sorted(axis % rank for axis in given)

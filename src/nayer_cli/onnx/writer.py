@@ -81,9 +81,11 @@ class _Writer:
         """Append what a node does, and return its values."""
         call = Call(self.graph, node.name, result)
         rule = self._rule(node, call)
+        signature = inspect.signature(rule)
         args, kwargs = self._filled(node.args), self._filled(node.kwargs)
+        kwargs = {name: value for name, value in kwargs.items() if value is not None or name in signature.parameters}
         try:
-            inspect.signature(rule).bind(*args, **kwargs)
+            signature.bind(*args, **kwargs)
         except TypeError as error:
             raise call.reject(f"is called in a way that has no rule: {error}") from error
         return _as_values(rule(*args, **kwargs), result)
