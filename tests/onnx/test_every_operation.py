@@ -38,6 +38,16 @@ class Function(nn.Module):
 
 
 CASES = [nn.PReLU(), nn.PReLU(4, 0.1), nn.SELU(), nn.CELU(0.5), nn.Softplus(), nn.Softplus(2.0), nn.PixelShuffle(2)]
+CASES += [
+    nn.LogSigmoid(),
+    nn.Hardshrink(1),
+    nn.Softshrink(1),
+    nn.Tanhshrink(),
+    nn.Threshold(1, 2),
+    nn.RReLU(),
+    nn.ELU(2),
+]
+CASES += [nn.Softsign(), nn.Hardtanh(-1, 2), Function(F.threshold, 0.5, -1.0)]
 CASES += [nn.Unfold(3, padding=1), Function(lambda x: x.unfold(2, 3, 2)), Function(torch.roll, (1, -2), (2, 3))]
 CASES += [nn.Sequential(nn.Unfold(2, stride=2), nn.Fold(6, 2, stride=2))]
 CASES += [Function(lambda x: torch.stack([x, 2 * x], -1)), Function(lambda x: x.repeat(1, 2, 1, 1))]

@@ -97,9 +97,36 @@ def test_curves_stay_float_with_the_reason():
 
     kept = {one.what: one.reason for one in kept_float(quantized(Curved()))}
     assert kept == {
-        "GroupNorm": "no integer form of it is known",
+        "GroupNorm": "it divides by what it measures of each image",
         "silu": "a curve, not a line: integers would need a table",
     }
+
+
+def test_a_layer_whose_weight_something_else_reads_stays_float():
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.linear = nn.Conv2d(3, 4, 3), nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.linear(self.linear(self.conv(x).mean((2, 3))), self.linear.weight)
+
+    kept = {one.name: one.reason for one in kept_float(quantized(Tied()))}
+    assert (
+        kept["linear"] == kept["linear_1"] == "its kind, its padding or what else reads its weight has no integer form"
+    )
+
+
+def test_dropout_by_a_function_is_left_out():
+    class Dropped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.linear = nn.Conv2d(3, 4, 3), nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.linear(nn.functional.dropout(self.conv(x).mean((2, 3)), 0.5, self.training))
+
+    assert kept_float(quantized(Dropped())) == []
 
 
 def test_frozen_statistics_stay_in_training():

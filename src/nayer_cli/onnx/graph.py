@@ -20,6 +20,8 @@ MOST_BYTES = 2**31 - 1
 OPSET, FORMAT = 21, 10
 """Versions of the operators and of the file format: the oldest ones that have four-bit integers."""
 
+REAL = ("alpha", "beta", "epsilon", "lambd", "bias")
+"""Attributes that are real numbers in every operation, and may be whole numbers in torch."""
 Attribute = int | float | str | list[int]
 Array = NDArray[Any]
 
@@ -89,7 +91,8 @@ class OnnxGraph:
         """Append a node whose names begin with `scope`; return the names of what it returns."""
         inputs = [self._operand(scope, operand) for operand in operands]
         found = [self._unused(f"{scope}/{op}") for _ in range(outputs)]
-        self.nodes.append(Node(op, found[0], inputs, found, attributes))
+        typed = {key: float(value) if key in REAL else value for key, value in attributes.items()}  # type: ignore[arg-type]
+        self.nodes.append(Node(op, found[0], inputs, found, typed))
         return found
 
     def constant(self, name: str, content: Tensor | Array, *, packed: bool = False) -> str:

@@ -114,6 +114,32 @@ def _as_float(call: Call, x: Value, *args: object, **kwargs: object) -> Value:
     return x
 
 
+def _log_sigmoid(call: Call, x: Operand) -> str:
+    return call.add("Neg", call.add("Softplus", call.add("Neg", x)))
+
+
+def _hardshrink(call: Call, x: Operand, lambd: float = 0.5) -> str:
+    return call.add("Shrink", x, lambd=lambd)
+
+
+def _softshrink(call: Call, x: Operand, lambd: float = 0.5) -> str:
+    return call.add("Shrink", x, lambd=lambd, bias=lambd)
+
+
+def _tanhshrink(call: Call, x: Operand) -> str:
+    return call.add("Sub", x, call.add("Tanh", x))
+
+
+def _threshold(call: Call, x: Operand, threshold: float, value: float, inplace: bool = False) -> str:
+    return call.add("Where", call.add("Greater", x, threshold), x, value)
+
+
+def _rrelu(
+    call: Call, x: Operand, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, inplace: bool = False
+) -> str:
+    return call.add("LeakyRelu", x, alpha=(lower + upper) / 2)
+
+
 def _leaky_relu(call: Call, x: Operand, negative_slope: float = 0.01, inplace: bool = False) -> str:
     return call.add("LeakyRelu", x, alpha=negative_slope)
 
@@ -298,6 +324,13 @@ SPELLINGS: dict[Rule, tuple[Any, ...]] = {
     _named("Cos"): (torch.cos, "cos"),
     _named("Erf"): (torch.erf, "erf"),
     _named("Reciprocal"): (torch.reciprocal, "reciprocal"),
+    _named("Softsign"): (nn.Softsign, F.softsign),
+    _log_sigmoid: (nn.LogSigmoid, F.logsigmoid),
+    _hardshrink: (nn.Hardshrink, F.hardshrink),
+    _softshrink: (nn.Softshrink, F.softshrink),
+    _tanhshrink: (nn.Tanhshrink, F.tanhshrink),
+    _threshold: (nn.Threshold, F.threshold),
+    _rrelu: (nn.RReLU, F.rrelu),
     _rsqrt: (torch.rsqrt, "rsqrt"),
     _square: (torch.square, "square"),
     _glu: (nn.GLU, F.glu),

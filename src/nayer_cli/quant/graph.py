@@ -181,9 +181,10 @@ def kept_float(network: fx.GraphModule) -> list[KeptFloat]:
 
 def _layers(network: fx.GraphModule) -> Iterator[fx.Node]:
     """Yield the calls of layers that can be, or are, quantized."""
+    read = {str(node.target).rpartition(".")[0] for node in network.graph.find_nodes(op="get_attr")}
     for node in network.graph.nodes:
         module = module_of(node, network)
-        if isinstance(module, QuantizedLayer) or _is_plain(module):
+        if isinstance(module, QuantizedLayer) or (_is_plain(module) and str(node.target) not in read):
             yield node
 
 

@@ -21,12 +21,18 @@ RECTIFIERS: Kinds = ((nn.ReLU, nn.ReLU6), (F.relu, F.relu6, torch.relu), ("relu"
 SIX: Kinds = ((nn.ReLU6,), (F.relu6,), ())
 """Those of them that also end at 6."""
 CURVES: Kinds = (
-    (nn.SiLU, nn.GELU, nn.Hardswish, nn.LeakyReLU, nn.ELU, nn.Mish, nn.PReLU, nn.SELU, nn.CELU, nn.Softplus),
+    (
+        *(nn.SiLU, nn.GELU, nn.Hardswish, nn.LeakyReLU, nn.ELU, nn.Mish, nn.PReLU, nn.SELU, nn.CELU, nn.Softplus),
+        *(nn.Tanh, nn.Hardtanh, nn.Softsign, nn.LogSigmoid, nn.Hardshrink, nn.Softshrink, nn.Tanhshrink, nn.Threshold),
+        *(nn.RReLU, nn.GLU),
+    ),
     (
         *(F.silu, F.gelu, F.hardswish, F.leaky_relu, F.elu, F.mish, F.selu, F.celu, F.softplus),
-        *(F.prelu, torch.prelu, torch.selu, torch.celu),
+        *(F.prelu, torch.prelu, torch.selu, torch.celu, F.glu),
+        *(F.tanh, torch.tanh, F.hardtanh, F.softsign, F.logsigmoid, F.hardshrink, F.softshrink, F.tanhshrink),
+        *(F.threshold, F.rrelu),
     ),
-    (),
+    ("tanh", "tanh_"),
 )
 """Activation functions that stay float."""
 GATES: Kinds = ((nn.Sigmoid, nn.Hardsigmoid), (torch.sigmoid, F.sigmoid, F.hardsigmoid), ("sigmoid", "sigmoid_"))
@@ -62,6 +68,17 @@ HOMOGENEOUS: Kinds = (
     ("relu", "relu_", "mean", "flatten"),
 )
 """What maps s · x to s · f(x) for positive s, channel by channel."""
+NORMS: Kinds = ((nn.LayerNorm, nn.GroupNorm, nn.RMSNorm), (F.layer_norm, F.group_norm, F.rms_norm, F.normalize), ())
+"""What divides by a size that it measures of each image."""
+SHARES: Kinds = ((nn.Softmax,), (F.softmax, torch.softmax), ("softmax",))
+PRODUCTS: Kinds = (
+    (),
+    (
+        *(operator.mul, operator.imul, torch.mul, operator.matmul, torch.matmul, torch.bmm, torch.einsum),
+        F.scaled_dot_product_attention,
+    ),
+    ("mul", "mul_", "matmul"),
+)
 SHUFFLES: Kinds = ((nn.PixelShuffle, nn.PixelUnshuffle), (F.pixel_shuffle, F.pixel_unshuffle), ())
 """Passages that exchange channels for places."""
 NOT_ROUNDED = "what it returns is not rounded"
@@ -77,18 +94,24 @@ TABLE = {
     "addition": ADDITIONS,
     "passage": PASSAGES,
     "joint": JOINTS,
+    "norm": NORMS,
+    "share": SHARES,
+    "product": PRODUCTS,
     "homogeneous": HOMOGENEOUS,
     "shuffle": SHUFFLES,
 }
 """Every kind; only the last two overlap with others."""
 REASONS = (
-    (OTHER_LAYERS, "its kind or its padding has no integer form"),
+    (OTHER_LAYERS, "its kind, its padding or what else reads its weight has no integer form"),
     (RECTIFIERS, NOT_ROUNDED),
     (POOLS, NOT_ROUNDED),
     (ADDITIONS, NOT_ROUNDED),
     (CURVES, CURVED),
     (GATES, CURVED),
     (JOINTS, "its parts lie on different grids"),
+    (NORMS, "it divides by what it measures of each image"),
+    (SHARES, "a quotient of exponentials: integers would need a table"),
+    (PRODUCTS, "a product of two tensors, and only layers have integers to multiply"),
 )
 """Why an operation stays float; additions and the like do only where nothing rounds what they return."""
 

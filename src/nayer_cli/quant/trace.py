@@ -6,6 +6,7 @@ from math import prod
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
@@ -19,6 +20,7 @@ Modules = dict[str, nn.Module]
 
 WITHOUT_EFFECT = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 """Layers that do nothing in evaluation mode; a quantized network learns without dropout."""
+DROPOUTS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, torch.dropout)
 NOISE = 3
 """Images by which a graph is compared with its network: not as many as those that it was traced with."""
 TOLERANCE = 1e-5
@@ -47,7 +49,7 @@ def trace(network: nn.Module, shape: ImageShape) -> fx.GraphModule:
         make_plain(network, noise)
         traced = record(network, noise[:2].clone(), noise.flip(1, 2))
         traced = _functional(traced, torch.zeros(2, *shape))
-        erase(traced, lambda node: isinstance(module_of(node, traced), WITHOUT_EFFECT))
+        erase(traced, lambda node: node.target in DROPOUTS or isinstance(module_of(node, traced), WITHOUT_EFFECT))
         note_shapes(traced, shape)
         _flatten_logits(traced, shape)
         found = _logits_for(traced, noise)
