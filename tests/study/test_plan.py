@@ -1,8 +1,12 @@
+import os
 import shlex
+import subprocess
+from itertools import pairwise
 
 import pytest
 
 from nayer_cli.errors import InputError
+from nayer_cli.storage.toml import parse_assignment
 from nayer_cli.study import plan, work
 from nayer_cli.study.plan import read
 
@@ -79,6 +83,32 @@ def test_unknown_names_are_told_with_those_there_are(file):
     for name, scale, changes in (("table44", None, {}), (file, "quack", {}), (file, "quick", {"rows.x.seed": 1})):
         with pytest.raises(InputError, match=r"table4|quick|first, other"):
             read(name, scale, None, changes)
+
+
+def test_lines_are_read_back_by_a_shell_that_xargs_starts(tmp_path, monkeypatch):
+    (tmp_path / "odd.toml").write_text("""
+[base]
+lte.prompt = "it's a \\"photo\\" of $HOME {name}"
+augment.flip = false
+[rows.one]
+[rows.two]
+optimizer.lr = 0.5
+""")
+    study = read(str(tmp_path / "odd.toml"), None, [1, 2], {})
+    shim = tmp_path / "bin" / "nayer"
+    shim.parent.mkdir()
+    shim.write_text(f'#!/bin/sh\nfor word in "$@"; do echo "$word"; done > "{tmp_path}/$$.told"\n')
+    shim.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{shim.parent}:{os.environ['PATH']}")
+    lines = "\n".join(work.lines(study, tmp_path / "with space"))
+    subprocess.run(
+        ["xargs", "-d", "\n", "-P", "2", "-I", "LINE", "sh", "-c", "LINE"], input=lines, text=True, check=True
+    )
+    told = sorted(path.read_text().splitlines() for path in tmp_path.glob("*.told"))
+    assert len(told) == 4 and all(words[:4] == ["distill", "--quiet", "--resume", "auto"] for words in told)
+    for words in told:
+        assignments = (parse_assignment(word) for key, word in pairwise(words) if key == "--set")
+        assert dict(assignments) in [cell.settings for cell in study.cells()]
 
 
 @pytest.mark.parametrize("name", plan.names())

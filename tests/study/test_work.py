@@ -46,7 +46,7 @@ class Interrupting:
         self.left = at
 
     def __call__(self, record: dict[str, Any]) -> None:
-        self.left -= record["event"] in ("progress", "run")
+        self.left -= record["event"] == "progress"
         if self.left == 0:
             raise KeyboardInterrupt
 
@@ -114,7 +114,7 @@ def test_the_command_shows_a_table_and_writes_it_in_every_form(whole, capsys, tm
 
 
 def test_the_command_says_what_failed(tmp_path, capsys):
-    study(tmp_path, "[rows.broken]\nschedule.budget = '1e-9s'\nschedule.warmup_epochs = 1\n", seeds="[0]")
+    study(tmp_path, "[rows.broken]\nschedule.budget = '0.000001s'\nschedule.warmup_epochs = 1\n", seeds="[0]")
     words = ["study", str(tmp_path / "tiny.toml"), "--out", str(tmp_path / "out"), "--rows", "broken", "--quiet"]
     assert main(words) == 4
     assert "1 of 1 runs failed: broken/seed-0" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ from nayer_cli.storage.files import make_folder, write_json
 from nayer_cli.study import plan, report
 from nayer_cli.study.plan import Cell, Study
 from nayer_cli.study.table import tabulate
+from nayer_cli.study.work import words
 
 RECORD_FORMAT = "nayer.record/1"
 FIGURES = (
@@ -28,7 +30,7 @@ FIGURES = (
 )
 """What of a result is kept as it is."""
 OF_A_START = ("nayer", "python", "torch", "platform", "gpu", "threads")
-NO_SETTING = ("lte.cache_dir", "teacher.weights", "eval.data", "data", "lte.file", "reuse")
+PATHS = ("teacher.weights", "student.weights", "eval.data", "data", "lte.file", "reuse")
 """Settings that may be paths of one machine: of a file its name is kept, and its SHA-256 besides."""
 
 
@@ -45,8 +47,7 @@ def record(study: Study, cell: Cell, run: Path) -> dict[str, Any]:
     """Return what is written of one run."""
     result, about = _read(run / "result.json"), _read(run / "run.json")
     layer, starts = read_file(run / "config.toml"), about.get("starts") or [{}]
-    from nayer_cli.study.work import words
-
+    plain = {key: _plain(key, value) for key, value in cell.settings.items()}
     return {
         "schema": RECORD_FORMAT,
         "study": study.name,
@@ -54,7 +55,7 @@ def record(study: Study, cell: Cell, run: Path) -> dict[str, Any]:
         "row": cell.row.name,
         "column": cell.column.name,
         "seed": cell.seed,
-        "command": " ".join(words(cell, Path("studies") / study.label)),
+        "command": shlex.join(words(replace(cell, settings=plain), Path("studies") / study.label)),
         "starts": len(starts),
         "commit": commit(),
         "machine": {key: starts[-1].get(key) for key in OF_A_START},
@@ -141,7 +142,7 @@ def commit() -> str | None:
 
 
 def _plain(key: str, value: Any) -> Any:
-    return Path(value).name if key in NO_SETTING and isinstance(value, str) else value
+    return Path(value).name if key in PATHS and isinstance(value, str) else value
 
 
 def _digest(about: dict[str, Any], key: str) -> str | None:
