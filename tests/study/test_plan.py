@@ -23,6 +23,7 @@ method.codes = "onehot"
 command = "train"
 data = "digits"
 [columns.small]
+split = "train"
 method.width = 4
 schedule.batch_size = 32
 [paper.first]
@@ -48,7 +49,7 @@ def test_a_study_is_its_rows_columns_and_seeds_one_over_the_other(file):
     wanted = {"preset": "digits", "schedule.epochs": 1, "method.width": 4, "schedule.batch_size": 32, "seed": 4}
     assert cells["first/small/seed-4"].settings == wanted
     assert cells["other/small/seed-4"].settings == wanted | {"method.codes": "onehot"}
-    of_train = {"schedule.epochs": 1, "schedule.batch_size": 32, "data": "digits", "seed": 4}
+    of_train = {"schedule.epochs": 1, "schedule.batch_size": 32, "data": "digits", "split": "train", "seed": 4}
     assert (cells["real/small/seed-4"].command, cells["real/small/seed-4"].settings) == ("train", of_train)
     assert study.printed("first", study.columns[0]) == 0.915 and study.label == "mine-quick"
 

@@ -25,6 +25,7 @@ preset = "cifar10"
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -107,10 +108,22 @@ class Study:
     def _cell(self, row: Line, column: Line, seed: int) -> Cell:
         command = row.command or column.command or self.base.command or "distill"
         common = self.base.settings | column.settings
-        if command == "train":  # it makes no images, so that what is said of them means nothing
-            known = config.keys(TrainConfig)
-            common = {key: value for key, value in common.items() if key in known}
-        return Cell(row, column, seed, command, common | row.settings | {"seed": seed})
+        own = {key: value for key, value in common.items() if not _is_foreign(key, command)}
+        return Cell(row, column, seed, command, own | row.settings | {"seed": seed})
+
+
+def _is_foreign(key: str, command: str) -> bool:
+    """Say whether a setting means something to another command alone: `train` makes no images, others take none."""
+    return not _knows(command, key) and any(_knows(other, key) for other in SCHEMAS)
+
+
+def _knows(command: str, key: str) -> bool:
+    return key in _keys(command) or (key.startswith("method.") and issubclass(SCHEMAS[command], DistillConfig))
+
+
+@cache
+def _keys(command: str) -> frozenset[str]:
+    return frozenset(config.keys(SCHEMAS[command]))
 
 
 def names() -> list[str]:
