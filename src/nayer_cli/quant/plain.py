@@ -30,7 +30,7 @@ def make_plain(network: nn.Module, images: Tensor) -> None:
     """
     found: dict[nn.Module, nn.Module | None] = {}
 
-    def see(layer: nn.Module, inputs: tuple[Any, ...], _: Any) -> None:
+    def see(layer: nn.Module, inputs: tuple[Any, ...], _: object) -> None:
         plain = found[layer] if layer in found else _plain(layer, inputs)
         found[layer] = plain if plain is not None and _is_same(layer, plain, inputs[0]) else None
 

@@ -105,7 +105,7 @@ class _Record(TorchFunctionMode):
             self.inside.append(name)
             self.is_off = _is_leaf(module)
 
-    def _leave(self, name: str, module: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
+    def _leave(self, name: str, module: nn.Module, args: object, kwargs: object, result: object) -> None:
         if self.inside[-1] != name:
             return
         if self.is_off:
@@ -145,7 +145,7 @@ class _Record(TorchFunctionMode):
         node = self.graph.create_node(op, target, inputs, named)
         self._keep(node, result, any(source in self.of_images for source in node.all_input_nodes))
 
-    def _keep(self, node: fx.Node, result: Any, of_images: bool) -> None:
+    def _keep(self, node: fx.Node, result: object, of_images: bool) -> None:
         """Remember which node returns a tensor, or which part of what it returns."""
         if of_images:
             self.of_images.add(node)
@@ -164,7 +164,7 @@ class _Record(TorchFunctionMode):
     def _knows(self, tensor: Tensor) -> bool:
         return id(tensor) in self.seen or id(tensor) in self.names
 
-    def _node(self, tensor: Any) -> fx.Node:
+    def _node(self, tensor: object) -> fx.Node:
         if not isinstance(tensor, Tensor):
             raise Unseen(f"it returns a {type(tensor).__name__}")
         if id(tensor) not in self.seen:
@@ -218,7 +218,7 @@ class _Merged:
             raise Unseen("it makes a tensor in a way that torch does not show")
         return True
 
-    def _merge(self, one: Any, other: Any) -> Any:
+    def _merge(self, one: object, other: object) -> Any:
         if isinstance(one, fx.Node):
             return self.now[one]
         if isinstance(one, (tuple, list)) and isinstance(other, (tuple, list)) and len(one) == len(other):
@@ -232,7 +232,7 @@ class _Merged:
             return one
         return self._multiple(one, other)
 
-    def _multiple(self, one: Any, other: Any) -> fx.Node:
+    def _multiple(self, one: object, other: object) -> fx.Node:
         """Return the node of the number of images times what both numbers are multiples of."""
         if isinstance(one, int) and isinstance(other, int) and one % 2 == 0 and 3 * one == 2 * other:
             assert self.batch is not None
@@ -240,7 +240,7 @@ class _Merged:
         raise Unseen(f"it depends on the number of images: {one} for two, {other} for three")
 
 
-def only_logits(output: Any) -> Any:
+def only_logits(output: object) -> Any:
     """Choose the logits of what a network returns: the entry or attribute `logits`, or else the first of several."""
     named = output.get("logits") if isinstance(output, dict) else getattr(output, "logits", None)
     if named is not None:
@@ -263,7 +263,7 @@ def _spelled(func: Any, args: Any, kwargs: Any) -> tuple[str, Any, Any, Any]:
     return "call_method", name, args, kwargs
 
 
-def _is_method(func: Any, name: str) -> bool:
+def _is_method(func: object, name: str) -> bool:
     return getattr(Tensor, name, None) is func or getattr(func, "__module__", "") == "torch._tensor"
 
 
