@@ -90,7 +90,7 @@ def _getitem(call: Call, x: Any, index: Any) -> Value:
     return sliced if is_plain else _reshape(call, sliced)
 
 
-def _parts(x: Value, index: Any) -> list[Any]:
+def _parts(x: Value, index: object) -> list[Any]:
     """Return what is asked for of each axis that is named; new axes follow from the shape."""
     parts = [part for part in (index if isinstance(index, tuple) else (index,)) if part is not None]
     where = next((place for place, part in enumerate(parts) if part is Ellipsis), None)

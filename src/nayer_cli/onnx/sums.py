@@ -32,13 +32,13 @@ def _largest(op: str, where: str) -> Rule:
     return rule
 
 
-def _norm(call: Call, x: Value, p: Any = 2, dim: Pair | None = None, keepdim: bool = False, **_: object) -> str:
+def _norm(call: Call, x: Value, p: object = 2, dim: Pair | None = None, keepdim: bool = False, **_: object) -> str:
     if p not in (1, 2, "fro"):
         raise call.reject(f"is a norm of order {p}")
     return call.add("ReduceL1" if p == 1 else "ReduceL2", x, call.integers(axes_of(x, dim)), keepdims=int(keepdim))
 
 
-def _vector_norm(call: Call, x: Value, ord: Any = 2, dim: Pair | None = None, keepdim: bool = False) -> str:
+def _vector_norm(call: Call, x: Value, ord: object = 2, dim: Pair | None = None, keepdim: bool = False) -> str:
     return _norm(call, x, ord, dim, keepdim)
 
 

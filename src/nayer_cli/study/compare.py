@@ -69,7 +69,7 @@ def _result(path: Path) -> Mapping[str, Any]:
         raise InputError(f"{path} is damaged: {error}", hint="resume the run: it is written again") from error
 
 
-def _at(document: Any, path: Sequence[str]) -> Any:
+def _at(document: object, path: Sequence[str]) -> Any:
     for key in path:
         document = document.get(key) if isinstance(document, Mapping) else None
     return document

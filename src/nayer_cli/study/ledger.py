@@ -141,7 +141,7 @@ def commit() -> str | None:
     return found[0] + ("+" if found[1] else "")
 
 
-def _plain(key: str, value: Any) -> Any:
+def _plain(key: str, value: object) -> Any:
     return Path(value).name if key in PATHS and isinstance(value, str) else value
 
 

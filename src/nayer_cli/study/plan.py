@@ -185,13 +185,13 @@ def _scaled(document: dict[str, Any], scale: str | None, where: str) -> tuple[di
     return _merged(document, scales[chosen]), chosen
 
 
-def _merged(one: Any, other: Any) -> Any:
+def _merged(one: object, other: object) -> Any:
     if not isinstance(one, dict) or not isinstance(other, dict):
         return other
     return one | {key: _merged(one.get(key), value) for key, value in other.items()}
 
 
-def _change(document: dict[str, Any], key: str, value: Any) -> None:
+def _change(document: dict[str, Any], key: str, value: object) -> None:
     """Set one value of the document; a row or a column that it names must be there."""
     parts = key.split(".")
     if parts[0] in ("rows", "columns"):
@@ -224,7 +224,7 @@ def _study(name: str, scale: str, document: dict[str, Any], where: str) -> Study
     )
 
 
-def _lines(tables: Any, kind: str, where: str) -> Iterator[Line]:
+def _lines(tables: object, kind: str, where: str) -> Iterator[Line]:
     if not isinstance(tables, dict):
         raise InputError(f"{kind}s of {where} must be tables, such as [{kind}s.one]")
     for name, table in tables.items():
@@ -233,7 +233,7 @@ def _lines(tables: Any, kind: str, where: str) -> Iterator[Line]:
         yield _line(name, table, where)
 
 
-def _line(name: str, table: Any, where: str) -> Line:
+def _line(name: str, table: object, where: str) -> Line:
     if not isinstance(table, dict):
         raise InputError(f"'{name}' of {where} must be a table of settings")
     own = {key: str(table[key]) for key in OF_A_LINE if key in table}
@@ -245,7 +245,7 @@ def _line(name: str, table: Any, where: str) -> Line:
     return Line(name, settings=settings, **own)
 
 
-def _seeds(value: Any, where: str) -> tuple[int, ...]:
+def _seeds(value: object, where: str) -> tuple[int, ...]:
     if not isinstance(value, list) or not value or not all(type(seed) is int and seed >= 0 for seed in value):
         raise InputError(f"seeds of {where} must be whole numbers from 0, not {value!r}", hint="for example: 0,1,2")
     return tuple(dict.fromkeys(value))

@@ -189,7 +189,7 @@ def _measures(results: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, float
             yield name, mean
 
 
-def _at(document: Any, path: Sequence[str]) -> float | None:
+def _at(document: object, path: Sequence[str]) -> float | None:
     found = reduce(lambda node, key: node.get(key) if isinstance(node, Mapping) else None, path, document)
     return float(found) if isinstance(found, (int, float)) else None
 

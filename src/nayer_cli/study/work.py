@@ -115,7 +115,7 @@ def words(cell: Cell, folder: Path) -> Sequence[str]:
     return ["nayer", cell.command, "--quiet", "--resume", "auto", "--out", str(folder / cell.name), *given]
 
 
-def _typed(value: Any) -> str:
+def _typed(value: object) -> str:
     """Write a value so that `--set` reads it back."""
     plain = json.dumps(value) if not isinstance(value, str) else value
     return plain if parse_assignment(f"x={plain}")[1] == value else json.dumps(value)
