@@ -228,10 +228,129 @@ def test_losses_that_are_not_finite_are_left_out_of_the_mean():
     assert again.read(Group(), torch.tensor(7.0)) == ({"ce": 3.0}, 7.0)
 
 
-def test_images_planned_are_images_made():
-    made, records = engine(Diary())
+@pytest.mark.parametrize("plan", [PLAN, replace(PLAN, rounds=2)])
+def test_images_planned_are_images_made(plan):
+    made, records = engine(Diary(), plan=plan)
     made.run()
-    assert PLAN.images(4) == records[-1]["images"]
+    assert plan.images(4) == records[-1]["images"]
+
+
+def test_losses_are_means_over_all_processes():
+    class Peers(Group):  # the other process had the same loss three times, in steps that all were finite
+        def average(self, tensors: list[Tensor]) -> None:
+            tensors[0][0] += torch.tensor([9.0, 3.0])
+
+    meter = Meter()
+    meter.add("ce", torch.tensor(1.0))
+    assert meter.read(Peers(0, 2), torch.tensor(7.0)) == ({"ce": 2.5}, 7.0)
+
+
+def test_who_measures_and_who_writes_down_is_given_the_engine_and_its_record():
+    given: list[tuple[str, object, int]] = []
+    made, _ = engine(Diary())
+    made.evaluate = lambda one, record: given.append(("measure", one, record["epoch"]))
+    made.after_epoch = lambda one, record: given.append(("write", one, record["epoch"]))
+    made.run()
+    assert given == [(what, made, epoch) for epoch in (1, 2, 3) for what in ("measure", "write")]
+
+
+def test_a_store_takes_over_the_rows_of_rounds_that_succeeded():
+    class Pushed:
+        def __init__(self) -> None:
+            self.rows: list[object] = []
+
+        def push(self, rows: object) -> None:
+            self.rows.append(rows)
+
+    class Remembers(Diary):
+        def synthesize(self, student: nn.Module, state: LoopState) -> SynthBatch:
+            batch = super().synthesize(student, state)
+            if state.round == 3:
+                return batch  # which has none
+            lost = {"ce": torch.tensor(torch.nan)} if state.round == 1 else batch.losses
+            return batch._replace(rows={"number": torch.tensor(state.round)}, losses=lost)
+
+    method = Remembers()
+    method.store = Pushed()
+    engine(method)[0]._synthesize(until=4)
+    assert [int(rows["number"]) for rows in method.store.rows] == [0, 2]
+    method.store = None
+    engine(method)[0]._synthesize(until=4)
+
+
+def test_what_a_full_bank_drops_is_drawn_from_the_run_s_own_randomness():
+    def held(disturbed: int) -> list[list[float]]:
+        torch.manual_seed(0)
+        banks = [MemoryBank(3, SHAPE, policy="reservoir") for _ in range(2)]
+        made, _ = engine(Diary(), holdout=banks[0], holdout_stride=2)
+        made.bank = banks[1]
+        images = torch.rand(20, *SHAPE)
+        torch.manual_seed(disturbed)
+        made.keep(images, torch.arange(20))
+        return [bank.held()[0].flatten().tolist() for bank in banks]
+
+    assert held(1) == held(2)
+
+
+def test_a_bank_of_one_image_teaches():
+    class One(Diary):
+        batch = 1
+
+        def synthesize(self, student: nn.Module, state: LoopState) -> SynthBatch:
+            batch = super().synthesize(student, state)
+            return batch._replace(images=batch.images[:1], labels=batch.labels[:1])
+
+        def replay(self, bank: MemoryBank, steps: int) -> Iterator[Batch]:
+            assert len(bank) == state.step // 2 + 1
+            return iter([Batch(torch.rand(4, *SHAPE), torch.zeros(4, dtype=torch.long))] * steps)
+
+    made, _ = engine(One(), plan=replace(PLAN, warmup_epochs=0, epochs=1))
+    state = made.state
+    made.run()
+    assert state.seen == 24
+
+
+def test_the_host_looks_now_and_then_whether_steps_are_left_out(monkeypatch):
+    monkeypatch.setattr("nayer_cli.engine.CHECK_STRIDE", 2)
+    made, _ = engine(nan_at(set(range(100)))(), plan=replace(PLAN, kd_steps=5, max_skipped=1))
+    with pytest.raises(
+        RunFailed, match=r"^losses or gradients are not finite: 2 steps .* left out by step 2,"
+    ) as caught:
+        made.run()
+    assert caught.value.hint.startswith("start anew with a lower learning rate")
+
+
+def test_too_many_steps_of_rounds_are_located():
+    class Broken(Diary):
+        def synthesize(self, student: nn.Module, state: LoopState) -> SynthBatch:
+            return super().synthesize(student, state)._replace(skipped=torch.tensor(2.0))
+
+    with pytest.raises(RunFailed, match="4 steps of epoch 1 were left out by round 2, and 3 are allowed"):
+        engine(Broken(), plan=replace(PLAN, max_skipped=3))[0].run()
+
+
+def test_a_checkpoint_is_not_due_at_the_very_moment(monkeypatch):
+    monkeypatch.setattr("time.monotonic", lambda: 5.0)
+    saved: list[Engine] = []
+    made, _ = engine(Diary(), save=saved.append, save_seconds=0)
+    made.run()
+    assert saved == []
+
+
+def test_processes_end_together_once_the_main_one_has_saved():
+    order: list[object] = []
+
+    class Watched(Group):
+        def largest(self, value: int) -> int:
+            order.append(value)
+            return value
+
+    interruption = Interruption(Group())
+    interruption._ask(signal.SIGTERM, None)
+    made, _ = engine(Diary(), group=Watched(), interruption=interruption, save=lambda one: order.append("saved"))
+    with pytest.raises(Interrupted):
+        made.run()
+    assert order[-2:] == ["saved", 0]
 
 
 def test_every_image_is_either_held_back_or_in_the_bank():

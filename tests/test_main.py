@@ -1,9 +1,9 @@
-import contextlib
 import os
+import shlex
 import signal
 import subprocess
 import sys
-import time
+import threading
 
 import pytest
 
@@ -26,14 +26,15 @@ def start(*arguments, **options):
     )
 
 
-def open_when_read(pipe, seconds=60):
-    """Open a named pipe for writing as soon as somebody reads it."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        with contextlib.suppress(OSError):
-            return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
-        time.sleep(0.02)
-    pytest.fail("nobody reads the pipe")
+def open_when_read(pipe, process):
+    """Open a named pipe for writing, which waits until the process reads it or ends."""
+
+    def let_go():
+        process.wait()
+        os.close(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK))
+
+    threading.Thread(target=let_go, daemon=True).start()
+    return os.open(pipe, os.O_WRONLY)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["distill", "--help"], ["eval", "-h"], ["--version"]])
@@ -124,6 +125,18 @@ def test_a_help_page_needs_neither_numpy_nor_the_display():
         assert f"'{heavy}'" not in loaded
 
 
+def test_a_missing_folder_of_images_is_told_without_numpy():
+    code = (
+        "import sys; from nayer_cli.__main__ import main\n"
+        "assert main(['distill', '--eval-data', 'nowhere/val']) == 2\n"
+        "assert main(['train', '--model', 'wrn_16_1', '--data', 'nowhere']) == 2\n"
+        "print(sorted({'torch', 'numpy', 'PIL'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "there is no data 'nowhere/val'" in done.stderr
+
+
 def test_a_limit_of_memory_that_torch_cannot_live_with_is_told(monkeypatch, capsys):
     resource = pytest.importorskip("resource", reason="Windows has no such limits")
     monkeypatch.setattr(resource, "getrlimit", lambda _: (3_000_000 * 1024, resource.RLIM_INFINITY))
@@ -160,9 +173,9 @@ def test_signals_end_a_command_with_their_code(number, code, tmp_path):
     pipe = tmp_path / "my.toml"
     os.mkfifo(pipe)
     process = start("distill", "--config", str(pipe))
-    writer = open_when_read(pipe)  # the command reads on until it is closed
+    writer = open_when_read(pipe, process)  # the command reads on until it is closed
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate()
     os.close(writer)
     assert process.returncode == code
     assert err == f"error: {'interrupted' if code == 130 else 'terminated'}\n"
@@ -173,12 +186,53 @@ def test_a_closed_pipe_is_quiet_and_no_missed_gate(arguments):
     with start(*arguments) as process:
         process.stdout.close()
         err = process.stderr.read()
-        assert process.wait(timeout=60) == 141
+        assert process.wait() == 141
     assert err == ""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+@pytest.mark.parametrize(
+    ("closed", "code", "err"),
+    [
+        (">&-", 3, "error: standard output is closed\nhint: send it somewhere, such as > result.json\n"),
+        ("2>&-", 0, ""),
+        ("<&-", 0, ""),
+        (">&- 2>&-", 3, ""),
+    ],
+)
+def test_closed_standard_files(closed, code, err):
+    line = f"{shlex.join(NAYER)} info --methods --json {closed}"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (code, err)
+    assert bool(done.stdout) == (code == 0) and "Traceback" not in done.stdout
+
+
+EVIL = "open('was_here', 'w').write('x')\n"
+NAMES = ("../evil", "../evil.py", "py:../evil", "py:..evil:net", "/tmp/../evil", "..evil", "a/../../evil")
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        *(("distill", option) for option in ("--method", "--encoder", "--teacher", "--preset", "--labels")),
+        *(("distill", f"--set=method.{key}") for key in ("generator",)),
+        *(("quantize", option) for option in ("--method", "--model", "--preset")),
+        *(("train", "--data"), ("sample", ""), ("eval", "")),
+    ],
+)
+def test_a_name_that_climbs_out_of_its_folder_runs_nothing(command, option, tmp_path, monkeypatch, capsys):
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "evil.py").write_text(EVIL)
+    monkeypatch.chdir(tmp_path / "inside")
+    for name in NAMES:
+        words = [f"{option}={name}"] if "=" in option else [option, name] if option else [name]
+        assert main([command, *words]) == 2, name
+        assert "Traceback" not in capsys.readouterr().err
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "evil.py"]
 
 
 def test_a_terminal_without_arrows_does_not_end_a_command():
     process = start("info", "--methods", env={"PYTHONIOENCODING": "ascii"})
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate()
     assert (process.returncode, err) == (0, "")
     assert "nayer" in out

@@ -217,7 +217,7 @@ class Method(Lesson):
     """Images that one round makes, of this process."""
     uses_names: str = EMBEDDINGS
     """What of the class names: their `embeddings`, only their `count` K, or `nothing`. Unless it is embeddings, a run
-    needs no text encoder, no network and no names."""
+    needs no text encoder, no network and no names. Where settings decide, `Config` has a property of this name."""
     keeps: str = ""
     """What the student's images come from: the `bank`, a `live` generator, or stored `features` that one decodes, or
     two of them. By default the bank, or a live generator where the method has a `replay` of its own. Said as a

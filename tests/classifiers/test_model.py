@@ -316,3 +316,11 @@ def cifar10(path: Path, every: int) -> tuple[Tensor, Tensor]:
     pixels = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures]))
     labels = torch.tensor([classes.index(member.name.split("/")[0]) for member in chosen])
     return pixels.permute(0, 3, 1, 2) / 255, labels
+
+
+def test_a_wrapped_network_can_be_exported():
+    model = Normalized(settled(timm.create_model("resnet8_digits", num_classes=4)), GREY).eval()
+    images = torch.rand(2, 1, 16, 16)
+    exported = torch.export.export(model, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
+    more = torch.rand(5, 1, 16, 16)
+    torch.testing.assert_close(exported(more), model(more))

@@ -168,8 +168,11 @@ FLOAT = {
     "group norm": nn.GroupNorm(2, WIDTH),
     "layer norm": nn.LayerNorm([12, 12]),
     "max pool": nn.MaxPool2d(3, 2, 1, ceil_mode=True),
+    "dilated max pool": nn.MaxPool2d(3, 3, 1, 2, ceil_mode=True),
     "average pool": nn.AvgPool2d(3, 2, 1, count_include_pad=False),
     "average pool of 5": nn.AvgPool2d(5, 3, ceil_mode=True),
+    "average pool that counts its padding": nn.AvgPool2d(3, 2, 1, ceil_mode=True),
+    "average pool that does not": nn.AvgPool2d(3, 2, 1, ceil_mode=True, count_include_pad=False),
     "adaptive pool": nn.AdaptiveAvgPool2d(4),
     "adaptive pool to what does not divide": nn.AdaptiveAvgPool2d((5, 17)),
     "nearest": nn.Upsample(scale_factor=2),
@@ -204,6 +207,13 @@ FUNCTIONS = {
 def test_float_layers_compute_what_torch_does(tmp_path, name):
     pair = both(trace(Does(FLOAT[name]), SHAPE), tmp_path / "m.onnx")
     assert torch.allclose(pair.torch, pair.onnx, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["max pool", "dilated max pool", "average pool of 5", "average pool that does not"])
+def test_runtimes_infer_the_sizes_of_pools_that_round_up(tmp_path, capfd, name):
+    both(trace(Does(FLOAT[name]), SHAPE), tmp_path / "m.onnx")
+    assert "ceil_mode" not in str(onnx.load(tmp_path / "m.onnx").graph.node)
+    assert "shape" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

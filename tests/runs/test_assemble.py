@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 import nayer_cli.classifiers.models  # noqa: F401 - registers the CIFAR networks
 from nayer_cli import config as configuration
+from nayer_cli import plugins
 from nayer_cli.classifiers.model import load_classifier
 from nayer_cli.config import BankConfig, DistillConfig, EvalConfig, LteConfig, ModelConfig
 from nayer_cli.errors import ConfigError, InputError
@@ -15,7 +16,9 @@ from nayer_cli.machine.distributed import Group
 from nayer_cli.machine.precision import Precision
 from nayer_cli.machine.rng import Streams
 from nayer_cli.runs import assemble
+from nayer_cli.runs.distill import distill
 from nayer_cli.types import ImageShape
+from quick import WITHOUT_DATA, StopError, quick
 
 MACHINE = assemble.Machine(torch.device("cpu"), Precision(), Streams(0))
 SHAPE = ImageShape(3, 8, 8)
@@ -30,6 +33,41 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("teacher") / "wrn.safetensors"
     save_file(timm.create_model("wrn_16_1", num_classes=7).state_dict(), path)
     return path
+
+
+OTHERS = [name for name in plugins.own("methods") if name != "nayer"]
+
+
+@pytest.mark.parametrize("which", [*OTHERS, "nayer noise", "nayer noise-fresh", "nayer onehot", "nayer lte"])
+def test_only_a_method_that_reads_names_asks_for_an_encoder(which, tmp_path, monkeypatch):
+    name, *codes = which.split()
+    asked: list[str] = []
+
+    def end(*_: object) -> None:
+        raise StopError
+
+    monkeypatch.setattr("nayer_cli.runs.distill._pool", lambda config, *_: asked.append(config.lte.encoder))
+    monkeypatch.setattr("nayer_cli.runs.distill._critic", end)  # what is made next
+    changes = {**WITHOUT_DATA, "lte.encoder": "clip"} | ({"method.codes": codes[0]} if codes else {})
+    with pytest.raises(StopError):
+        distill(quick(tmp_path, changes, name))
+    assert asked == (["clip"] if which == "nayer lte" else [])
+
+
+@pytest.mark.parametrize(
+    ("kind", "free", "budget", "place"),
+    [
+        ("cuda", 20, 9, "device"),
+        ("cuda", 19, 10, "host"),
+        ("cuda", 19, 9, "disk"),
+        ("cpu", 20, 10, "host"),
+        ("cpu", 20, 9, "disk"),
+    ],
+)
+def test_a_bank_goes_where_there_is_room(kind, free, budget, place, monkeypatch):
+    """Of 10 bytes: half of what the device has free, or else the budget of the host."""
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda _: (free, 100))
+    assert assemble._place(10, budget, torch.device(kind)) == place
 
 
 def test_nothing_given_is_the_demonstration():

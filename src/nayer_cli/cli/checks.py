@@ -138,6 +138,7 @@ def _check_files(settings: Layer) -> None:
     for spec in _given(settings, ENCODERS):
         encoder.check(spec)
     for spec in _given(settings, DATA):
+        inputs.require_data(spec)
         from nayer_cli.images.source import recognized  # numpy and Pillow take a moment
 
         recognized(spec)

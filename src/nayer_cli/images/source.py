@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nayer_cli import plugins
-from nayer_cli.errors import InputError, did_you_mean
 from nayer_cli.images.pictures import Pixels
+from nayer_cli.storage.inputs import no_data
 
 Images = NDArray[np.uint8]
 Picture = Image.Image | Pixels
@@ -72,7 +72,4 @@ def recognized(spec: str) -> ModuleType:
         plugin = plugins.load("sources", name)
         if plugin.recognizes(spec):
             return plugin
-    raise InputError(
-        f"there is no data '{spec}'{did_you_mean(spec, plugins.names('datasets'))}",
-        hint="give an image folder, a .tar or .tar.gz of one, an .npz, a built-in set, or torch/NAME@ROOT",
-    )
+    raise no_data(spec)

@@ -48,6 +48,11 @@ class Config:
     )
     faithful: bool = setting(False, "repeat what the released code does and the paper does not say")
 
+    @property
+    def uses_names(self) -> str:
+        """What of the class names: codes that are classes or noise alone read no text."""
+        return method.COUNT if self.codes in ("onehot", "noise", "noise-fresh") else method.EMBEDDINGS
+
 
 class Method(method.Method):
     """Each round draws new noisy layers and fits the generator to them for `g_steps`; the best step is kept."""

@@ -38,9 +38,11 @@ def _avg_pool2d(
 ) -> str:
     if divisor_override:
         raise call.reject("divides by a number of its own")
-    return call.add(
-        "AveragePool", x, count_include_pad=int(count_include_pad), **_window(call, x, kernel_size, stride, padding)
-    )
+    window = _window(call, x, kernel_size, stride, padding)
+    counts = count_include_pad and any(pair(padding))
+    if counts and window["pads"] != pair(padding) * 2:  # padding counts, and what `ceil_mode` adds does not
+        window |= {"pads": pair(padding) * 2, "ceil_mode": 1}
+    return call.add("AveragePool", x, count_include_pad=int(counts), **window)
 
 
 def _adaptive_avg_pool2d(call: Call, x: Value, output_size: object = None) -> Value | str:
@@ -97,13 +99,17 @@ def _total(call: Call, x: Value, dim: Pair | None = None, keepdim: bool = False)
 def _window(
     call: Call, x: Value, kernel_size: Pair, stride: Pair | None, padding: Pair, dilation: Pair = 1
 ) -> dict[str, Any]:
-    """Return kernel, strides and pads; `ceil_mode` only where it makes a difference."""
-    kernel = pair(kernel_size)
+    """Return kernel, strides and pads: longer ones at the end where `ceil_mode` adds a window.
+
+    ONNX Runtime infers other sizes than torch where it is told of `ceil_mode` itself.
+    """
+    kernel, pads = pair(kernel_size), pair(padding)
     strides = pair(kernel_size if stride in (None, [], ()) else stride)
-    axes = zip(x.dims[2:], kernel, strides, pair(padding), pair(dilation), strict=True)
-    floors = [(size + 2 * pads - dilated * (taps - 1) - 1) // step + 1 for size, taps, step, pads, dilated in axes]
-    more = {} if tuple(floors) == call.dims[2:] else {"ceil_mode": 1}
-    return {"kernel_shape": kernel, "strides": strides, "pads": pair(padding) * 2, **more}
+    axes = zip(x.dims[2:], call.dims[2:], kernel, strides, pads, pair(dilation), strict=True)
+    reach = [
+        (windows - 1) * step + dilated * (taps - 1) + 1 - size - pad for size, windows, taps, step, pad, dilated in axes
+    ]
+    return {"kernel_shape": kernel, "strides": strides, "pads": (*pads, *map(max, reach, pads))}
 
 
 def axes_of(x: Value, dim: Pair | None) -> list[int]:

@@ -152,8 +152,9 @@ def unused_text(settings: Settings, config: DistillConfig) -> str:
 
 
 def uses_of_names(config: DistillConfig) -> str:
-    """Return what the method uses of the class names: `Method.uses_names`."""
-    found: str = plugins.part("methods", str(config.method["name"]), "Method").uses_names
+    """Return what the method uses of the class names: `uses_names` of its settings, or else of its `Method`."""
+    method = plugins.part("methods", str(config.method["name"]), "Method")
+    found: str = getattr(method_config(config.method), "uses_names", method.uses_names)
     return found
 
 

@@ -6,6 +6,9 @@ from nayer_cli import plugins
 from nayer_cli.errors import InputError, did_you_mean
 from nayer_cli.storage.text import printable, user_path
 
+OF_LIBRARIES = ("timm:", "torch/", "hfds/", "hfids/", "tfds/", "wds/")
+"""How names of images begin that timm's factory opens."""
+
 
 def require_weights(path: str | Path) -> None:
     """Raise InputError if there is no such weight file."""
@@ -33,3 +36,18 @@ def require_names(spec: str) -> None:
             f"'{printable(spec)}' is neither a file nor a known set of class names{did_you_mean(spec, known)}",
             hint=f"give a text file with one name a line, or one of: {', '.join(known)}",
         )
+
+
+def require_data(spec: str) -> None:
+    """Raise InputError if images cannot be called `spec`, as far as that goes without numpy and Pillow."""
+    is_known = spec in plugins.names("datasets") or spec.lower().startswith(OF_LIBRARIES)
+    if not (is_known or user_path(spec).exists() or plugins.installed("sources")):
+        raise no_data(spec)
+
+
+def no_data(spec: str) -> InputError:
+    """Return what to tell about `spec`, which names no images."""
+    return InputError(
+        f"there is no data '{spec}'{did_you_mean(spec, plugins.names('datasets'))}",
+        hint="give an image folder, a .tar or .tar.gz of one, an .npz, a built-in set, or torch/NAME@ROOT",
+    )

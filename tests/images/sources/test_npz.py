@@ -38,6 +38,10 @@ def test_class_names_and_columns_of_labels(tmp_path):
         ({"images": IMAGES, "labels": LABELS[:3]}, r"not whole numbers \[5\]"),
         ({"images": IMAGES, "labels": LABELS * 0.5}, "not whole numbers"),
         ({"images": IMAGES[0, 0], "labels": LABELS}, "have shape|are uint8"),
+        ({"images": IMAGES[0, 0, 0], "labels": LABELS}, r"have shape \[3\]: not \[N, H, W, C\] or"),
+        ({"images": IMAGES[:0], "labels": LABELS[:0]}, r"have shape \[0, 6, 7, 3\]: no pixels"),
+        ({"images": IMAGES[:, :, :0], "labels": LABELS}, r"have shape \[5, 6, 0, 3\]: no pixels"),
+        ({"images": IMAGES[..., :0], "labels": LABELS}, "no pixels"),
     ],
 )
 def test_other_arrays_are_refused(tmp_path, arrays, message):

@@ -93,10 +93,11 @@ def _channels_last(images: NDArray[Any], path: Path) -> NDArray[np.uint8]:
             f"images in {path} are {images.dtype}, not uint8",
             hint="save (images * 255).round().astype('uint8') if they are in [0, 1]",
         )
+    if images.ndim not in (3, 4) or not images.size:
+        but = "no pixels" if images.ndim in (3, 4) else "not [N, H, W, C] or [N, C, H, W]"
+        raise InputError(f"images in {path} have shape {list(images.shape)}: {but}")
     if images.ndim == 3:
         return images[..., None]
-    if images.ndim != 4:
-        raise InputError(f"images in {path} have shape {images.shape}, not [N, H, W, C] or [N, C, H, W]")
     if images.shape[-1] > 4 and images.shape[1] <= 4:
         return images.transpose(0, 2, 3, 1)
     return images

@@ -14,13 +14,12 @@ from typing import Any
 from nayer_cli.errors import EnvironmentFault, InputError
 from nayer_cli.images.pictures import decode
 from nayer_cli.images.source import Picture, Sample
-
-PREFIXES = ("timm:", "torch/", "hfds/", "hfids/", "tfds/", "wds/")
+from nayer_cli.storage.inputs import OF_LIBRARIES
 
 
 def recognizes(spec: str) -> bool:
     """Tell whether `spec` begins like one of timm's names."""
-    return spec.lower().startswith(PREFIXES)
+    return spec.lower().startswith(OF_LIBRARIES)
 
 
 def open_source(spec: str, split: str) -> "TimmSource":
