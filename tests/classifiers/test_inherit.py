@@ -64,3 +64,17 @@ def test_nothing_fits_into_another_width():
     student = timm.create_model("resnet8_digits", num_classes=10)
     taken = inherit(student, timm.create_model("resnet14_digits", num_classes=10))
     assert (taken.parameters, taken.layers) == (0, {})
+
+
+def test_integers_are_not_taken_for_weights_and_what_is_no_tensor_is_passed_over():
+    class Counting(nn.Linear):
+        def get_extra_state(self):
+            return {"calls": 3}
+
+        def set_extra_state(self, state):
+            self.calls = state["calls"]
+
+    student, teacher = nn.ModuleDict({"head": Counting(2, 2)}), nn.ModuleDict({"head": Counting(2, 2)})
+    assert inherit(student, teacher).parameters == 6
+    teacher["head"].weight = nn.Parameter(torch.ones(2, 2, dtype=torch.int8), requires_grad=False)
+    assert inherit(student, teacher).layers == {}

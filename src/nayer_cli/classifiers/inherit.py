@@ -101,14 +101,18 @@ def _respaced(chosen: Chosen, its: Sequence[Named]) -> Iterator[tuple[int, int]]
 
 
 def _is_alike(one: Named, other: Named) -> bool:
-    """Whether two pieces hold tensors of the same names and shapes, and any at all."""
-    shapes = [[(name, tensor.shape) for name, tensor in _tensors(part)] for _, part in (one, other)]
-    return shapes[0] == shapes[1] != []
+    """Whether two pieces hold tensors of the same names, shapes and kinds of number, and any at all."""
+    kinds = [
+        [(name, each.shape, each.is_floating_point()) for name, each in _tensors(part)] for _, part in (one, other)
+    ]
+    return kinds[0] == kinds[1] != []
 
 
 def _tensors(part: nn.Module | Tensor) -> list[tuple[str, Tensor]]:
     """Return what a piece holds, by the name within it."""
-    return [("", part)] if isinstance(part, Tensor) else list(part.state_dict(keep_vars=True).items())
+    if isinstance(part, Tensor):
+        return [("", part)]
+    return [(name, value) for name, value in part.state_dict(keep_vars=True).items() if isinstance(value, Tensor)]
 
 
 def _parts(named: Named) -> list[Named]:
