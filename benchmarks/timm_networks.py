@@ -5,11 +5,11 @@
     python benchmarks/timm_networks.py networks.jsonl --again faults --table docs/project/timm-networks.md
 
 Weights are random, so accuracy means nothing; whether the file says what the integers say does. A network gets the
-smallest images that it takes. Two rounds of NAYER and one step of a small student show that it can teach. Then w8a8 and
-w4a4 by the images of that run (`--mode ptq`), the ONNX file, and what ONNX Runtime makes of it.
+smallest images that it takes. Two rounds of NAYER and one step of a small student show that it can teach. Then it is
+quantized on a few random images, written as ONNX and run in ONNX Runtime.
 
-Each network has a process of its own, which may use so many seconds of the processor. Each leaves a line of JSON; those
-that are there already are not measured again.
+Each network has a process of its own, with so many seconds of the processor. It leaves a line of JSON, and what
+is there already is not measured again.
 """
 
 import argparse
@@ -21,6 +21,7 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,17 +30,23 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from nayer_cli.classifiers.model import load_classifier
-from nayer_cli.config import ModelConfig
 from nayer_cli.errors import NayerError
-from nayer_cli.onnx.runner import OnnxNetwork
+from nayer_cli.machine.distributed import Group
+from nayer_cli.onnx.graph import Unwritable
+from nayer_cli.onnx.runner import OnnxNetwork, integer_share
+from nayer_cli.onnx.writer import write_onnx
+from nayer_cli.quant.calibrate import calibrate
+from nayer_cli.quant.deploy import deploy
+from nayer_cli.quant.graph import kept_float, quantize
+from nayer_cli.quant.scheme import Scheme, parse_bits
 from nayer_cli.runs.distill import distill
-from nayer_cli.runs.quantize import quantize
+from nayer_cli.types import ImageShape
 
 SIZES = (64, 96, 128, 160, 192, 224, 240, 256, 299)
 """Image sides in pixels, tried in this order."""
 CLASSES = 10
 BITS = ("w8a8", "w4a4")
+PARTS = ("distill", *BITS)
 IMAGES = 16
 """On which the file is compared with the integers."""
 SAME = 0.05
@@ -97,21 +104,13 @@ def _disturb(network: nn.Module) -> None:
             parameter.add_(0.1 * torch.randn_like(parameter))
 
 
-def settings(name: str, side: int, folder: Path) -> dict[str, Any]:
-    """Return what both runs are told of the model."""
+def settings(name: str, side: int, folder: Path) -> Row:
+    """Two rounds of two steps, then one student step."""
     return {
         "teacher.name": name,
         "teacher.weights": str(folder / "teacher.pth"),
         "teacher.num_classes": CLASSES,
         "teacher.input_size": side,
-        "device": "cpu",
-        "amp": "off",
-    }
-
-
-def distilling(folder: Path) -> dict[str, Any]:
-    """Two rounds of two steps, then one student step."""
-    return {
         "student.name": "resnet20_cifar_a",
         "lte.labels": "cifar10",
         "lte.encoder": "random",
@@ -125,23 +124,27 @@ def distilling(folder: Path) -> dict[str, Any]:
         "schedule.rounds": 2,
         "schedule.kd_steps": 1,
         "schedule.batch_size": 4,
+        "device": "cpu",
+        "amp": "off",
         "output.out": str(folder / "run"),
     }
 
 
-def measure(name: str) -> Row:
-    """Distill, quantize, write, run and compare one network."""
+def measure(name: str, parts: Iterable[str]) -> Row:
+    """Distill, or quantize, write, run and compare, one network."""
     network, side = warmed(name)
     row: Row = {"network": name, "side": side, "parameters": sum(one.numel() for one in network.parameters())}
     with TemporaryDirectory() as place:
         folder = Path(place)
-        torch.save(network.state_dict(), folder / "teacher.pth")  # safetensors refuses shared weights
-        about = settings(name, side, folder)
-        row["distill"] = outcome(lambda: {"seconds": distill(about | distilling(folder))["seconds"]})
-        for bits in BITS:
-            reuse = str(folder / "run") if "fault" not in row["distill"] else None
-            row[bits] = outcome(lambda: quantized(about, bits, folder, reuse))  # noqa: B023 - is called at once
+        for part in parts:
+            attempt = partial(taught, name, network, side, folder)
+            row[part] = outcome(partial(quantized, network, side, part, folder) if part in BITS else attempt)
     return row
+
+
+def taught(name: str, network: nn.Module, side: int, folder: Path) -> Row:
+    torch.save(network.state_dict(), folder / "teacher.pth")  # safetensors refuses shared weights
+    return {"seconds": distill(settings(name, side, folder))["seconds"]["total"]}
 
 
 def outcome(attempt: Callable[[], Row]) -> Row:
@@ -154,42 +157,30 @@ def outcome(attempt: Callable[[], Row]) -> Row:
         return {"fault": "traceback", "traceback": traceback.format_exc()}
 
 
-def quantized(about: Row, bits: str, folder: Path, reuse: str | None) -> Row:
-    """Choose the steps by the images of the distilling run, and compare the file with the integers."""
-    out = folder / bits
-    more = {
-        "reuse": reuse,
-        "quantizer.bits": bits,
-        "quantizer.mode": "ptq",
-        "output.out": str(out),
-        "export.onnx": "on",
-    }
-    notes: list[str] = []
-    result = quantize(about | more, listen=lambda record: notes.append(str(record.get("message", ""))))
-    found = result["quantization"]
-    row: Row = {"kept_float": [[one["what"], one["reason"]] for one in found["kept_float"]]}
-    onnx = found["onnx"]
-    if not onnx:
-        return row | {"no_file": next((note for note in notes if note.startswith("model.onnx is left out")), "")}
-    kinds = ("convolutions", "integer_convolutions", "products", "integer_products")
-    return row | {kind: onnx[kind] for kind in kinds} | compare(out, about)
-
-
 @torch.no_grad()
-def compare(out: Path, about: Row) -> Row:
-    """Compare the file, the integers and the float network on random images."""
-    integers = load_classifier(ModelConfig(name=str(out))).network.eval()
-    teacher = create(about["teacher.name"], about["teacher.input_size"]).eval()
-    teacher.load_state_dict(torch.load(about["teacher.weights"]))
-    side = about["teacher.input_size"]
-    images = torch.randn(IMAGES, 3, side, side, generator=torch.Generator().manual_seed(1))
-    file = torch.cat([OnnxNetwork(out / "model.onnx", threads=1)(part) for part in images.split(4)])
-    exact = torch.cat([integers(part) for part in images.split(4)])
-    original = torch.cat([_logits(teacher(part)) for part in images.split(4)])
-    return {
-        "same_class": int((file.argmax(1) == exact.argmax(1)).sum()),
+def quantized(network: nn.Module, side: int, bits: str, folder: Path) -> Row:
+    """Round by the largest values of a few images, and compare the file with the integers."""
+    shape, path = ImageShape(3, side, side), folder / f"{bits}.onnx"
+    images = torch.randn(IMAGES, *shape, generator=torch.Generator().manual_seed(1))
+    rounded = quantize(network, shape, Scheme(*parse_bits(bits)))
+    calibrate(rounded, [images[:4].flip(3)], Group(), clip=False)
+    integers = deploy(rounded)
+    row: Row = {"kept_float": [[one.what, one.reason] for one in kept_float(integers)]}
+    try:
+        write_onnx(integers, shape, path, facts={})
+    except Unwritable as error:
+        return row | {"no_file": str(error)}
+    share = integer_share(path)
+    for kind, found in zip(("convolutions", "products"), share, strict=True):
+        row |= {kind: found.total, f"integer_{kind}": found.integers}
+    file = OnnxNetwork(path, threads=1)
+    said, exact, original = (
+        torch.cat([_logits(one(part)) for part in images.split(4)]) for one in (file, integers, network)
+    )
+    return row | {
+        "same_class": int((said.argmax(1) == exact.argmax(1)).sum()),
         "of": IMAGES,
-        "largest": _distance(file, exact),
+        "largest": _distance(said, exact),
         "from_float": _distance(exact, original),
     }
 
@@ -202,31 +193,33 @@ def _logits(output: Any) -> Tensor:
     return _logits(output[0]) if isinstance(output, (tuple, list)) else output.flatten(1)
 
 
-def in_a_process(module: str, network: str | None, seconds: int, path: Path) -> None:
+def in_a_process(module: str, row: Row, parts: list[str], seconds: int, path: Path) -> None:
     """Measure in a process of its own, which leaves its line in the file; or leave one that says how it died."""
     started, child = time.perf_counter(), os.fork()
     if not child:
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
-        _measure_and_leave(module, network, path)
+        _measure_and_leave(module, row, parts, path)
     _, status, used = os.wait4(child, 0)
     spent = used.ru_utime + used.ru_stime
     if status:
         death = f"died of signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"ended with {status >> 8}"
-        append(path, {"module": module, "network": network, "fault": f"{death} after {spent:.0f} s of the processor"})
+        fault = {"fault": f"{death} after {spent:.0f} s of the processor"}
+        append(path, row | {"module": module} | _for_all(parts, fault))
     print(f"{module:<28}{spent:>7.1f} s, {time.perf_counter() - started:.0f} s on the clock", flush=True)
 
 
-def _measure_and_leave(module: str, network: str | None, path: Path) -> None:
-    code = 1
+def _measure_and_leave(module: str, row: Row, parts: list[str], path: Path) -> None:
+    name = row.get("network") or smallest(module)
     try:
-        name = network or smallest(module)
-        append(path, {"module": module, **(measure(name) if name else {"network": None})})
-        code = 0
-    except Exception:
-        append(path, {"module": module, "network": network, "fault": traceback.format_exc()})
-        code = 0
-    finally:
-        os._exit(code)
+        found = measure(name, parts) if name else {"network": None}
+    except Exception:  # what the benchmark looks for, too
+        found = {"network": name} | _for_all(parts, {"fault": "traceback", "traceback": traceback.format_exc()})
+    append(path, row | {"module": module} | found)
+    os._exit(0)
+
+
+def _for_all(parts: list[str], found: Row) -> Row:
+    return dict.fromkeys(parts, found)
 
 
 def append(path: Path, row: Row) -> None:
@@ -241,9 +234,8 @@ def read(path: Path) -> dict[str, Row]:
     return {row["module"]: row for row in rows}
 
 
-def is_well(row: Row) -> bool:
-    """Say whether a network did all that is asked of it."""
-    return bool(row.get("network")) and all(verdict(row.get(part, {})) == "works" for part in ("distill", *BITS))
+def is_wanted(part: Row, again: str | None) -> bool:
+    return not part or again == "all" or (again == "faults" and verdict(part) != "works")
 
 
 def verdict(part: Row) -> str:
@@ -262,7 +254,7 @@ def verdict(part: Row) -> str:
 def table(rows: Iterable[Row]) -> str:
     """Return the page."""
     found = [row for row in rows if row.get("network")]
-    counts = {part: sum(verdict(row.get(part, {})) == "works" for row in found) for part in ("distill", *BITS)}
+    counts = {part: sum(verdict(row.get(part, {})) == "works" for row in found) for part in PARTS}
     tracebacks = sum("traceback" in json.dumps(row).lower() for row in found)
     return "\n".join(
         [
@@ -298,7 +290,7 @@ def table(rows: Iterable[Row]) -> str:
 def failures(row: Row) -> list[str]:
     """Return the parts that did not work; of two alike the first."""
     found: dict[str, str] = {}
-    for part in ("distill", *BITS):
+    for part in PARTS:
         if (said := verdict(row.get(part, {}))) != "works":
             found.setdefault(said, part)
     return list(found.values())
@@ -344,21 +336,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, help="a line of JSON for each network; read first, and continued")
     parser.add_argument("--only", nargs="+", metavar="MODULE", help="modules of timm; default: all")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="default: all")
     parser.add_argument("--again", choices=("faults", "all"), help="measure again what did not work, or all")
     parser.add_argument("--seconds", type=int, default=90, help="of the processor, for each network; default: 90")
     parser.add_argument("--table", type=Path, metavar="FILE", help="write the page from what the file then has")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     for module in options.only or timm.list_modules():
-        row = read(options.file).get(module)  # a line without results says which network is the smallest
-        wanted = (
-            row is None
-            or set(row) <= {"module", "network"}
-            or options.again == "all"
-            or (options.again == "faults" and not is_well(row))
-        )
-        if wanted:
-            in_a_process(module, row and row["network"], options.seconds, options.file)
+        row = read(options.file).get(module, {})
+        again = [part for part in options.parts if is_wanted(row.get(part, {}), options.again)]
+        if again:
+            in_a_process(module, row, again, options.seconds, options.file)
     if options.table:
         options.table.write_text(table(read(options.file).values()), encoding="utf-8")
 

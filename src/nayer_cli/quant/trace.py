@@ -58,8 +58,8 @@ def trace(network: nn.Module, shape: ImageShape) -> fx.GraphModule:
     except Exception as error:  # a thousand networks have as many ways to be no graph
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(
-            f"the network cannot be quantized: it has no graph that torch.fx can trace ({reason})",
-            hint="its forward must not branch on the values of tensors; CNNs of timm such as resnet18 can be traced",
+            f"the network cannot be quantized: it has no graph ({reason})",
+            hint="its forward must not branch on the values of tensors, nor leave torch; networks of timm do neither",
         ) from error
     _check(found, wanted)
     return traced
