@@ -1,5 +1,11 @@
+import io
+import os
 import re
+import shutil
 from html.parser import HTMLParser
+
+import pytest
+from PIL import Image
 
 from nayer_cli.study.page import page
 from nayer_cli.study.report import markdown
@@ -65,3 +71,27 @@ def test_columns_that_are_empty_are_left_out():
     text = markdown(TABLE)
     assert "| row | top-1 | n | best epoch, an oracle | paper | minutes | images made | images seen |" in text
     assert "1 of 2" in text
+
+
+def test_a_browser_shows_pictures_and_lines_and_asks_for_no_more(tmp_path):
+    """Needs playwright, and in CHROMIUM or on PATH a browser of its kind."""
+    api = pytest.importorskip("playwright.sync_api")
+    browser = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    if not browser:
+        pytest.skip("there is no browser")
+    picture = io.BytesIO()
+    Image.new("RGB", (4, 4), (255, 0, 255)).save(picture, "PNG")
+    (tmp_path / "table.html").write_text(page(TABLE, {"a/seed-0": picture.getvalue()}), encoding="utf-8")
+    asked, faults = [], []
+    with api.sync_playwright() as played:
+        flags = ["--no-sandbox", "--no-zygote", "--single-process", "--disable-gpu"]
+        shown = played.chromium.launch(executable_path=browser, args=flags).new_page()
+        shown.on("request", lambda request: asked.append(request.url))
+        shown.on("console", lambda message: faults.append(message.text))
+        shown.goto((tmp_path / "table.html").as_uri())
+        assert shown.evaluate("[...document.images].map(image => image.naturalWidth)") == [4]
+        assert shown.evaluate("document.querySelector('polyline').getBoundingClientRect().width") > 100
+        assert shown.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        picture = Image.open(io.BytesIO(shown.screenshot(full_page=True))).convert("RGB")
+    colors = {color for _, color in picture.getcolors(2**24)}
+    assert {(255, 0, 255), (0x25, 0x63, 0xEB)} <= colors and len(asked) == 1 and not faults

@@ -1,6 +1,7 @@
 """The table of a study as one HTML page that asks for nothing else: figures, curves and pictures are in it."""
 
 import base64
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
@@ -8,11 +9,13 @@ from nayer_cli.study import report
 from nayer_cli.study.table import Column, Row, Run, Table
 
 COLORS = ("#2563eb", "#d97706", "#059669", "#dc2626", "#7c3aed", "#0891b2", "#be185d", "#65a30d", "#92400e", "#475569")
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 760, 320, 48, 36, 12
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 900, 340, 48, 42, 12
 """Of a plot, in pixels, and its margins."""
+STEPS, LINES = (0.01, 0.02, 0.05, 0.1, 0.2), 6
+"""Between two lines of a plot, as fractions; and how many there are at most."""
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 78rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.6rem; } h2 { margin-top: 2.5rem; } .note, figcaption { opacity: .75; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; white-space: nowrap; }
 th, td { padding: .35rem .8rem; text-align: right; border-bottom: 1px solid var(--line); }
@@ -73,26 +76,30 @@ def _plot(column: Column) -> str:
         return ""
     longest = max(seconds for _, _, run in runs for seconds, _ in run["curve"]) or 1.0
     lowest = min(value for _, _, run in runs for _, value in run["curve"])
-    low = max(0.0, int(lowest * 10) / 10)
+    step = next(size for size in STEPS if (1 - lowest) / size <= LINES or size == STEPS[-1])
+    low = math.floor(lowest / step) * step
     metric = report.METRICS[column["metric"]]
     return (
         f"<h3>{escape(metric)} over time</h3>\n"
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(metric)} over minutes of work">'
-        + "".join(_axes(low, longest))
+        + "".join(_axes(low, step, longest))
         + "".join(_line(i, row, run, low, longest) for i, row, run in runs)
         + "</svg>\n"
     )
 
 
-def _axes(low: float, longest: float) -> Iterator[str]:
-    for k in range(6):
-        value, seconds = low + (1 - low) * k / 5, longest * k / 5
-        y, x = _y(value, low), _x(seconds, longest)
+def _axes(low: float, step: float, longest: float) -> Iterator[str]:
+    for k in range(round((1 - low) / step) + 1):
+        value = low + step * k
+        y = _y(value, low)
         yield f'<line class="axis" x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH}" y2="{y:.1f}"/>'
         yield f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{100 * value:.0f} %</text>'
+    for k in range(6):
+        seconds = longest * k / 5
         anchor = "end" if k == 5 else "middle"
-        unit = " minutes of work" if k == 5 else ""
-        yield f'<text x="{x:.1f}" y="{HEIGHT - 12}" text-anchor="{anchor}">{seconds / 60:.3g}{unit}</text>'
+        x = _x(seconds, longest)
+        yield f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="{anchor}">{seconds / 60:.2g}</text>'
+    yield f'<text x="{(LEFT + WIDTH) / 2}" y="{HEIGHT - 4}" text-anchor="middle">minutes of work</text>'
 
 
 def _line(i: int, row: Row, run: Run, low: float, longest: float) -> str:
