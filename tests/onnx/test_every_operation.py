@@ -48,6 +48,12 @@ CASES += [
     nn.ELU(2),
 ]
 CASES += [nn.Softsign(), nn.Hardtanh(-1, 2), Function(F.threshold, 0.5, -1.0)]
+CASES += [
+    Function(lambda x: torch.addcmul(x, x, x, value=0.5)),
+    Function(lambda x: torch.baddbmm(x[:, 0], x[:, 1], x[:, 2])),
+]
+CASES += [Function(F.interpolate, None, 1.6, mode) for mode in ("nearest", "bilinear", "bicubic")]
+CASES += [Function(F.interpolate, (4, 9), None, "area"), Function(F.interpolate, (9, 5), None, "bicubic", True)]
 CASES += [nn.Unfold(3, padding=1), Function(lambda x: x.unfold(2, 3, 2)), Function(torch.roll, (1, -2), (2, 3))]
 CASES += [nn.Sequential(nn.Unfold(2, stride=2), nn.Fold(6, 2, stride=2))]
 CASES += [Function(lambda x: torch.stack([x, 2 * x], -1)), Function(lambda x: x.repeat(1, 2, 1, 1))]

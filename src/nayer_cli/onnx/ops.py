@@ -89,6 +89,14 @@ def _square(call: Call, x: Operand) -> str:
     return call.add("Mul", x, x)
 
 
+def _addcmul(call: Call, x: Operand, y: Operand, z: Operand, *, value: float = 1) -> str:
+    return call.add("Add", x, _times(call, call.add("Mul", y, z), value))
+
+
+def _plus_product(call: Call, x: Operand, y: Operand, z: Operand, *, beta: float = 1, alpha: float = 1) -> str:
+    return call.add("Add", _times(call, x, beta), _times(call, call.add("MatMul", y, z), alpha))
+
+
 def _glu(call: Call, x: Value, dim: int = -1) -> str:
     half = x.dims[dim] // 2
     value, gate = call.add_many("Split", 2, x, call.integers([half, half]), axis=dim)
@@ -333,6 +341,8 @@ SPELLINGS: dict[Rule, tuple[Any, ...]] = {
     _rrelu: (nn.RReLU, F.rrelu),
     _rsqrt: (torch.rsqrt, "rsqrt"),
     _square: (torch.square, "square"),
+    _addcmul: (torch.addcmul, "addcmul"),
+    _plus_product: (torch.addmm, torch.baddbmm, "addmm", "baddbmm"),
     _glu: (nn.GLU, F.glu),
     _log_softmax: (nn.LogSoftmax, F.log_softmax, torch.log_softmax, "log_softmax"),
     _clamp_min: (torch.clamp_min, "clamp_min"),

@@ -9,6 +9,13 @@ from torch import nn
 
 from nayer_cli.onnx.graph import Call, Pair, Rule, Value, pair
 
+RESIZING: dict[str, dict[str, Any]] = {
+    "nearest": {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"},
+    "bilinear": {"mode": "linear", "coordinate_transformation_mode": "half_pixel"},
+    "bicubic": {"mode": "cubic", "coordinate_transformation_mode": "half_pixel", "cubic_coeff_a": -0.75},
+}
+"""How ONNX says what torch does by a name."""
+
 
 def _max_pool2d(
     call: Call,
@@ -68,20 +75,22 @@ def _interpolate(
     call: Call,
     x: Value,
     size: object = None,
-    scale_factor: object = None,
+    scale_factor: Any = None,
     mode: str = "nearest",
     align_corners: bool | None = None,
-    **_: object,
-) -> str:
-    if mode not in ("nearest", "bilinear"):
-        raise call.reject(f"interpolates by '{mode}'")
-    factors = [float(new) / old for new, old in zip(call.dims[2:], x.dims[2:], strict=True)]
+    recompute_scale_factor: bool | None = None,
+    antialias: bool = False,
+) -> Value | str:
+    if mode == "area":
+        return _adaptive_avg_pool2d(call, x)
+    if mode not in RESIZING or antialias:
+        raise call.reject(f"interpolates by '{mode}'{' with antialias' if antialias else ''}")
+    factors: Any = [float(new) / old for new, old in zip(call.dims[2:], x.dims[2:], strict=True)]
+    if scale_factor is not None and not recompute_scale_factor:  # torch then keeps it, although sizes are whole numbers
+        factors = pair(scale_factor) if isinstance(scale_factor, (int, tuple, list)) else [scale_factor] * 2
     scales = np.array([1, 1, *factors], dtype=np.float32)
-    if mode == "nearest":
-        how = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-    else:
-        how = {"mode": "linear", "coordinate_transformation_mode": "align_corners" if align_corners else "half_pixel"}
-    return call.add("Resize", x, None, scales, **how)
+    corners = {} if mode == "nearest" or not align_corners else {"coordinate_transformation_mode": "align_corners"}
+    return call.add("Resize", x, None, scales, **(RESIZING[mode] | corners))
 
 
 def _mean(call: Call, x: Value, dim: Pair | None = None, keepdim: bool = False) -> str:
