@@ -4,7 +4,7 @@ import os
 import shlex
 import shutil
 from importlib import import_module
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,8 @@ from nayer_cli.storage import toml
 
 LINES = list({line.text: line for page in documents.PAGES for line in documents.commands(page)}.values())
 SNIPPETS = [snippet for page in documents.PAGES for snippet in documents.snippets(page)]
+SHELL = ("|", ">", "&")
+"""What a shell does with a command's words or output is not the command's."""
 GATES = {"--min-top1", "--max-drop"}
 
 
@@ -67,7 +69,7 @@ def shorten(words: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.mark.parametrize("line", LINES, ids=str)
 def test_a_documented_command_runs(line, reader, monkeypatch, capsys):
-    words = shlex.split(line.text, comments=True)[1:]
+    words = list(takewhile(lambda word: word not in SHELL, shlex.split(line.text, comments=True)))[1:]
     for flag, path in pairwise(words):
         if flag in ("--out", "-o") and Path(path).is_dir():
             shutil.rmtree(path)  # a line that makes it is read before it is there
