@@ -76,6 +76,12 @@ def test_an_interruption_ends_the_study_and_says_how_to_go_on(study, tmp_path):
     assert len(pretend.begun) == 2
 
 
+def test_processes_of_one_job_do_not_share_a_study(study, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["study", str(tmp_path / "pretended.toml"), "--out", str(tmp_path / "out")]) == 2
+    assert "--print" in capsys.readouterr().err and not pretend.begun
+
+
 def test_the_command_names_what_failed_and_shows_the_rest(study, tmp_path, capsys):
     pretend.fates = {"one/b/seed-1": RunFailed("it is not finite")}
     words = ["study", str(tmp_path / "pretended.toml"), "--out", str(tmp_path / "out"), "--columns", "b", "--quiet"]

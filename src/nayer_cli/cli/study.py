@@ -1,5 +1,6 @@
 """`nayer study`: flags, help, examples."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -81,6 +82,8 @@ def command(
     """
     if print and table:
         raise InputError("--print and --table exclude each other", hint="leave out one of them")
+    if os.environ.get("WORLD_SIZE", "1") != "1" and not (print or table):
+        raise InputError("a study runs in one process", hint="start each line of --print with torchrun instead")
     ctx.with_resource(trust.trusting_code(trust_code))
     study = _study(name, scale, seeds, rows, columns, dict(flatten(dict(map(parse_assignment, set or [])))))
     folder = out or STUDIES / study.label
