@@ -54,6 +54,7 @@ CASES += [
 ]
 CASES += [Function(F.interpolate, None, 1.6, mode) for mode in ("nearest", "bilinear", "bicubic")]
 CASES += [Function(F.interpolate, (4, 9), None, "area"), Function(F.interpolate, (9, 5), None, "bicubic", True)]
+CASES += [nn.ConvTranspose2d(4, 6, 3, 2, 1, 1, 2), nn.Hardswish(), nn.Hardsigmoid()]
 CASES += [nn.Unfold(3, padding=1), Function(lambda x: x.unfold(2, 3, 2)), Function(torch.roll, (1, -2), (2, 3))]
 CASES += [nn.Sequential(nn.Unfold(2, stride=2), nn.Fold(6, 2, stride=2))]
 CASES += [Function(lambda x: torch.stack([x, 2 * x], -1)), Function(lambda x: x.repeat(1, 2, 1, 1))]

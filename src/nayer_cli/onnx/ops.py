@@ -53,6 +53,15 @@ def _hardtanh(call: Call, x: Operand, min_val: float = -1, max_val: float = 1, i
     return call.add("Clip", x, min_val, max_val)
 
 
+def _hardsigmoid(call: Call, x: Operand, inplace: bool = False) -> str:
+    # As torch rounds it: x / 6 + 1/2, which HardSigmoid computes, tips roundings of the next grid.
+    return call.add("Div", call.add("Clip", call.add("Add", x, 3.0), 0.0, 6.0), 6.0)
+
+
+def _hardswish(call: Call, x: Operand, inplace: bool = False) -> str:
+    return call.add("Div", call.add("Mul", x, call.add("Clip", call.add("Add", x, 3.0), 0.0, 6.0)), 6.0)
+
+
 def _silu(call: Call, x: Operand, inplace: bool = False) -> str:
     return call.add("Mul", x, call.add("Sigmoid", x))
 
@@ -228,6 +237,31 @@ def _conv1d(
     return call.add("Conv", x, weight, *optional, kernel_shape=list(weight.shape[2:]), group=groups, **more)
 
 
+def _conv_transpose2d(
+    call: Call,
+    x: Operand,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    output_padding: Pair = 0,
+    groups: int = 1,
+    dilation: Pair = 1,
+) -> str:
+    more = {"strides": pair(stride), "pads": pair(padding) * 2, "dilations": pair(dilation)}
+    optional = () if bias is None else (bias,)
+    return call.add(
+        "ConvTranspose",
+        x,
+        weight,
+        *optional,
+        kernel_shape=list(weight.shape[2:]),
+        output_padding=pair(output_padding),
+        group=groups,
+        **more,
+    )
+
+
 def linear(call: Call, x: Value, weight: Operand, bias: Operand = None) -> str:
     """Multiply with the transposed weight."""
     optional = () if bias is None else (bias,)
@@ -321,8 +355,8 @@ SPELLINGS: dict[Rule, tuple[Any, ...]] = {
     _named("Relu"): (nn.ReLU, F.relu, F.relu_, torch.relu, "relu"),
     _named("Sigmoid"): (nn.Sigmoid, F.sigmoid, torch.sigmoid, "sigmoid"),
     _named("Tanh"): (nn.Tanh, F.tanh, torch.tanh, "tanh"),
-    _named("HardSigmoid", alpha=1 / 6, beta=0.5): (nn.Hardsigmoid, F.hardsigmoid),
-    _named("HardSwish"): (nn.Hardswish, F.hardswish),
+    _hardsigmoid: (nn.Hardsigmoid, F.hardsigmoid),
+    _hardswish: (nn.Hardswish, F.hardswish),
     _named("Sqrt"): (torch.sqrt, "sqrt"),
     _named("Exp"): (torch.exp, "exp"),
     _named("Neg"): (operator.neg, torch.neg, "neg"),
@@ -348,6 +382,7 @@ SPELLINGS: dict[Rule, tuple[Any, ...]] = {
     _clamp_min: (torch.clamp_min, "clamp_min"),
     _clamp_max: (torch.clamp_max, "clamp_max"),
     _as_float: ("to", "type", "type_as"),
+    _conv_transpose2d: (nn.ConvTranspose2d, F.conv_transpose2d),
     _conv1d: (nn.Conv1d, F.conv1d),
     _binary("Pow"): (operator.pow, torch.pow, "pow"),
     _binary("Less"): (operator.lt, torch.lt, "lt"),
