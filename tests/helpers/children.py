@@ -150,8 +150,6 @@ class Done:
     """Exit code; that of a process that was killed is minus the signal's number."""
     out: str
     err: str
-    seconds: float
-    """From the last signal that was sent to it, or else from its start."""
     orphans: list[int]
     """Processes of its own that outlived it."""
 
@@ -196,31 +194,26 @@ class Child:
         self.process.start()
         self.out.start()
         self.err.start()
-        self.since = time.monotonic()
 
     def send(self, number: int) -> None:
         """Send a signal."""
         assert self.process.pid is not None
-        self.since = time.monotonic()
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.process.pid, number)
 
-    def until(self, condition: Callable[[], object], seconds: float = 60) -> None:
+    def until(self, condition: Callable[[], object]) -> None:
         """Wait for `condition`, while the command runs."""
-        end = time.monotonic() + seconds
         while not condition():
-            if not self.process.is_alive() or time.monotonic() > end:
+            if not self.process.is_alive():
                 self._fail("it did not come to it")
             time.sleep(0.01)
 
-    def wait(self, seconds: float = 300) -> Done:
+    def wait(self) -> Done:
         """Wait for its end."""
-        self.process.join(seconds)
-        took = time.monotonic() - self.since
-        if self.process.exitcode is None or self.process.pid is None:
-            self._fail("it did not end")
+        self.process.join()
+        assert self.process.exitcode is not None and self.process.pid is not None
         orphans = _of_session(self.process.pid)
-        return Done(self.process.exitcode, self.out.text(whole=True), self.err.text(whole=True), took, orphans)
+        return Done(self.process.exitcode, self.out.text(whole=True), self.err.text(whole=True), orphans)
 
     def _fail(self, why: str) -> NoReturn:
         self.process.kill()

@@ -3,12 +3,12 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Thread
-from time import sleep
 
+from nayer_cli.storage.hub import PIECE
 from tiny_clip import COMMIT
 
 Answer = Callable[[BaseHTTPRequestHandler, bytes], None]
@@ -95,24 +95,29 @@ def cut(handler: BaseHTTPRequestHandler, content: bytes) -> None:
 def hang(handler: BaseHTTPRequestHandler, content: bytes) -> None:
     """Send half of the file, and then nothing, but keep the connection."""
     cut(handler, content)
-    CLOSING.wait(60)
+    CLOSING.wait()
 
 
 def silent(handler: BaseHTTPRequestHandler, content: bytes) -> None:
     """Accept the request, and never answer."""
-    CLOSING.wait(60)
+    CLOSING.wait()
 
 
-def slow(handler: BaseHTTPRequestHandler, content: bytes) -> None:
-    """Send the file in ten parts, with pauses."""
-    handler.send_response(200)
-    handler.send_header("Content-Length", str(len(content)))
-    handler.end_headers()
-    step = len(content) // 10 + 1
-    for start in range(0, len(content), step):
-        handler.wfile.write(content[start : start + step])
-        handler.wfile.flush()
-        sleep(0.2)
+def piecemeal(cache: Path) -> Answer:
+    """Return what sends a file in pieces, each as soon as something new has arrived in the client's cache."""
+
+    def answer(handler: BaseHTTPRequestHandler, content: bytes) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(content)))
+        handler.end_headers()
+        for start in range(0, len(content), PIECE):
+            before = _bytes(cache)
+            handler.wfile.write(content[start : start + PIECE])
+            is_last = start + PIECE >= len(content)
+            while not is_last and _bytes(cache) == before and not CLOSING.wait(0.01):
+                pass
+
+    return answer
 
 
 def refuse(status: int) -> Answer:
@@ -139,6 +144,14 @@ def answering(status: int) -> type[BaseHTTPRequestHandler]:
             """Stay silent."""
 
     return Always
+
+
+def _bytes(folder: Path) -> int:
+    size = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # it has just got its final name
+            size += path.lstat().st_size
+    return size
 
 
 def _files(folder: Path) -> list[Path]:

@@ -62,6 +62,7 @@ def test_a_convolution_does_what_the_float_one_does(options):
     like = nn.Conv2d(2, 2, 2, **options)
     weight = torch.randint(-7, 8, like.weight.shape, generator=torch.Generator().manual_seed(0))
     layer = filled(IntegerConv2d(like, bits=4), weight)
+    assert layer.bits == 4
     scale = torch.tensor([0.5, 0.25])
     like.weight.data = weight * scale.view(-1, 1, 1, 1)
     like.bias.data = layer.bias * 0.1 * scale

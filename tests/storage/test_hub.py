@@ -1,9 +1,13 @@
+import concurrent.futures
 import os
 import socket
 import subprocess
 import sys
-import time
+from concurrent.futures import Future
+from concurrent.futures._base import DoneAndNotDoneFutures
+from itertools import count
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -62,19 +66,32 @@ def test_any_answer_but_that_of_a_broken_server_or_a_proxy_will_do(status: int, 
         assert bool(hub.no_answer(endpoint)) is bool(reason)
 
 
-def test_work_goes_on_for_as_long_as_something_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def watched(sizes: list[int], folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Watch work that ends when, 0.2 s apart, `folder` has had each of these sizes; no time passes."""
+    left, finish, now = iter(sizes), Event(), count(0.0, 0.2)
+    look = {"seconds": 0.0}
+
+    def wait(futures: list[Future[str]], seconds: float) -> DoneAndNotDoneFutures[str]:
+        size, look["seconds"] = next(left, None), next(now)
+        if size is None:
+            finish.set()
+            return concurrent.futures.wait(futures)
+        (folder / "file").write_bytes(bytes(size))
+        return DoneAndNotDoneFutures(set(), set(futures))
+
     monkeypatch.setattr(hub, "STALL", 0.5)
-    monkeypatch.setattr(hub, "LOOK", 0.05)
+    monkeypatch.setattr(hub, "wait", wait)
+    monkeypatch.setattr(hub, "monotonic", lambda: look["seconds"])
+    try:
+        return hub.watched(lambda: "done" if finish.wait() else "", folder)
+    finally:
+        finish.set()
 
-    def download(grows: bool) -> str:
-        for i in range(6):
-            (tmp_path / "file").write_bytes(bytes(i + 1 if grows else 1 + i % 2))
-            time.sleep(0.2)
-        return "done"
 
-    assert hub.watched(lambda: download(True), tmp_path) == "done"
+def test_work_goes_on_for_as_long_as_something_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert watched([1, 2, 3, 3, 3, 4, 5, 6], tmp_path, monkeypatch) == "done"
     with pytest.raises(TimeoutError, match=r"nothing arrived for 0.5 s"):  # a file begun anew again and again
-        hub.watched(lambda: download(False), tmp_path)
+        watched([1, 2, 1, 2, 1, 2], tmp_path, monkeypatch)
 
 
 def test_what_the_thread_raises_is_raised_here(tmp_path: Path) -> None:
