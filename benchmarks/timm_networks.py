@@ -253,9 +253,9 @@ def verdict(part: Row) -> str:
 
 def table(rows: Iterable[Row]) -> str:
     """Return the page."""
-    found = [row for row in rows if row.get("network")]
-    counts = {part: sum(verdict(row.get(part, {})) == "works" for row in found) for part in PARTS}
+    found = [row for row in rows if any(row.get(part) for part in PARTS)]
     tracebacks = sum("traceback" in json.dumps(row).lower() for row in found)
+    counts = ", ".join(map(partial(_count, found), PARTS))
     return "\n".join(
         [
             "# The networks of timm",
@@ -263,9 +263,7 @@ def table(rows: Iterable[Row]) -> str:
             f"The smallest network of each module of timm {timm.__version__}; random weights, {CLASSES} classes."
             " Written by `python benchmarks/timm_networks.py networks.jsonl --table docs/project/timm-networks.md`.",
             "",
-            f"Of {len(found)}: {counts['distill']} teach, "
-            + ", ".join(f"{counts[bits]} run as {bits} in ONNX Runtime" for bits in BITS)
-            + f", {tracebacks} end in a traceback.",
+            f"What works, of those that were measured: {counts}; {tracebacks} tracebacks. A dash was not measured.",
             "",
             "*Integers* are convolutions and matrix products that ONNX Runtime computes as integers, of all (w8a8)."
             f" *Same* is the number of {IMAGES} random images of which the file says the same class as the integers"
@@ -287,11 +285,17 @@ def table(rows: Iterable[Row]) -> str:
     )
 
 
+def _count(rows: list[Row], part: str) -> str:
+    measured = [row for row in rows if row.get(part)]
+    works = sum(verdict(row[part]) == "works" for row in measured)
+    return f"{part} {works} of {len(measured)}"
+
+
 def failures(row: Row) -> list[str]:
     """Return the parts that did not work; of two alike the first."""
     found: dict[str, str] = {}
     for part in PARTS:
-        if (said := verdict(row.get(part, {}))) != "works":
+        if row.get(part) and (said := verdict(row[part])) != "works":
             found.setdefault(said, part)
     return list(found.values())
 
@@ -312,7 +316,7 @@ def line(row: Row) -> str:
 
 
 def _mark(part: Row) -> str:
-    return "yes" if verdict(part) == "works" else "no"
+    return "yes" if verdict(part) == "works" else "no" if part else "–"
 
 
 def _share(part: Row, kind: str) -> str:
