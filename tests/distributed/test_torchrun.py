@@ -19,9 +19,8 @@ def torchrun(words: list[str], *faults: Fault) -> tuple[int, str]:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
     script = [str(HELPERS / "launched.py"), json.dumps([fault._asdict() for fault in faults])]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("NAYER_")}
-    done = subprocess.run(
-        [*launcher, *script, *words], capture_output=True, text=True, timeout=300, env=environment, check=False
-    )
+    patient = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "100000"}  # a busy machine may take its time to save
+    done = subprocess.run([*launcher, *script, *words], capture_output=True, text=True, env=environment | patient)
     return done.returncode, done.stderr
 
 
@@ -31,10 +30,10 @@ def test_a_job_survives_a_killed_process_and_can_be_ended(tmp_path):
     killed = Fault(rank=1, step=5, signal=SIGKILL)
     ended = Fault(rank=0, step=2, signal=SIGTERM, attempt=1, to_launcher=True)  # it goes on from the last checkpoint
     code, said = torchrun(words, killed, ended)
-    # A launcher that waited too long for a busy machine ends its processes before they have said all they could.
-    errors = [line for line in said.splitlines() if line.startswith("error: ")]
-    assert code != 0 and errors
-    assert all("another process of this job has ended" in line or line == "error: terminated" for line in errors)
+    *of_the_first, last = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert code != 0 and last == "error: terminated"
+    # Of a process that lost its peer, which the launcher may end first: how long it waits there cannot be set.
+    assert all("another process of this job has ended" in line for line in of_the_first)
     assert f"continue with --resume {run}" in said
     assert len(RunFolder(run).checkpoints.all()) == 2
     assert [one.code for one in job(command, words, size=1)] == [0]
