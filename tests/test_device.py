@@ -20,7 +20,7 @@ ROUND, EPOCH, NOW_AND_THEN = 3, 2, 10_000
 WAITS = {
     "engine.py:_remember": (ROUND, "losses of a round and steps left out, in one read"),
     "bank.py:_bring": (ROUND, "the images of a round, for a bank on the host or on disk"),
-    "engine.py:read": (EPOCH, "losses of an epoch and steps left out, in one read"),
+    "meter.py:read": (EPOCH, "losses of an epoch and steps left out, in one read"),
     "evaluate.py:measure": (6, "evaluation, once a network and once an epoch"),
     "evaluate.py:count_same": (EPOCH, "evaluation, once an epoch and at the end"),
     "runs/diversity.py:__call__": (EPOCH, "how many classes there are, once an evaluation"),

@@ -16,6 +16,9 @@ from nayer_cli.runs.sample import sample
 from peers import Ended, Fault, command, job, together
 from quick import WITHOUT_DATA, checkpoint, metrics, quick, same, write
 
+OF_ONE_PROCESS = {"seconds": 0, "processor_seconds": 0, "peak_memory": 0}
+"""What differs by process: its time, and its memory."""
+
 
 def faults(ended: list[Ended]) -> list[str]:
     """What all processes together said of faults."""
@@ -63,8 +66,7 @@ def test_a_run_that_one_process_ended_goes_on_as_if_it_had_not(what, number, tmp
         settings = quick(tmp_path, method=what)
     first, second = together(jobs.run, name, settings | {"output.out": str(tmp_path / "whole")})
     assert (first["student"], first["method"]) == (second["student"], second["method"])
-    timeless = {"seconds": 0, "processor_seconds": 0, "peak_memory": 0}
-    assert {**first["result"], **timeless} == {**second["result"], **timeless}
+    assert {**first["result"], **OF_ONE_PROCESS} == {**second["result"], **OF_ONE_PROCESS}
     assert first["result"]["processes"] == 2
     assert first["bank"] != second["bank"]
 
@@ -89,7 +91,7 @@ def test_processes_agree_whatever_the_method(tmp_path):
     for name in several:
         one, other = first[name], second[name]
         assert (one["student"], one["method"]) == (other["student"], other["method"]), name
-        assert {**one["result"], "seconds": 0} == {**other["result"], "seconds": 0}, name
+        assert {**one["result"], **OF_ONE_PROCESS} == {**other["result"], **OF_ONE_PROCESS}, name
         assert one["result"]["processes"] == 2 and one["bank"] != other["bank"], name
         assert one["result"]["synthesis"]["diversity"]["features"] > 0, name
 

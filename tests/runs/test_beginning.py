@@ -5,7 +5,8 @@ from nayer_cli.classifiers.model import load_classifier, new_classifier
 from nayer_cli.cli import checks
 from nayer_cli.config import DistillConfig, ModelConfig, OptimizerConfig, QuantizeConfig, TrainConfig
 from nayer_cli.errors import ConfigError, InputError
-from nayer_cli.runs.beginning import begin_with, paced, sentence
+from nayer_cli.methods.nayer import Config
+from nayer_cli.runs.beginning import begin_with, fitting, paced, sentence
 from nayer_cli.runs.distill import distill
 from quick import quick
 
@@ -65,3 +66,9 @@ def test_a_student_that_is_mostly_its_teachers_learns_slower(teacher):
     student, optimizer = student_of(teacher, "resnet14_digits"), OptimizerConfig(lr=0.5, inherited=0.1)
     rates = [paced(optimizer, student, taken).lr for taken in (None, Inherited({}, 80_000), Inherited({}, 90_000))]
     assert rates == [0.5, 0.5, 0.05]
+
+
+def test_features_are_left_out_where_auto_finds_no_layer_that_fits():
+    settings = Config(features=100.0)
+    assert fitting(settings, "auto", None).features == 0
+    assert fitting(settings, "own", None) == settings == fitting(settings, "auto", Inherited({"": ""}, 10))

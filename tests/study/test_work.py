@@ -104,7 +104,7 @@ def test_the_command_shows_a_table_and_writes_it_in_every_form(whole, capsys, tm
     assert "±" in shown and "two" in shown
     assert main([*words, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == json.loads((out / "table.json").read_text())
-    lines = list(csv.DictReader((out / "table.csv").open()))
+    lines = list(csv.DictReader((out / "table.csv").read_text().splitlines()))
     assert [(line["row"], line["seed"]) for line in lines] == [("one", "0"), ("one", "1"), ("two", "0"), ("two", "1")]
     assert (out / "table.md").read_text().count("\n| ") == 4
     records = [json.loads(path.read_text()) for path in (tmp_path / "ledger").glob("*.json")]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 from nayer_cli.classifiers.architecture import HUB, find
 from nayer_cli.classifiers.inherit import Inherited, inherit
@@ -63,6 +64,16 @@ def paced(optimizer: OptimizerConfig, student: Classifier, taken: Inherited | No
     if taken is None or 2 * taken.parameters < parameters(student.network):
         return optimizer
     return replace(optimizer, lr=optimizer.lr * optimizer.inherited)
+
+
+def fitting(settings: Any, init: str, taken: Inherited | None) -> Any:
+    """Leave features out of a method's settings where `auto` found no layer that fits.
+
+    Activations of a network with weights of its own have another scale than its teacher's, and a weight of features
+    that holds the teacher's layers in place then makes the student diverge.
+    """
+    follows = isinstance(getattr(settings, "features", None), float)
+    return replace(settings, features=0.0) if follows and init == "auto" and taken is None else settings
 
 
 def _listed(layers: Mapping[str, str]) -> str:

@@ -21,7 +21,7 @@ from nayer_cli.machine.rng import Streams, seeded
 from nayer_cli.method import EMBEDDINGS, Method, Parts
 from nayer_cli.runs import assemble, run
 from nayer_cli.runs import folder as folders
-from nayer_cli.runs.beginning import begin_with, paced, sentence
+from nayer_cli.runs.beginning import begin_with, fitting, paced, sentence
 from nayer_cli.runs.documents import Result
 from nayer_cli.runs.embed import find_or_build_pool
 from nayer_cli.runs.folder import RunFolder
@@ -102,7 +102,7 @@ def prepare(
     critic = _critic(teacher, computer, log)
     learner = assemble.model(student, computer)
     parts = _parts(config, critic, embeddings, teacher.shape, computer)
-    settings = assemble.method_config(config.method, group)
+    settings = fitting(assemble.method_config(config.method, group), config.init, inherited)
     method: Method = plugins.part("methods", settings.name, "Method")(settings, parts)
     plan = assemble.plan(config.schedule, given, assemble.budget(config))
     planned = plan.images(method.batch) + -(-given // group.size)
