@@ -326,6 +326,28 @@ class SampleConfig:
 
 
 @dataclass(frozen=True)
+class OnnxConfig(ModelFacts):
+    """Everything `nayer export` can be told."""
+
+    model: str = setting("", "classifier to write, as in teacher.name")
+    out: str | None = setting(None, "the file to write; it must end in .onnx")
+    normalization: str = setting(
+        "outside",
+        "outside: the file takes normalized images, as networks do; inside: it takes images in [0, 1]",
+        choices=("outside", "inside"),
+    )
+    target: str = setting(
+        "onnxruntime",
+        "what a quantized model's integers are written for; tensorrt: int8, symmetric, limits and biases in float",
+        choices=("onnxruntime", "openvino", "tensorrt"),
+    )
+    storage: str = setting(
+        "int8", "type of stored weights of a quantized model, as in export.storage", choices=("int8", "int4")
+    )
+    seed: int = setting(0, "seed of what a model draws when it is made", low=0, high=2**32 - 1)
+
+
+@dataclass(frozen=True)
 class EvaluateConfig(ModelFacts):
     """Everything `nayer eval` can be told. The facts of a model hold for all of `models`; weights for one alone."""
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from nayer_cli import __version__
-from nayer_cli.cli import compare, distill, embed, info, quantize, sample, study, train
+from nayer_cli.cli import compare, distill, embed, export, info, quantize, sample, study, train
 from nayer_cli.cli import eval as evaluate
 
 
@@ -47,6 +47,7 @@ COMMANDS = {
     "distill": distill,
     "embed": embed,
     "eval": evaluate,
+    "export": export,
     "quantize": quantize,
     "sample": sample,
     "train": train,

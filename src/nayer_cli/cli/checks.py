@@ -21,7 +21,7 @@ LEAST_MEMORY = 3_200_000_000
 """Bytes of address space that torch takes with its libraries, before there is a network."""
 WITHOUT_IMAGES = "dfq-nagel"
 """What `nayer quantize` takes for a method, and is none."""
-MODELS = ("teacher.name", "student.name", "reference.name", "reference")
+MODELS = ("model", "teacher.name", "student.name", "reference.name", "reference")
 WEIGHTS = ("teacher.weights", "student.weights", "reference.weights", "weights")
 DATA = ("eval.data", "data")
 LABELS = ("lte.labels", "labels")

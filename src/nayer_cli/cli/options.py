@@ -20,6 +20,7 @@ from nayer_cli.config import (
     EmbedConfig,
     EvaluateConfig,
     ModelConfig,
+    OnnxConfig,
     QuantizeConfig,
     SampleConfig,
     TrainConfig,
@@ -29,7 +30,7 @@ MODELS, NAMES, METHOD = "Models", "Class names", "Method"
 EVALUATION, IMAGES, RUNTIME, OUTPUT = "Evaluation", "Images", "Runtime", "Output"
 QUANTIZATION = "Quantization"
 
-SETTING_OF: dict[str, str] = {"run": "run", "models": "models"}
+SETTING_OF: dict[str, str] = {"run": "run", "models": "models", "model": "model"}
 """The setting of each parameter, such as `teacher.weights` for `teacher_weights`; see `setting_in`."""
 VARIABLES = {"NAYER_SET"}
 """Every environment variable that is read."""
@@ -181,7 +182,7 @@ def settings_of(*models: ModelOptions) -> dict[str, str]:
     return {name: key for model in models for name, key in model.settings().items()}
 
 
-FIRST = ("run", "models", "data")
+FIRST = ("run", "model", "models", "data")
 """Parameters of a command that come before those of its models."""
 
 Models = Annotated[
@@ -191,6 +192,12 @@ Models = Annotated[
         help="as --teacher of nayer distill; several are compared",
         show_default=False,
         autocompletion=completion.models,
+    ),
+]
+Model = Annotated[
+    Text,
+    typer.Argument(
+        metavar="MODEL", help="as --teacher of nayer distill", show_default=False, autocompletion=completion.models
     ),
 ]
 Labels = Annotated[Text, _setting("lte.labels", "--labels -l", NAMES, "FILE|SET")]
@@ -228,6 +235,9 @@ Calibration = Annotated[
 Bn = Annotated[Text, _setting("quantizer.bn", "--bn", QUANTIZATION, "", schema=QuantizeConfig)]
 Onnx = Annotated[Text, _setting("export.onnx", "--onnx", QUANTIZATION, "", schema=QuantizeConfig)]
 Storage = Annotated[Text, _setting("export.storage", "--storage", QUANTIZATION, "", schema=QuantizeConfig)]
+ExportStorage = Annotated[Text, _setting("export.storage", "--storage", QUANTIZATION, "", schema=OnnxConfig)]
+Target = Annotated[Text, _setting("target", "--target", QUANTIZATION, "", schema=OnnxConfig)]
+NormalizationPlace = Annotated[Text, _setting("normalization", "--normalization", OUTPUT, "", schema=OnnxConfig)]
 FromRun = Annotated[File, _setting("reuse", "--generator", QUANTIZATION, "RUN", schema=QuantizeConfig)]
 QuantizeMethod = Annotated[
     Text,
@@ -287,6 +297,7 @@ Debug = Annotated[bool, flag("--debug", RUNTIME, "show the traceback of a fault"
 
 Out = Annotated[File, _setting("output.out", "--out -o", OUTPUT, "DIR")]
 PoolOut = Annotated[File, _setting("output.out", "--out -o", OUTPUT, "FILE", schema=EmbedConfig)]
+OnnxOut = Annotated[File, _setting("output.out", "--out -o", OUTPUT, "FILE.onnx", schema=OnnxConfig)]
 ReportOut = Annotated[File, _setting("output.out", "--out -o", OUTPUT, "FILE", schema=EvaluateConfig)]
 ImagesOut = Annotated[File, _setting("output.out", "--out -o", OUTPUT, "DIR", schema=SampleConfig)]
 Resume = Annotated[

@@ -108,6 +108,23 @@ def _stage_row(scores: Document) -> tuple[str, ...]:
     return percent(scores.get("top1")), bounds, _images(scores), percent(scores.get("agreement"))
 
 
+def export_rows(document: Document) -> Rows:
+    """Return what an ONNX file takes, and how well it agrees with its network."""
+    difference = f"{document['largest_difference']:.2g} of a range of {document['range']:.2g}"
+    facts = {
+        "file": document["path"],
+        "bytes": f"{document['bytes']:,}",
+        "model": f"{document['model']}, {document['kind']}",
+        "input": document["input"],
+        "mean, std": f"{document['mean']}, {document['std']}",
+        "written by": document["writer"],
+        "same class": f"{percent(document['agreement'])} of {document['images']} images that are no photographs",
+        "largest difference of logits": difference,
+        "coarser": document["coarser"],
+    }
+    return fact_rows({name: value for name, value in facts.items() if value})
+
+
 def evaluation_rows(document: Document) -> Rows:
     """Return the comparison table: the reference first, then each model."""
     measured = [document["reference"], *document["results"]]

@@ -74,11 +74,13 @@ class OnnxGraph:
     Args:
         storage: of weights: `int8`, or `int4` where they fit.
         exact: whether weights are stored as uint8 where int8 could saturate on processors without VNNI.
+        symmetric: whether all integers are int8 and zero stands for zero, as TensorRT wants it.
 
     """
 
     storage: str
     exact: bool = True
+    symmetric: bool = False
     nodes: list[Node] = field(default_factory=list)
     constants: dict[str, Array] = field(default_factory=dict)
     packed: set[str] = field(default_factory=set)

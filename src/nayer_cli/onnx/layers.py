@@ -2,6 +2,9 @@
 
 Activations are uint8 always, signed ones plus 128: kernels want one type for what they read and what they return.
 Ranges narrower than the container are a Clip of integers, which fuses; a Clip of floats before would not.
+
+TensorRT wants the opposite of each: int8 for everything, zero for zero, ranges limited in float before they are
+rounded, and biases in float. Integers up to 255 do not fit there: their steps are made as much larger.
 """
 
 import numpy as np
@@ -15,10 +18,14 @@ from nayer_cli.quant.lanes import MIDDLE, can_saturate
 
 MOST = 2**CONTAINER - 1
 PACKED_BITS = 4
+LOWEST, HIGHEST = -128, 127
+"""Of int8."""
 
 
 def grid(call: Call, layer: Grid, x: Operand) -> Value:
     """Round, limit, and return floats."""
+    if call.graph.symmetric:
+        return _symmetric_grid(call, layer, x)
     zero = MIDDLE if layer.signed else 0
     low, high = (int(limit) + zero for limit in (layer.low, layer.high))
     scale, zero_point = call.keep("scale", layer.scale), call.keep("zero_point", np.array(zero, np.uint8))
@@ -26,6 +33,24 @@ def grid(call: Call, layer: Grid, x: Operand) -> Value:
     if (low, high) != (0, MOST):
         integers = call.add("Clip", integers, np.array(low, np.uint8), np.array(high, np.uint8))
     return call.dequantize(Integers(integers, scale, zero_point, layer.largest_byte))
+
+
+def _symmetric_grid(call: Call, layer: Grid, x: Operand) -> Value:
+    """Limit, round to int8, and return floats; nothing after it is written with integers."""
+    low, high, step = int(layer.low), int(layer.high), float(layer.scale)
+    if low == 0:
+        x = call.add("Relu", x) if high >= HIGHEST else call.add("Clip", x, 0.0, high * step)
+    elif (low, high) != (LOWEST, HIGHEST):
+        x = call.add("Clip", x, low * step, high * step)
+    scale = call.keep("scale", np.array(step * max(high, HIGHEST) / HIGHEST, np.float32))
+    zero_point = call.keep("zero_point", np.array(0, np.int8))
+    integers = call.add("QuantizeLinear", x, scale, zero_point)
+    return Value(call.add("DequantizeLinear", integers, scale, zero_point), call.dims)
+
+
+def loses_a_bit(network: nn.Module) -> bool:
+    """Say whether some integers of a network do not fit in int8, so that a symmetric file rounds more coarsely."""
+    return any(isinstance(layer, Grid) and int(layer.high) > HIGHEST for layer in network.modules())
 
 
 def convolution(call: Call, layer: IntegerConv2d, x: Operand) -> str:
@@ -51,7 +76,7 @@ def product(call: Call, layer: IntegerLinear, x: Value) -> str:
 def _weight(call: Call, layer: IntegerLayer, x: Operand) -> str:
     """Write a weight as int8, or as uint8 where a processor that adds pairs of products in 16 bits would lose some."""
     largest = x.integers.largest if isinstance(x, Value) and x.integers else MOST
-    zero = MIDDLE if call.graph.exact and can_saturate(layer.weight, largest) else 0
+    zero = MIDDLE if call.graph.exact and not call.graph.symmetric and can_saturate(layer.weight, largest) else 0
     content = (layer.weight.int() + zero).to(torch.uint8 if zero else torch.int8)
     packed = call.graph.storage == "int4" and layer.bits <= PACKED_BITS
     integers = call.graph.constant(f"{call.name}/weight", content, packed=packed)
@@ -61,7 +86,9 @@ def _weight(call: Call, layer: IntegerLayer, x: Operand) -> str:
     return call.add("DequantizeLinear", integers, layer.weight_scale, zeros, axis=0)
 
 
-def _bias(call: Call, layer: IntegerLayer) -> str:
+def _bias(call: Call, layer: IntegerLayer) -> Operand:
+    if call.graph.symmetric:
+        return layer.bias * (layer.input_scale * layer.weight_scale)
     return call.add("DequantizeLinear", layer.bias, layer.input_scale * layer.weight_scale, axis=0)
 
 

@@ -43,7 +43,7 @@ class OnnxNetwork(nn.Module):
     def __init__(self, path: Path, threads: int | None = None) -> None:
         super().__init__()
         self.path = path
-        model = _read(path)
+        model = read_model(path)
         self.facts = _facts(model)
         self._session = _session(path, model, threads=threads)
         self._input, self.image_shape, self.classes = _signature(path, self._session)
@@ -92,7 +92,7 @@ def read_facts(path: Path) -> dict[str, str]:
         InputError: the file is damaged, or refers to other files.
 
     """
-    return _facts(_read(path))
+    return _facts(read_model(path))
 
 
 def integer_share(path: Path) -> IntegerShare:
@@ -103,11 +103,11 @@ def integer_share(path: Path) -> IntegerShare:
         InputError: the file is damaged, or refers to other files.
 
     """
-    model = _read(path)
+    model = read_model(path)
     with TemporaryDirectory() as folder:
         optimized = Path(folder, "optimized.onnx")
         _session(path, model, optimized=optimized)
-        compiled = _read(optimized)
+        compiled = read_model(optimized)
     return IntegerShare(
         _share(model, compiled, CONVOLUTIONS, INTEGER_CONVOLUTIONS),
         _share(model, compiled, PRODUCTS, INTEGER_PRODUCTS),
@@ -125,9 +125,15 @@ def _layers(model: Any, kinds: tuple[str, ...]) -> list[str]:
     return [printable(node.name.partition("/")[0]) for node in model.graph.node if node.op_type in kinds]
 
 
-def _read(path: Path) -> Any:
-    """Return the file's content, which must all be in it."""
-    onnx = _package("onnx")
+def read_model(path: Path) -> Any:
+    """Return a file's content as onnx has it.
+
+    Raises:
+        EnvironmentFault: the package is not installed.
+        InputError: the file is damaged, or refers to other files.
+
+    """
+    onnx = package("onnx")
     try:
         model = onnx.ModelProto.FromString(path.read_bytes())
     except OSError as error:
@@ -159,7 +165,7 @@ def _facts(model: Any) -> dict[str, str]:
 
 def _session(path: Path, model: Any, *, threads: int | None = None, optimized: Path | None = None) -> Any:
     """Load a model into the runtime."""
-    runtime = _package("onnxruntime")
+    runtime = package("onnxruntime")
     options = runtime.SessionOptions()
     options.log_severity_level = SILENT
     options.use_deterministic_compute = True
@@ -187,8 +193,13 @@ def _fault(path: Path, error: Exception) -> InputError:
     return InputError(f"ONNX Runtime cannot run {path}: {printable(first)}", hint=HINT)
 
 
-def _package(name: str) -> Any:
-    """Import a package of the extra `onnx`."""
+def package(name: str) -> Any:
+    """Import a package of the extra `onnx`.
+
+    Raises:
+        EnvironmentFault: it is not installed.
+
+    """
     try:
         return import_module(name)
     except ImportError as error:

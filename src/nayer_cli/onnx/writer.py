@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import fx
 
 from nayer_cli.onnx.graph import BATCH, INPUT, Call, OnnxGraph, Rule, Unwritable, Value
@@ -14,7 +15,7 @@ from nayer_cli.onnx.layers import LAYERS
 from nayer_cli.onnx.ops import RULES
 from nayer_cli.onnx.shapes import Shape, holds_shapes, results
 from nayer_cli.storage import files
-from nayer_cli.types import ImageShape
+from nayer_cli.types import ImageShape, Normalization
 
 IN_PLACE = (operator.iadd, operator.isub, operator.imul, operator.itruediv)
 
@@ -26,9 +27,11 @@ def write_onnx(
     *,
     storage: str = "int8",
     exact: bool = True,
+    symmetric: bool = False,
+    normalization: Normalization | None = None,
     facts: Mapping[str, str],
 ) -> None:
-    """Write a file that maps `images` `[batch, C, H, W]`, which are normalized, to `logits` `[batch, K]`.
+    """Write a file that maps `images` `[batch, C, H, W]`, which are normalized outside, to `logits` `[batch, K]`.
 
     Args:
         network: a deployed network, or any float network that is traced; in evaluation mode.
@@ -37,6 +40,8 @@ def write_onnx(
         storage: of weights: `int8`, or `int4`, which packs those of at most four bits.
         exact: whether 8-bit weights of which two products could exceed 16 bits are stored as uint8: every processor
             multiplies these without loss, those without VNNI more slowly.
+        symmetric: whether the integers are those that TensorRT reads; see `layers`.
+        normalization: becomes the first step of the file, which then takes images in [0, 1].
         facts: goes into the file's metadata.
 
     Raises:
@@ -45,16 +50,18 @@ def write_onnx(
         InputError: the file cannot be written.
 
     """
-    graph = OnnxGraph(storage, exact)
-    logits = _Writer(network, graph, results(network, shape)).write()
+    graph = OnnxGraph(storage, exact, symmetric)
+    logits = _Writer(network, graph, results(network, shape), normalization).write()
     files.write_bytes(path, graph.serialize(Value(INPUT, (BATCH, *shape)), logits, facts))
 
 
 class _Writer:
     """Goes through the nodes of a network in order."""
 
-    def __init__(self, network: fx.GraphModule, graph: OnnxGraph, found: dict[fx.Node, Any]) -> None:
-        self.network, self.graph, self.found = network, graph, found
+    def __init__(
+        self, network: fx.GraphModule, graph: OnnxGraph, found: dict[fx.Node, Any], normalization: Normalization | None
+    ) -> None:
+        self.network, self.graph, self.found, self.normalization = network, graph, found, normalization
         self.values: dict[fx.Node, Any] = {}
 
     def write(self) -> Value:
@@ -72,10 +79,17 @@ class _Writer:
     def _value(self, node: fx.Node) -> Any:
         result = self.found[node]
         if node.op == "placeholder" and isinstance(result, Shape):
-            return Value(INPUT, tuple(result))
+            return self._normalized(Value(INPUT, tuple(result)))
         if node.op == "output":
             return self._filled(node.args[0])
         return self._written(node, result) if holds_shapes(result) else result
+
+    def _normalized(self, images: Value) -> Value:
+        if self.normalization is None:
+            return images
+        call = Call(self.graph, "normalization", images.dims)
+        mean, std = (np.array(values, np.float32).reshape(1, -1, 1, 1) for values in self.normalization)
+        return Value(call.add("Div", call.add("Sub", images, mean), std), images.dims)
 
     def _written(self, node: fx.Node, result: object) -> Any:
         """Append what a node does, and return its values."""

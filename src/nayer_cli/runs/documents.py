@@ -225,3 +225,28 @@ class Sampled(TypedDict):
     classes: dict[str, int]
     path: str
     source: str
+
+
+class Exported(TypedDict):
+    """What `nayer export` returns."""
+
+    path: str
+    bytes: int
+    model: str
+    parameters: int
+    kind: str
+    input: str
+    mean: list[float]
+    std: list[float]
+    writer: str
+    """`nayer`, or `torch.onnx` for a network that nayer has no rules for."""
+    images: int
+    """On which file and network were compared; they are no photographs."""
+    agreement: float
+    """Part of the images that both put in the same class."""
+    largest_difference: float
+    """Of two logits."""
+    range: float
+    """From the least logit to the largest."""
+    coarser: str
+    """What the file rounds more coarsely than the network; empty if nothing."""

@@ -4,7 +4,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from torch import fx, nn
+from torch import nn
 
 from nayer_cli.classifiers.model import Classifier, Normalized
 from nayer_cli.config import ExportConfig
@@ -65,14 +65,11 @@ def _written(job: Job, student: Classifier, model: nn.Module, settings: ExportCo
 
 def _write(student: Classifier, path: Path, storage: str) -> str:
     """Write the file; return why that is impossible, or an empty text."""
-    from nayer_cli.classifiers.onnx_file import facts_of
+    from nayer_cli.classifiers.onnx_file import write_classifier
     from nayer_cli.onnx.graph import Unwritable
-    from nayer_cli.onnx.writer import write_onnx
 
-    assert isinstance(student.network, fx.GraphModule)
-    exact = student.scheme is None or student.scheme.weight_range != "full"
     try:
-        write_onnx(student.network, student.shape, path, storage=storage, exact=exact, facts=facts_of(student))
+        write_classifier(path, student, storage=storage)
     except Unwritable as error:
         return str(error)
     return ""

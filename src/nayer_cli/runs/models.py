@@ -57,6 +57,7 @@ TEACHERS = {
 """The network to learn from, by command."""
 TRAINED = Role("train", "--model")
 MEASURED = Role("eval", "")
+EXPORTED = Role("export", "")
 REFERENCE = Role("eval", "--reference", "reference-")
 
 
