@@ -344,6 +344,7 @@ class OnnxConfig(ModelFacts):
     storage: str = setting(
         "int8", "type of stored weights of a quantized model, as in export.storage", choices=("int8", "int4")
     )
+    device: str = setting("cpu", "where the model is written and compared", choices=("cpu",))
     seed: int = setting(0, "seed of what a model draws when it is made", low=0, high=2**32 - 1)
 
 

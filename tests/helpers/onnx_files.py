@@ -33,11 +33,11 @@ def images(count: int = 5, shape: ImageShape = SHAPE) -> Tensor:
     return torch.randn(count, *shape, generator=torch.Generator().manual_seed(7))
 
 
-def deployed(network: nn.Module, weights: int = 8, activations: int = 8) -> fx.GraphModule:
+def deployed(network: nn.Module, weights: int = 8, activations: int = 8, edges: int = 8) -> fx.GraphModule:
     """Return `network` with integers, calibrated on noise; its BatchNorm layers have seen some, too."""
     with torch.no_grad():
         network.train()(images(32))
-    quantized = quantize(network.eval(), SHAPE, Scheme(weights, activations))
+    quantized = quantize(network.eval(), SHAPE, Scheme(weights, activations, edges=edges))
     calibrate(quantized, [images(32)], Group())
     return deploy(quantized)
 

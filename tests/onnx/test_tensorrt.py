@@ -15,7 +15,7 @@ from tiny import network
 
 @pytest.mark.parametrize("activations", [4, 7, 8])
 def test_a_symmetric_file_is_read_and_loses_only_the_eighth_bit(tmp_path, activations):
-    integers = deployed(network(), activations=activations)
+    integers = deployed(network(), activations=activations, edges=activations)
     write_onnx(integers, SHAPE, tmp_path / "m.onnx", symmetric=True, facts={})
     onnx.checker.check_model(str(tmp_path / "m.onnx"), full_check=True)
     assert complaints(tmp_path / "m.onnx") == []
@@ -27,7 +27,10 @@ def test_a_symmetric_file_is_read_and_loses_only_the_eighth_bit(tmp_path, activa
 def test_a_symmetric_file_has_int8_alone_and_biases_in_float(tmp_path):
     write_onnx(deployed(network()), SHAPE, tmp_path / "m.onnx", symmetric=True, facts={})
     model = onnx.load(tmp_path / "m.onnx")
-    types = {tensor.name.partition("/")[2].rpartition("_")[0] or tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    types = {
+        tensor.name.partition("/")[2].rpartition("_")[0] or tensor.name: tensor.data_type
+        for tensor in model.graph.initializer
+    }
     assert set(types.values()) <= {TensorProto.INT8, TensorProto.FLOAT, TensorProto.INT64}
     assert "Clip" not in {node.op_type for node in model.graph.node}
 

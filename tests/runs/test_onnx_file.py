@@ -1,17 +1,15 @@
-import importlib.util
-
 import pytest
 import torch
 from torch import nn
 
-from nayer_cli.classifiers.model import Classifier, Normalized, save_classifier
+from nayer_cli.classifiers.model import Classifier, Normalized
 from nayer_cli.classifiers.onnx_file import load_onnx, write_classifier
 from nayer_cli.errors import ConfigError, InputError, RunFailed
 from nayer_cli.onnx import by_torch
 from nayer_cli.quant.scheme import Scheme
 from nayer_cli.runs import onnx_file
 from nayer_cli.runs.onnx_file import compare, export_onnx
-from nayer_cli.types import ImageShape, Normalization
+from nayer_cli.types import Normalization
 from onnx_files import SHAPE, deployed
 from tiny import network
 
@@ -42,7 +40,11 @@ def test_a_file_tells_what_it_takes_and_is_measured_alike(tmp_path, place):
     wanted = Normalized(original.network, original.normalization)(images)
     torch.testing.assert_close(Normalized(loaded.network, loaded.normalization)(images), wanted, atol=1e-3, rtol=0)
     assert (loaded.labels, loaded.normalization.std[0] == 1) == (original.labels, place == "inside")
-    assert (result["agreement"], result["writer"], result["bytes"]) == (1, "nayer", (tmp_path / "d.onnx").stat().st_size)
+    assert (result["agreement"], result["writer"], result["bytes"]) == (
+        1,
+        "nayer",
+        (tmp_path / "d.onnx").stat().st_size,
+    )
 
 
 @pytest.mark.skipif(not by_torch.is_there(), reason="needs onnxscript")
@@ -56,14 +58,14 @@ def test_what_we_have_no_rules_for_is_written_by_torch(tmp_path, inside):
 
 def test_without_the_exporter_its_package_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(by_torch, "PACKAGE", "no_such_package")
-    with pytest.raises(InputError, match="asinh.*no rule") as fault:
+    with pytest.raises(InputError, match=r"asinh.*no rule") as fault:
         write_classifier(tmp_path / "m.onnx", classifier(Gated()))
     assert fault.value.hint == "pip install no_such_package"
 
 
 @pytest.mark.parametrize("target", ["onnxruntime", "openvino", "tensorrt"])
 def test_integers_are_written_for_each_runtime(tmp_path, target):
-    integers = classifier(deployed(network(), activations=7), Scheme(8, 7))
+    integers = classifier(deployed(network(), activations=7, edges=7), Scheme(8, 7, edges=7))
     write_classifier(tmp_path / "m.onnx", integers, target=target)
     found = compare(tmp_path / "m.onnx", integers)
     assert onnx_file._judge(found, integers, target, tmp_path / "m.onnx") == ""

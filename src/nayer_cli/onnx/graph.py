@@ -193,12 +193,19 @@ class Call:
         """Append a node that only moves values, and so can do it with integers."""
         if not isinstance(x, Value) or x.integers is None:
             return Value(self.add(op, x, *operands, **attributes), self.dims)
+        if self.graph.symmetric:  # TensorRT moves no bytes; rounding once more what is moved changes nothing
+            return self.round_again(x.integers, self.add(op, x, *operands, **attributes))
         return self.dequantize(x.integers._replace(name=self.add(op, x.integers.name, *operands, **attributes)))
 
     def dequantize(self, integers: Integers) -> Value:
         """Append the node that makes floats of integers."""
         floats = self.add("DequantizeLinear", integers.name, integers.scale, integers.zero)
         return Value(floats, self.dims, integers)
+
+    def round_again(self, grid: Integers, floats: str) -> Value:
+        """Append the nodes that take floats, which lie on a grid, to its integers and back."""
+        integers = self.add("QuantizeLinear", floats, grid.scale, grid.zero)
+        return self.dequantize(grid._replace(name=integers))
 
     def keep(self, what: str, content: Tensor | Array) -> str:
         """Keep a constant that several nodes read; return its name."""

@@ -36,7 +36,7 @@ def grid(call: Call, layer: Grid, x: Operand) -> Value:
 
 
 def _symmetric_grid(call: Call, layer: Grid, x: Operand) -> Value:
-    """Limit, round to int8, and return floats; nothing after it is written with integers."""
+    """Limit, round to int8, and return floats."""
     low, high, step = int(layer.low), int(layer.high), float(layer.scale)
     if low == 0:
         x = call.add("Relu", x) if high >= HIGHEST else call.add("Clip", x, 0.0, high * step)
@@ -45,7 +45,7 @@ def _symmetric_grid(call: Call, layer: Grid, x: Operand) -> Value:
     scale = call.keep("scale", np.array(step * max(high, HIGHEST) / HIGHEST, np.float32))
     zero_point = call.keep("zero_point", np.array(0, np.int8))
     integers = call.add("QuantizeLinear", x, scale, zero_point)
-    return Value(call.add("DequantizeLinear", integers, scale, zero_point), call.dims)
+    return call.dequantize(Integers(integers, scale, zero_point, HIGHEST))
 
 
 def loses_a_bit(network: nn.Module) -> bool:

@@ -84,10 +84,9 @@ def _rounded_again(call: Call, x: Operand) -> Operand:
     OpenVINO fuses a convolution, its rounding, the sum and the sum's rounding into one kernel, which leaves out the
     first rounding. The second one it keeps. ONNX Runtime removes it when it loads the file.
     """
-    if not isinstance(x, Value) or x.integers is None:
+    if not isinstance(x, Value) or x.integers is None or call.graph.symmetric:
         return x
-    grid = (x.integers.scale, x.integers.zero)
-    return call.add("DequantizeLinear", call.add("QuantizeLinear", x, *grid), *grid)
+    return call.round_again(x.integers, x.name).name
 
 
 def _rsqrt(call: Call, x: Operand) -> str:

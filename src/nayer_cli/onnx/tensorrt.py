@@ -25,9 +25,7 @@ def complaints(path: Path) -> list[str]:
     model, numpy_helper = read_model(path), package("onnx").numpy_helper
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     small = _integers(model)
-    return [
-        f"{node.name}: {fault}" for node in model.graph.node for fault in _faults(node, constants, small)
-    ]
+    return [f"{node.name}: {fault}" for node in model.graph.node for fault in _faults(node, constants, small)]
 
 
 def _integers(model: Any) -> set[str]:
