@@ -43,7 +43,7 @@ def _faults(node: Any, constants: dict[str, Any], small: set[str]) -> Iterator[s
     if node.op_type not in ROUNDING:
         return
     source = constants.get(node.input[0])
-    scale, zero = (constants.get(name) for name in node.input[1:3])
+    scale, zero = constants.get(node.input[1]), constants.get("".join(node.input[2:3]))
     if source is not None and source.dtype.name not in ("int8", "int4", "float32"):
         yield f"constants of {source.dtype} cannot be dequantized"
     if scale is None or zero is None:
