@@ -24,7 +24,7 @@ OF_THE_MODEL = options.settings_of(*MODELS)
 @options.takes(*MODELS, also=options.of_every_command(options.OnnxOut))
 def command(
     ctx: typer.Context,
-    model: options.Model = None,
+    classifier: options.Model = None,
     normalization: options.NormalizationPlace = None,
     target: options.Target = None,
     storage: options.ExportStorage = None,

@@ -30,7 +30,7 @@ MODELS, NAMES, METHOD = "Models", "Class names", "Method"
 EVALUATION, IMAGES, RUNTIME, OUTPUT = "Evaluation", "Images", "Runtime", "Output"
 QUANTIZATION = "Quantization"
 
-SETTING_OF: dict[str, str] = {"run": "run", "models": "models", "model": "model"}
+SETTING_OF: dict[str, str] = {"run": "run", "models": "models", "classifier": "model"}
 """The setting of each parameter, such as `teacher.weights` for `teacher_weights`; see `setting_in`."""
 VARIABLES = {"NAYER_SET"}
 """Every environment variable that is read."""
@@ -182,7 +182,7 @@ def settings_of(*models: ModelOptions) -> dict[str, str]:
     return {name: key for model in models for name, key in model.settings().items()}
 
 
-FIRST = ("run", "model", "models", "data")
+FIRST = ("run", "classifier", "models", "data")
 """Parameters of a command that come before those of its models."""
 
 Models = Annotated[
