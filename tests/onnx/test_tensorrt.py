@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 import onnx
 from nayer_cli.onnx.layers import loses_a_bit
@@ -51,3 +52,13 @@ def test_normalization_may_be_the_first_step_of_a_file(tmp_path):
     write_onnx(trace(network(), SHAPE), SHAPE, tmp_path / "m.onnx", normalization=normalization, facts={})
     pixels = torch.rand(5, *SHAPE)
     torch.testing.assert_close(OnnxNetwork(tmp_path / "m.onnx")(pixels), network()((pixels - mean) / std))
+
+
+def test_what_is_moved_stays_float(tmp_path):
+    moved = nn.Sequential(*network()[:3], nn.ZeroPad2d(1), nn.Upsample(scale_factor=2), *network()[3:])
+    moved[5] = nn.Conv2d(6, 6, 3, stride=2)
+    integers = deployed(moved, activations=7, edges=7)
+    write_onnx(integers, SHAPE, tmp_path / "m.onnx", symmetric=True, facts={})
+    assert complaints(tmp_path / "m.onnx") == []
+    wanted, found = integers(images(20)), OnnxNetwork(tmp_path / "m.onnx")(images(20))
+    assert (wanted - found).abs().max() < 0.02 * (wanted.max() - wanted.min())

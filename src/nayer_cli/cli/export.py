@@ -10,12 +10,12 @@ from nayer_cli.config import OnnxConfig
 
 SCHEMA = OnnxConfig
 EXAMPLES = (
-    ("nayer export resnet18 --out resnet18.onnx", "a float file with ImageNet weights of timm"),
+    ("nayer export resnet50 --out resnet50.onnx", "a float file with ImageNet weights of timm"),
     (
         "nayer export runs/one --out student.onnx --normalization inside",
         "a student that takes images in [0, 1]",
     ),
-    ("nayer export runs/digits-w8a7 --target tensorrt --out digits.onnx", "integers as TensorRT reads them"),
+    ("nayer export runs/w4a4 --target tensorrt --out student.onnx", "integers as TensorRT reads them"),
 )
 MODELS = (options.ModelOptions("", "", prefixes=("", "model-")),)
 OF_THE_MODEL = options.settings_of(*MODELS)

@@ -197,6 +197,10 @@ class Call:
             return self.round_again(x.integers, self.add(op, x, *operands, **attributes))
         return self.dequantize(x.integers._replace(name=self.add(op, x.integers.name, *operands, **attributes)))
 
+    def moved_zero(self, x: Value) -> str | None:
+        """Return what stands for zero among the values that `move` moves; None where they are floats."""
+        return x.integers.zero if x.integers and not self.graph.symmetric else None
+
     def dequantize(self, integers: Integers) -> Value:
         """Append the node that makes floats of integers."""
         floats = self.add("DequantizeLinear", integers.name, integers.scale, integers.zero)

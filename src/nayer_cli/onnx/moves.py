@@ -67,8 +67,7 @@ def _pad(call: Call, x: Value, pad: Sequence[int], mode: str = "constant", value
         begins[-1 - index], ends[-1 - index] = pad[2 * index], pad[2 * index + 1]
     if value:
         return call.add("Pad", x, call.integers(begins + ends), float(value))
-    zero = x.integers.zero if x.integers else None
-    return call.move("Pad", x, call.integers(begins + ends), zero, mode=modes[mode])
+    return call.move("Pad", x, call.integers(begins + ends), call.moved_zero(x), mode=modes[mode])
 
 
 def _getitem(call: Call, x: Any, index: Any) -> Value:
