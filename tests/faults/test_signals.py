@@ -117,7 +117,7 @@ def test_again_in_the_save(
 ) -> None:
     few_images(tmp_path)
     later = replace(SAVE[when], do=Send(second))
-    moment = AtLine(60, Send(first, then=later), **IN_A_ROUND)
+    moment = AtLine(5, Send(first, then=later), "student", "step")  # there is something to save then
     interrupted(run(in_folder(tmp_path), moment), end, tmp_path)
     goes_on(tmp_path, whole("nayer"))
 
