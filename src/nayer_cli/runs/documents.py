@@ -44,9 +44,9 @@ class Network(Scores, total=False):
     hub: str
     """The repository on the Hugging Face hub that its weights came from."""
     license: str
+    """What that repository is licensed under, where timm knows it."""
     inherited: Inheritance
     """Of a student that began with layers of its teacher."""
-    """What that repository is licensed under, where timm knows it."""
 
 
 class Best(TypedDict):
