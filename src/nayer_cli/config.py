@@ -253,9 +253,14 @@ class QuantizerConfig:
     calibration: str = setting(
         "mse",
         "how steps are chosen: least squared error, no clipping, or from BatchNorm alone without images",
-        choices=("mse", "minmax", "dfq-nagel"),
+        choices=("mse", "minmax", "analytic", "dfq-nagel"),
     )
     images: int = setting(1024, "synthetic images that steps are chosen by", low=1)
+    reconstruct: bool = setting(
+        False, "with mode=ptq: learn roundings and steps block by block on those images, for fewer than 8 bits"
+    )
+    reconstruct_steps: int = setting(500, "steps on each block", low=1)
+    reconstruct_batch: int = setting(16, "images of each of these steps", low=1)
     bn: str = setting(
         "train",
         "running statistics of BatchNorm: learn on, stay, or are measured anew before and after",

@@ -29,6 +29,15 @@ def test_a_single_position_has_a_mean_and_no_deviation():
     assert x.grad.isfinite().all()
 
 
+def test_images_may_be_asked_for_classes_too():
+    method = Method(replace(CONFIG, g_steps=150, ce=100.0), parts())
+    made = method.synthesize(torch.nn.Identity(), LoopState())
+    plain = Method(replace(CONFIG, g_steps=150), parts()).synthesize(torch.nn.Identity(), LoopState())
+    assert "ce" in made.losses and "ce" not in plain.losses
+    confidence = [method.parts.critic.logits(batch.images).softmax(1).amax(1).mean() for batch in (made, plain)]
+    assert confidence[0] > confidence[1]
+
+
 def test_the_rate_falls_as_that_of_torch_does():
     parameter = torch.nn.Parameter(torch.zeros(()))
     theirs = torch.optim.SGD([parameter], lr=0.5)

@@ -10,7 +10,7 @@ import nayer_cli.classifiers.models  # noqa: F401 - registers the CIFAR networks
 from nayer_cli import config as configuration
 from nayer_cli import plugins
 from nayer_cli.classifiers.model import load_classifier
-from nayer_cli.config import BankConfig, DistillConfig, EvalConfig, LteConfig, ModelConfig
+from nayer_cli.config import BankConfig, DistillConfig, EvalConfig, LteConfig, ModelConfig, QuantizeConfig
 from nayer_cli.errors import ConfigError, InputError
 from nayer_cli.machine.distributed import Group
 from nayer_cli.machine.precision import Precision
@@ -124,6 +124,24 @@ def test_an_unknown_setting_of_a_method_is_corrected():
 )
 def test_the_nearest_preset(classes, side, preset):
     assert assemble.preset_for(classes, ImageShape(3, side, side)) == preset
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({}, ("ptq", "zeroq")),
+        ({"quantizer.bits": "w4a8", "quantizer.mode": "ptq"}, ("ptq", "zeroq")),
+        ({"quantizer.mode": "ptq", "method.name": "deepinv"}, ("ptq", "deepinv")),
+        ({"quantizer.bits": "w4a4"}, ("qat", "nayer")),
+        ({"schedule.epochs": 3}, ("qat", "nayer")),
+    ],
+)
+def test_large_images_are_made_in_minutes_where_nothing_learns(monkeypatch, asked, expected):
+    teacher = assemble.resolve({"teacher.name": "builtin:digits"}, DistillConfig, "distill")[1]
+    large = replace(teacher, shape=ImageShape(1, 224, 224))
+    monkeypatch.setattr(assemble, "_teacher", lambda *_: large)
+    config, _ = assemble.resolve({"teacher.name": "large"} | asked, QuantizeConfig, "quantize")
+    assert (config.quantizer.mode, config.method["name"]) == expected
 
 
 def test_too_few_class_names_are_counted_and_the_first_missing_one_is_named(tmp_path):

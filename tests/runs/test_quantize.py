@@ -196,10 +196,11 @@ def test_a_timm_model_is_quantized_with_its_own_images(tmp_path):
     ).all()
 
 
-def test_without_images_no_image_is_made(run, tmp_path):
-    changes = {"method.name": "dfq-nagel", "quantizer.bits": "w8a8", "eval.data": "digits"}
+@pytest.mark.parametrize("method", ["dfq-nagel", "analytic"])
+def test_without_images_no_image_is_made(run, tmp_path, method):
+    changes = {"method.name": method, "quantizer.bits": "w8a8", "eval.data": "digits"}
     result = quantize(settings(run / "student", tmp_path / "q", **changes))
-    assert result["method"] == "dfq-nagel"
+    assert result["method"] == method
     assert result["images"] == {"synthesized": 0, "seen": 0}
     assert result["quantization"]["stages"]["deployed"]["agreement"] > 0.9
     (again,) = evaluate_models({"models": [str(tmp_path / "q")], "data": "digits", "device": "cpu"})["results"]
@@ -217,6 +218,13 @@ def test_images_of_a_quantized_run_come_from_its_bank(finished, tmp_path):
     assert sample({"run": str(finished), "count": 10, "out": str(tmp_path / "images")})["images"] == 10
     with pytest.raises(InputError, match="run of nayer quantize"):
         sample({"run": str(finished), "source": "generator", "out": str(tmp_path / "fresh")})
+
+
+def test_reconstructed_blocks_are_integers_like_any_others(run, tmp_path):
+    changes = {"quantizer.mode": "ptq", "quantizer.reconstruct": True, "quantizer.reconstruct_steps": 3}
+    result = quantize(settings(run, tmp_path / "q", **changes, **{"quantizer.reconstruct_batch": 4}))["quantization"]
+    assert result["reconstruct"] and result["stages"]["onnxruntime"]["agreement"] is not None
+    assert result["onnx"]["integer_convolutions"] == 7 and result["onnx"]["agreement"] == 1.0
 
 
 def test_four_bits_can_be_stored_as_such(run, tmp_path):
@@ -242,6 +250,12 @@ def test_rewritten_facts_are_refused_with_a_sentence(finished, tmp_path):
         ({"quantizer.first_last_bits": 1}, "first_last_bits = 1 is not possible", "0, 2, 3, 4, 5, 6, 7, 8"),
         ({"method.name": "dfq-nagl"}, "no method is called 'dfq-nagl'", "dfq-nagel"),
         ({"teacher.name": "some/model.onnx", "reuse": None}, "is an ONNX file", "nayer eval"),
+        ({"quantizer.reconstruct": True}, "belongs to --mode ptq", "--mode ptq"),
+        (
+            {"quantizer.reconstruct": True, "method.name": "analytic"},
+            "needs images, and analytic makes none",
+            "--method zeroq",
+        ),
         ({"reuse": "nowhere"}, "nowhere is not a run directory", "runs/"),
     ],
 )

@@ -19,7 +19,7 @@ from nayer_cli.storage.toml import Layer
 
 LEAST_MEMORY = 3_200_000_000
 """Bytes of address space that torch takes with its libraries, before there is a network."""
-WITHOUT_IMAGES = "dfq-nagel"
+WITHOUT_IMAGES = ("dfq-nagel", "analytic")
 """What `nayer quantize` takes for a method, and is none."""
 MODELS = ("model", "teacher.name", "student.name", "reference.name", "reference")
 WEIGHTS = ("teacher.weights", "student.weights", "reference.weights", "weights")
@@ -100,8 +100,8 @@ def _check_method(schema: type[Any], settings: Layer) -> None:
     """Check the names of method and preset, and settings against the method's own."""
     quantizes = issubclass(schema, QuantizeConfig)
     method = str(settings.get("method.name", "nayer"))
-    if not (quantizes and method == WITHOUT_IMAGES):
-        plugins.check("methods", method, extra=(WITHOUT_IMAGES,) if quantizes else ())
+    if not (quantizes and method in WITHOUT_IMAGES):
+        plugins.check("methods", method, extra=WITHOUT_IMAGES if quantizes else ())
     preset = str(settings.get("preset", "auto"))
     if preset != "auto":
         config.read_preset(preset, method)

@@ -232,6 +232,9 @@ Mode = Annotated[Text, _setting("quantizer.mode", "--mode", QUANTIZATION, "", sc
 Calibration = Annotated[
     Text, _setting("quantizer.calibration", "--calibration", QUANTIZATION, "", schema=QuantizeConfig)
 ]
+Reconstruct = Annotated[
+    bool | None, _setting("quantizer.reconstruct", "--reconstruct", QUANTIZATION, "", schema=QuantizeConfig)
+]
 Bn = Annotated[Text, _setting("quantizer.bn", "--bn", QUANTIZATION, "", schema=QuantizeConfig)]
 Onnx = Annotated[Text, _setting("export.onnx", "--onnx", QUANTIZATION, "", schema=QuantizeConfig)]
 Storage = Annotated[Text, _setting("export.storage", "--storage", QUANTIZATION, "", schema=QuantizeConfig)]
@@ -246,7 +249,7 @@ QuantizeMethod = Annotated[
         "--method",
         METHOD,
         "NAME",
-        "how images are made, or dfq-nagel, which needs none",
+        "how images are made, or analytic or dfq-nagel, which need none",
     ),
 ]
 

@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from nayer_cli import method
 from nayer_cli.config import setting
 from nayer_cli.errors import InputError
+from nayer_cli.losses import cross_entropy
 from nayer_cli.method import LoopState, Parts, SynthBatch
+from nayer_cli.synthesis import draw_labels
 
 EPSILON = 1e-6
 """Under the square root of each variance."""
@@ -22,13 +24,16 @@ class Config:
     batch: int = setting(64, "images per round", low=2)
     g_steps: int = setting(500, "steps on the pixels per round", low=1)
     lr_g: float = setting(0.5, "learning rate of Adam on the pixels, in normalized units", low=0)
+    ce: float = setting(
+        0.0, "weight of the cross-entropy to drawn classes: nothing else says what the last layers see", low=0
+    )
     lr_min: float = setting(1e-4, "learning rate that plateaus do not lead below", low=0)
     patience: int = setting(100, "steps without progress after which the learning rate is a tenth", low=1)
     temperature: float = setting(20.0, "softmax temperature T of the student's loss", above=0)
 
 
 class Method(method.Method):
-    """Each round starts from noise, and no class is asked for: the teacher says afterwards what it sees.
+    """Each round starts from noise. Unless `ce` is set no class is asked for: the teacher says afterwards what it sees.
 
     Raises:
         InputError: the teacher has no BatchNorm statistics; there is nothing else that images could follow.
@@ -56,9 +61,10 @@ class Method(method.Method):
         pixels.normal_(generator=parts.rng["pixels"]).requires_grad_(True)
         rate = PlateauRate(config.lr_g, config.lr_min, config.patience, mean.device)
         descent = parts.own_descent(_adam(pixels, rate))
+        drawn = draw_labels(config.batch, len(parts.pool), parts.rng["labels"]) if config.ce else None
         for _ in parts.interruption.steps(config.g_steps):
-            terms = self._judge(pixels, mean, std)
-            loss = torch.stack(list(terms.values())).sum()
+            terms = self._judge(pixels, mean, std, drawn)
+            loss = terms["bn"] + terms["input"] + config.ce * terms.get("ce", 0.0)
             descent.step(loss)
             rate.update(loss)
             _clip(pixels, mean, std)
@@ -66,12 +72,13 @@ class Method(method.Method):
         losses = {name: value.detach() for name, value in terms.items()}
         return SynthBatch(images, parts.critic.logits(images).argmax(1), losses, descent.skipped, config.g_steps)
 
-    def _judge(self, pixels: Tensor, mean: Tensor, std: Tensor) -> dict[str, Tensor]:
+    def _judge(self, pixels: Tensor, mean: Tensor, std: Tensor, drawn: Tensor | None = None) -> dict[str, Tensor]:
         """Distances to what layers' inputs and the pixels themselves should look like in each image."""
-        _, seen = self._distances(self.parts.critic.teacher, pixels * std + mean)
+        logits, seen = self._distances(self.parts.critic.teacher, pixels * std + mean)
         distances = dict(seen)  # of a layer that runs twice the last time counts
         zero = torch.zeros(pixels.shape[1], device=pixels.device)
-        return {"bn": torch.stack(list(distances.values())).sum(), "input": sample_distance(pixels, zero, zero + 1)}
+        terms = {"bn": torch.stack(list(distances.values())).sum(), "input": sample_distance(pixels, zero, zero + 1)}
+        return terms if drawn is None else terms | {"ce": cross_entropy(logits, drawn)}
 
 
 def sample_distance(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:

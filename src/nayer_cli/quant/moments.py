@@ -122,7 +122,7 @@ def _moments_of(
 
 def _lost(node: object) -> InputError:
     return InputError(
-        f"dfq-nagel cannot follow ranges through '{node}'",
+        f"ranges cannot be followed through '{node}' without images",
         hint="it knows CNNs of convolutions, BatchNorm and activation functions; choose another --method",
     )
 

@@ -24,6 +24,7 @@ from nayer_cli.config import (
     RunConfig,
     ScheduleConfig,
 )
+from nayer_cli.critic import layers_with_statistics
 from nayer_cli.engine import Plan
 from nayer_cli.errors import ConfigError, InputError
 from nayer_cli.images.labelled import LabelledImages, open_images
@@ -42,6 +43,8 @@ from nayer_cli.student import Student
 from nayer_cli.types import ImageShape, Settings
 
 FREE_SHARE = 0.5  # of the free memory of a device, that a bank may take where its place is left open
+PTQ = "imagenet-ptq"
+"""The preset by which large images are made where they only calibrate."""
 LAPTOP = "laptop"  # the preset for processors
 HOLDOUT = 1000  # images kept from the student where there is no evaluation data
 
@@ -93,15 +96,17 @@ def resolve(settings: Settings, schema: type[C], command: str) -> tuple[C, Class
 
     """
     given = {key: value for key, value in settings.items() if value is not None}
-    method = str(given.get("method.name", "nayer"))
     preset = str(given.get("preset", "auto"))
+    calibrates = command == "quantize" and _only_calibrates(given)
+    method = _method_of(PTQ if calibrates and preset == "auto" else preset, given, command)
     method_config({"name": method} | {key[7:]: value for key, value in given.items() if key.startswith("method.")})
     teacher = None
     if preset == "auto" and given.get("teacher.name"):
         teacher = _teacher(configuration.build(schema, given | {"method.name": method}), command, given)
         # The preset stays `auto` in the settings that are written down: under its name it would bring its facts, too.
         device = resolve_device(str(given.get("device", "auto")))
-        name = automatic_preset(teacher, method, command, device)
+        name = automatic_preset(teacher, method, command, device, calibrates)
+        method = _method_of(name, given, command)
         layer = _hyper_parameters(configuration.read_preset(name, method, command))
     else:
         preset = "digits" if preset == "auto" else preset
@@ -167,9 +172,17 @@ def method_config(settings: Settings, group: Group | None = None) -> Any:
     return config
 
 
-def automatic_preset(teacher: Classifier, method: str, command: str, device: torch.device) -> str:
-    """Name of the preset that is used where none is named: on a processor the paper's would take days."""
-    is_small = 32 <= max(teacher.shape.height, teacher.shape.width) <= 64
+def automatic_preset(
+    teacher: Classifier, method: str, command: str, device: torch.device, calibrates: bool = False
+) -> str:
+    """Name of the preset that is used where none is named: on a processor the paper's would take days.
+
+    Where images only calibrate a network with BatchNorm, minutes are enough for large ones anywhere.
+    """
+    side = max(teacher.shape.height, teacher.shape.width)
+    if calibrates and side > 96 and layers_with_statistics(teacher.network):
+        return PTQ
+    is_small = 32 <= side <= 64
     if command == "distill" and method == "nayer" and device.type == "cpu" and is_small:
         return LAPTOP
     return preset_for(teacher.num_classes, teacher.shape)
@@ -183,6 +196,22 @@ def preset_for(classes: int, shape: ImageShape) -> str:
     if side > 48:
         return "tiny-imagenet"
     return "cifar10" if classes <= 20 else "cifar100"
+
+
+def _only_calibrates(given: Settings) -> bool:
+    """Say whether steps are chosen and nothing learns: it is asked for, or eight bits are, and nothing else."""
+    if given.get("quantizer.mode"):
+        return bool(given["quantizer.mode"] == "ptq")
+    learning = ("schedule.", "optimizer.", "method.", "reuse", "quantizer.bn")
+    return str(given.get("quantizer.bits", "w8a8")).lower() == "w8a8" and not any(
+        key.startswith(learning) for key in given
+    )
+
+
+def _method_of(preset: str, given: Settings, command: str) -> str:
+    """Return the method that is named, or that of a preset."""
+    default = "nayer" if preset == "auto" else configuration.read_preset(preset, "nayer", command).get("method.name")
+    return str(given.get("method.name") or default or "nayer")
 
 
 def _hyper_parameters(preset: Mapping[str, Any]) -> dict[str, Any]:

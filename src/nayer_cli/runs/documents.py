@@ -148,6 +148,9 @@ class Quantization(TypedDict):
     mode: str
     calibration: str
     images: int
+    reconstruct: bool
+    reconstruct_steps: int
+    reconstruct_batch: int
     bn: str
     stages: Stages
     kept_float: list[KeptFloat]

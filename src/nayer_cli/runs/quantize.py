@@ -15,10 +15,11 @@ from nayer_cli.engine import Engine
 from nayer_cli.errors import ConfigError, InputError
 from nayer_cli.gates import LEAST_AFTER_ROUNDING, LEAST_AGREEMENT, Count, Pair
 from nayer_cli.machine.distributed import join
-from nayer_cli.quant import dfq_nagel, graph
+from nayer_cli.quant import analytic, dfq_nagel, graph
 from nayer_cli.quant.calibrate import calibrate, recalibrate_statistics
 from nayer_cli.quant.deploy import deploy
 from nayer_cli.quant.moments import Gaussian
+from nayer_cli.quant.reconstruct import Recipe, reconstruct
 from nayer_cli.quant.scheme import Scheme, parse_bits
 from nayer_cli.runs import assemble, distill, documents
 from nayer_cli.runs import folder as folders
@@ -32,8 +33,8 @@ from nayer_cli.runs.sample import images_of
 from nayer_cli.storage.runlog import Listener
 from nayer_cli.types import Settings
 
-BATCH = 128
-"""Images that pass at once where steps are chosen."""
+BATCH, PIXELS = 128, 2**20
+"""Images that pass at once where steps are chosen, and pixels of them: large images are fewer."""
 SHIPPED = ("deployed", "onnxruntime")
 """Stages that a run leaves behind as files."""
 
@@ -67,7 +68,8 @@ def quantize(
     unused = assemble.unused_text(unused_settings, config)
     if teacher.scheme is not None:
         raise InputError(f"'{teacher.name}' is quantized already", hint="name the float model that it was made from")
-    config = _without_learning(shorten(config) if dry_run else config)
+    _require_images(config)
+    config = _without_learning(_shortened(config) if dry_run else config)
     old = images_of(RunFolder(Path(config.reuse))) if config.reuse and existing is None else None
     if old:
         config = _with_room(config, len(old[1]))
@@ -78,7 +80,9 @@ def quantize(
         log = folder.log(listen, config.output)
         if unused:
             log.note(unused, level="warning")
-        given, named = _at_hand(config), WITHOUT_IMAGES if _is_imageless(config) else None
+        if chosen := _chosen_text(settings, config):
+            log.note(chosen)
+        given, named = _at_hand(config), config.quantizer.calibration if _is_imageless(config) else None
         job = distill.prepare(config, teacher, student, folder, log, group, given=given, named=named)
         quantization = Quantization(job, config, network, outputs)
         job.engine.before_learning = quantization.begin
@@ -93,13 +97,42 @@ def quantize(
 def _require_quantizable(settings: Settings) -> None:
     """Refuse bits that are none, and a method whose student cannot have quantizers, before anything is loaded."""
     parse_bits(str(settings.get("quantizer.bits") or QuantizeConfig().quantizer.bits))
-    name = str(settings.get("method.name") or WITHOUT_IMAGES)
-    plugins.check("methods", name, extra=(WITHOUT_IMAGES,))
-    if name != WITHOUT_IMAGES and not plugins.part("methods", name, "Method").may_quantize:
+    name = str(settings.get("method.name") or "nayer")
+    plugins.check("methods", name, extra=WITHOUT_IMAGES)
+    if name not in WITHOUT_IMAGES and not plugins.part("methods", name, "Method").may_quantize:
         raise ConfigError(
             f"the method {name} differentiates its student twice, which rounding does not admit",
             hint="choose another --method, such as zaq",
         )
+
+
+def _require_images(config: QuantizeConfig) -> None:
+    """Refuse to reconstruct where nothing is there to do it by, or where the network learns anyway."""
+    quantizer = config.quantizer
+    if quantizer.reconstruct and quantizer.mode != "ptq":
+        raise ConfigError(
+            "--reconstruct belongs to --mode ptq: with qat the network learns as a whole", hint="add --mode ptq"
+        )
+    if quantizer.reconstruct and quantizer.calibration in WITHOUT_IMAGES:
+        raise ConfigError(
+            f"--reconstruct needs images, and {quantizer.calibration} makes none",
+            hint="add --method zeroq, for example",
+        )
+
+
+def _chosen_text(settings: Settings, config: QuantizeConfig) -> str:
+    """Say what was chosen where nothing was asked for, and what more would cost; empty if there was no choice."""
+    if settings.get("quantizer.mode") or config.quantizer.mode != "ptq":
+        return ""
+    count = config.schedule.warmup_rounds * config.method.get("batch", 0)
+    return (
+        f"steps are chosen by {count} images of {config.method['name']}, in minutes. Without images it is "
+        "quicker (--method analytic); for fewer bits --mode ptq --reconstruct takes longer, and --mode qat longest"
+    )
+
+
+def _shortened(config: QuantizeConfig) -> QuantizeConfig:
+    return replace(shorten(config), quantizer=replace(config.quantizer, reconstruct_steps=1))
 
 
 def scheme_of(config: QuantizeConfig) -> Scheme:
@@ -112,7 +145,7 @@ def scheme_of(config: QuantizeConfig) -> Scheme:
 def _with_quantizers(teacher: Classifier, config: QuantizeConfig) -> tuple[fx.GraphModule, dict[str, Gaussian] | None]:
     """Return a copy of the network that can round, and what is known of its layers where no images tell."""
     network, outputs = teacher.network, None
-    if config.quantizer.calibration == WITHOUT_IMAGES:
+    if config.quantizer.calibration == "dfq-nagel":
         network, outputs = dfq_nagel.equalize(network, teacher.shape)
     frozen = config.quantizer.bn != "train"
     return graph.quantize(network, teacher.shape, scheme_of(config), frozen=frozen), outputs
@@ -141,10 +174,43 @@ class Quantization:
         with engine.meter.clock("calibration"):
             if self.outputs is not None:
                 dfq_nagel.calibrate(self.network, self.outputs, self.job.student.normalization)
+            elif quantizer.calibration == "analytic":
+                self._check(analytic.calibrate(self.network, self.job.student.normalization))
             else:
                 calibrate(self.network, self._batches(engine), engine.group, clip=quantizer.calibration == "mse")
+            if quantizer.reconstruct:
+                self._reconstruct(engine)
             self._measure_statistics(engine)
         recorder.facts["ptq"] = recorder.measure.student(engine.student.model)
+
+    def _reconstruct(self, engine: Engine) -> None:
+        """Learn roundings and steps of all blocks."""
+        quantizer, listen = self.config.quantizer, self.job.recorder.log
+        errors = reconstruct(
+            self.network,
+            torch.cat(list(self._batches(engine))),
+            engine.rng["reconstruct"],
+            Recipe(steps=quantizer.reconstruct_steps, batch=quantizer.reconstruct_batch),
+            engine.group,
+            lambda done, of: listen({"event": "progress", "epoch": 1, "phase": "blocks", "done": done, "of": of}),
+        )
+        listen.note(f"{len(errors)} blocks: the last one's error falls from {errors[-1][0]:.2%} to {errors[-1][1]:.2%}")
+
+    def _check(self, noises: list[analytic.Noise]) -> None:
+        """Say what the network's own statistics tell of scales that no image has confirmed."""
+        log, worst = self.job.recorder.log, max(noises, key=lambda noise: noise.share, default=None)
+        if worst is None:
+            log.note(
+                "no layer is followed by BatchNorm, so nothing tells whether rounding is harmless", level="warning"
+            )
+        elif analytic.broken(noises):
+            log.note(
+                f"rounding disturbs '{worst.layer}' by {worst.share:.0%} of the variance that BatchNorm knows, so "
+                "accuracy is in doubt: choose the steps by images (--mode ptq), or let it learn (--mode qat)",
+                level="warning",
+            )
+        else:
+            log.note(f"rounding adds at most {worst.share:.2%} to the variance that any BatchNorm knows")
 
     def conclude(self, *, dry_run: bool) -> Result:
         """Deploy, export, measure, save; return the result."""
@@ -196,7 +262,7 @@ class Quantization:
         assert isinstance(model, Normalized)
         count = min(len(bank), -(-self.config.quantizer.images // engine.group.size))
         slots = torch.linspace(0, len(bank) - 1, count).round().long().to(bank.labels.device)
-        for some in slots.split(BATCH) if count else ():
+        for some in slots.split(max(min(BATCH, PIXELS // bank.images[0, 0].numel()), 1)) if count else ():
             images, _ = bank.take(some, model.mean.device)
             yield ((images - model.mean) / model.std).contiguous(memory_format=torch.channels_last)
 
@@ -215,13 +281,13 @@ def _without_learning(config: QuantizeConfig) -> QuantizeConfig:
         return config
     if config.schedule.budget:
         raise ConfigError("with mode=ptq nothing learns, so there is nothing to limit", hint="leave out --budget")
-    has_images = config.reuse or config.quantizer.calibration == WITHOUT_IMAGES
+    has_images = config.reuse or config.quantizer.calibration in WITHOUT_IMAGES
     warmup = 0 if has_images else max(config.schedule.warmup_epochs, 1)
     return replace(config, schedule=replace(config.schedule, epochs=0, warmup_epochs=warmup))
 
 
 def _is_imageless(config: QuantizeConfig) -> bool:
-    return config.quantizer.mode == "ptq" and config.quantizer.calibration == WITHOUT_IMAGES
+    return config.quantizer.mode == "ptq" and config.quantizer.calibration in WITHOUT_IMAGES
 
 
 def _at_hand(config: QuantizeConfig) -> int:

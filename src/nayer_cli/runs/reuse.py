@@ -17,8 +17,8 @@ from nayer_cli.types import Settings
 
 KEPT = ("preset", "lte.", "method.", "augment.", "eval.data", "eval.split", "eval.batch_size")
 """Settings of a run that hold for one that uses its images."""
-WITHOUT_IMAGES = "dfq-nagel"
-"""The calibration, and on the command line the method, that needs none."""
+WITHOUT_IMAGES = ("dfq-nagel", "analytic")
+"""The calibrations, and on the command line the methods, that need none."""
 NO_SYNTHESIS = {"schedule.warmup_epochs": 0, "schedule.rounds": 0, "method.g_life": 0}
 """With images at hand none are made, unless rounds are asked for: then by the generator that is at hand, too."""
 
@@ -44,11 +44,11 @@ def complete(settings: Settings) -> dict[str, Any]:
     elif "reuse" not in given and RunFolder(Path(model)).has_images:
         given["reuse"] = model
     method = str(given.get("method.name", "nayer"))
-    plugins.check("methods", method, extra=(WITHOUT_IMAGES,))
-    if method == WITHOUT_IMAGES:
-        given |= {"quantizer.calibration": WITHOUT_IMAGES, "quantizer.mode": "ptq"}
+    plugins.check("methods", method, extra=WITHOUT_IMAGES)
+    if method in WITHOUT_IMAGES:
+        given |= {"quantizer.calibration": method, "quantizer.mode": "ptq"}
         del given["method.name"]
-    if given.get("quantizer.calibration") == WITHOUT_IMAGES and given.get("quantizer.mode") == "ptq":
+    if given.get("quantizer.calibration") in WITHOUT_IMAGES and given.get("quantizer.mode") == "ptq":
         given.pop("reuse", None)
         given.setdefault("method.name", "zeroq")  # the cheapest to set up, since it is not asked for images
     if "reuse" not in given:

@@ -12,7 +12,7 @@ from nayer_cli.bank import MemoryBank
 from nayer_cli.classifiers.architecture import HUB
 from nayer_cli.classifiers.inherit import Inherited
 from nayer_cli.classifiers.model import Classifier, parameters, save_classifier
-from nayer_cli.config import DistillConfig, ModelConfig, TrainConfig, to_layer
+from nayer_cli.config import DistillConfig, ModelConfig, QuantizeConfig, TrainConfig, to_layer
 from nayer_cli.critic import layers_with_statistics
 from nayer_cli.engine import Engine, Plan
 from nayer_cli.gates import Pair
@@ -173,7 +173,8 @@ def _preset(job: Job) -> str | None:
         return None
     if job.config.preset != "auto":
         return job.config.preset
-    chosen = automatic_preset(job.teacher, job.method, job.config.kind, job.device)
+    calibrates = isinstance(job.config, QuantizeConfig) and job.config.quantizer.mode == "ptq"
+    chosen = automatic_preset(job.teacher, job.method, job.config.kind, job.device, calibrates)
     if chosen == LAPTOP:
         papers = preset_for(job.teacher.num_classes, job.teacher.shape)
         return f"{chosen} (chosen for a processor; the paper's is --preset {papers})"
