@@ -21,7 +21,7 @@ def six(network: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize("change", [nn.Identity(), six])
 def test_eight_bits_keep_what_a_network_says(change):
-    network = change(mobile_network(spread=100.0))
+    network = change(mobile_network())
     quantized = quantize(network, SHAPE, Scheme(8, 8)).eval()
     noises = calibrate(quantized, NORMALIZATION)
     assert is_calibrated(quantized)
