@@ -4,11 +4,12 @@ from test_dfq_nagel import SHAPE, agreement, images, mobile_network
 from torch import Tensor, nn
 
 from nayer_cli.machine.distributed import Group
+from nayer_cli.quant.blocks import blocks
 from nayer_cli.quant.calibrate import calibrate
 from nayer_cli.quant.deploy import deploy
 from nayer_cli.quant.graph import QuantizedLayer, quantize
 from nayer_cli.quant.quantizers import WeightQuantizer
-from nayer_cli.quant.reconstruct import Recipe, SoftRounding, blocks, reconstruct
+from nayer_cli.quant.reconstruct import Recipe, SoftRounding, reconstruct
 from nayer_cli.quant.scheme import Scheme
 
 RECIPE = Recipe(steps=60, batch=32)

@@ -13,14 +13,12 @@ import torch
 from torch import Tensor, fx, nn
 
 from nayer_cli.machine.distributed import Group
+from nayer_cli.quant.blocks import blocks
 from nayer_cli.quant.graph import QuantizedLayer
 from nayer_cli.quant.quantizers import ActivationQuantizer, Quantizer
-from nayer_cli.quant.trace import module_of
 
 LOW, HIGH = -0.1, 1.1
 """What the rectified sigmoid is stretched to, γ and ζ (AdaRound, eq. 23)."""
-LAYERS = 3
-"""Blocks of fewer quantized layers are joined with the next."""
 BETA = (20.0, 2.0)
 """The exponent of the regularizer, from the first of its steps to the last (AdaRound, eq. 24)."""
 WARMUP = 0.2
@@ -105,38 +103,6 @@ def reconstruct(
         errors.append((before, _error(rounded, target)))
         tell(done, len(found))
     return errors
-
-
-def blocks(network: fx.GraphModule) -> Iterator[fx.GraphModule]:
-    """Cut a network where a single tensor passes, into blocks that share its modules; residual units stay whole."""
-    nodes = [node for node in network.graph.nodes if node.op not in ("placeholder", "output", "get_attr")]
-    (entry,) = [node for node in network.graph.nodes if node.op == "placeholder" and node.users]
-    (result,) = network.graph.find_nodes(op="output")
-    start, pending = entry, []
-    for position, node in enumerate(nodes):
-        pending.append(node)
-        later = set(nodes[position + 1 :]) | {result}
-        passes = all(not later & set(other.users) for other in [start, *pending[:-1]])
-        layers = sum(isinstance(module_of(one, network), QuantizedLayer) for one in pending)
-        is_last = node is nodes[-1]
-        if passes and (is_last or (isinstance(module_of(node, network), ActivationQuantizer) and layers >= LAYERS)):
-            yield _block(network, start, pending)
-            start, pending = node, []
-
-
-def _block(network: fx.GraphModule, start: fx.Node, nodes: Sequence[fx.Node]) -> fx.GraphModule:
-    graph, copies = fx.Graph(), {}
-    copies[start] = graph.placeholder("x")
-
-    def copied(node: fx.Node) -> fx.Node:
-        if node not in copies:
-            copies[node] = graph.node_copy(node, copied)  # constants
-        return copies[node]
-
-    for node in nodes:
-        copies[node] = graph.node_copy(node, copied)
-    graph.output(copies[nodes[-1]])
-    return fx.GraphModule(network, graph)
 
 
 @dataclass(frozen=True)
