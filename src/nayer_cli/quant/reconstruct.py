@@ -135,12 +135,12 @@ def _fit(block: fx.GraphModule, lesson: _Lesson, recipe: Recipe, group: Group) -
     learned += [{"params": [grid.scale], "lr": recipe.lr_scale * float(grid.step())} for grid in grids]
     optimizer = torch.optim.Adam(learned)
     parameters = [parameter for part in optimizer.param_groups for parameter in part["params"]]
-    unit = lesson.target.square().mean().clamp_min(1e-12)
+    unit = None
     with _learning(block, lesson, layers, grids, soft):
         for step in range(recipe.steps):
             inputs, target = lesson.draw(recipe.batch)
             error = (block(inputs) - target).square().mean()
-            unit = error.detach().clamp_min(1e-12) if step == 0 else unit
+            unit = error.detach().clamp_min(1e-12) if unit is None else unit  # the error at the start
             loss = error / unit + recipe.regularizer * _undecided(soft, step / recipe.steps)
             gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
             for parameter, gradient in zip(parameters, gradients, strict=True):
