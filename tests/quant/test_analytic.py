@@ -38,7 +38,7 @@ def test_a_grid_ends_where_the_activation_function_does():
     quantized = quantize(six(mobile_network()), SHAPE, Scheme(8, 8)).eval()
     calibrate(quantized, NORMALIZATION)
     first = quantized.get_submodule("grids.1")
-    torch.testing.assert_close(first.step() * first.high, torch.tensor(6.0))
+    assert 6 <= float(first.step() * first.high) < 12  # the next power of two is less than twice as long
 
 
 def test_means_that_rounding_moves_are_put_back():
