@@ -1,8 +1,8 @@
 import pytest
 import torch
-from test_dfq_nagel import NORMALIZATION, SHAPE, agreement, images, mobile_network
 from torch import nn
 
+from mobile import NORMALIZATION, SHAPE, agreement, images, mobile_network
 from nayer_cli.quant.analytic import broken, calibrate
 from nayer_cli.quant.graph import is_calibrated, quantize
 from nayer_cli.quant.scheme import Scheme

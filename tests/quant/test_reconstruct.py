@@ -1,8 +1,8 @@
 import pytest
 import torch
-from test_dfq_nagel import SHAPE, agreement, images, mobile_network
 from torch import Tensor, nn
 
+from mobile import SHAPE, agreement, images, mobile_network
 from nayer_cli.machine.distributed import Group
 from nayer_cli.quant.blocks import blocks
 from nayer_cli.quant.calibrate import calibrate
