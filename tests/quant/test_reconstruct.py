@@ -3,6 +3,7 @@ import torch
 from torch import Tensor, nn
 
 from mobile import SHAPE, agreement, images, mobile_network
+from nayer_cli.gates import LEAST_AFTER_ROUNDING
 from nayer_cli.machine.distributed import Group
 from nayer_cli.quant.blocks import blocks
 from nayer_cli.quant.calibrate import calibrate
@@ -64,7 +65,7 @@ def test_weights_lie_on_their_grids_and_integers_agree():
         if isinstance(module, QuantizedLayer):
             assert isinstance(module.quantizer, WeightQuantizer)
             torch.testing.assert_close(module.quantizer(module.layer.weight), module.layer.weight)
-    assert agreement(deploy(quantized), quantized) > 0.98
+    assert agreement(deploy(quantized), quantized) > LEAST_AFTER_ROUNDING
 
 
 def test_roundings_begin_where_the_weights_are_and_are_decided_at_the_end():
