@@ -29,7 +29,8 @@ def example_files(tmp_path_factory, tiny_clip) -> Path:
 
     root = tmp_path_factory.mktemp("documents")
     fill_hub_cache(root / "hub", REPO, tiny_clip)
-    write_pretrained(root / "hub", "resnet50", root / "scratch")
+    for model in ("resnet50", "tf_efficientnet_lite0"):
+        write_pretrained(root / "hub", model, root / "scratch")
     (root / "work").mkdir()
     write_example_files(root / "work")
     return root

@@ -59,13 +59,15 @@ def _error(quantized: nn.Module, network: nn.Module) -> float:
 
 
 def test_weights_lie_on_their_grids_and_integers_agree():
-    _, quantized = calibrated()
+    _, quantized = calibrated(bits=4)
+    without = _error(deploy(quantized), quantized)
     fitted(quantized, Recipe(steps=5, batch=8))
     for module in quantized.modules():
         if isinstance(module, QuantizedLayer):
             assert isinstance(module.quantizer, WeightQuantizer)
             torch.testing.assert_close(module.quantizer(module.layer.weight), module.layer.weight)
     assert agreement(deploy(quantized), quantized) > LEAST_AFTER_ROUNDING
+    assert _error(deploy(quantized), quantized) < 1.5 * without
 
 
 def test_roundings_begin_where_the_weights_are_and_are_decided_at_the_end():

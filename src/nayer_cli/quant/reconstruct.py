@@ -132,7 +132,7 @@ def _fit(block: fx.GraphModule, lesson: _Lesson, recipe: Recipe, group: Group) -
     grids = [module for module in block.modules() if isinstance(module, ActivationQuantizer)]
     soft = [SoftRounding(layer.quantizer, layer.layer.weight) for layer in layers]
     learned: list[dict[str, object]] = [{"params": [one.v for one in soft], "lr": recipe.lr}]
-    learned += [{"params": [grid.scale], "lr": recipe.lr_scale * float(grid.step())} for grid in grids]
+    learned += [{"params": [grid.scale], "lr": recipe.lr_scale * float(grid.step().detach())} for grid in grids]
     optimizer = torch.optim.Adam(learned)
     parameters = [parameter for part in optimizer.param_groups for parameter in part["params"]]
     unit = None
