@@ -118,7 +118,7 @@ def _window(
     reach = [
         (windows - 1) * step + dilated * (taps - 1) + 1 - size - pad for size, windows, taps, step, pad, dilated in axes
     ]
-    return {"kernel_shape": kernel, "strides": strides, "pads": (*pads, *map(max, reach, pads))}
+    return {"kernel_shape": kernel, "strides": strides, "pads": [*pads, *map(max, reach, pads)]}
 
 
 def axes_of(x: Value, dim: Pair | None) -> list[int]:
