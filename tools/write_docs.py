@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from typer.main import get_command
 
 from nayer_cli import cli, config, plugin_settings, plugins
-from nayer_cli.runs.documents import EvalResult, Exported, Result, Sampled
+from nayer_cli.runs.documents import BenchResult, EvalResult, Exported, Result, Sampled
 from nayer_cli.study import ledger
 from nayer_cli.study.compare import Comparison
 from nayer_cli.study.table import Table
@@ -73,7 +73,7 @@ def pages() -> dict[Path, str]:
 
 def schemas() -> dict[Path, str]:
     """Return the JSON Schema of each document that commands write, and of each configuration file."""
-    types = {"result": Result, "eval": EvalResult, "sample": Sampled, "export": Exported}
+    types = {"result": Result, "eval": EvalResult, "sample": Sampled, "export": Exported, "bench": BenchResult}
     types |= {"table": Table, "comparison": Comparison}
     found = {name: TypeAdapter(kind).json_schema() for name, kind in types.items()}
     for name, command in cli.COMMANDS.items():

@@ -354,6 +354,24 @@ class OnnxConfig(ModelFacts):
 
 
 @dataclass(frozen=True)
+class BenchConfig:
+    """Everything `nayer bench` can be told."""
+
+    models: tuple[str, ...] = setting(
+        (), "classifiers to time, each as in teacher.name, or an ONNX file; the first is what others are compared with"
+    )
+    num_classes: int | None = setting(None, "number of classes, if the checkpoint does not tell", low=2)
+    input_size: int | None = setting(None, "image side in pixels, if the checkpoint does not tell", low=4)
+    channels: int | None = setting(None, "image channels, if the checkpoint does not tell", low=1)
+    batch: int = setting(16, "images at a time where throughput is measured", low=1)
+    repeats: int = setting(21, "turns of each model", low=6)
+    threads: int | None = setting(None, "processor threads; default: as many as torch takes", low=1)
+    device: str = setting("cpu", "where torch computes; ONNX files run on the processor")
+    seed: int = setting(0, "seed of weights and images", low=0, high=2**32 - 1)
+    out: str | None = setting(None, "also write the result document to this JSON file")
+
+
+@dataclass(frozen=True)
 class EvaluateConfig(ModelFacts):
     """Everything `nayer eval` can be told. The facts of a model hold for all of `models`; weights for one alone."""
 

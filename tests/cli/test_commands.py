@@ -97,3 +97,22 @@ def test_info_lists_methods_and_networks(nayer):
     ]
     assert nayer("info", "--models", "wrn_40_3").code == 2
     assert nayer("info", "--models", "wrn*", "--methods").code == 2
+
+
+def test_bench_shows_a_row_for_each_model_and_where_it_ran(nayer, monkeypatch):
+    monkeypatch.setattr("nayer_cli.machine.turns.TURN", 0.0)
+    ran = nayer("bench", "builtin:digits", "resnet8_digits", "--num-classes", 10, "--repeats", 6, "--batch", 2)
+    rows = [line.split() for line in ran.out.splitlines() if line]
+    assert (ran.code, [row[0] for row in rows[:3]]) == (0, ["model", "builtin:digits", "resnet8_digits"])
+    assert "1.00×" in rows[1] and {"processor", "threads", "repeats"} == {row[0] for row in rows[3:]}
+
+
+def test_bench_tells_early_what_is_missing(nayer, tmp_path, monkeypatch):
+    assert nayer("bench").code == 2
+    assert "there is no ONNX file" in nayer("bench", tmp_path / "no.onnx").err
+    (tmp_path / "m.onnx").write_bytes(b"")
+    assert "is not an ONNX file" in nayer("bench", tmp_path / "m.onnx").err
+    assert "--input-size 32" in nayer("bench", "py:torch.nn:Identity").err
+    monkeypatch.setattr("nayer_cli.onnx.packages.PACKAGES", ("no_such_package",))
+    ran = nayer("bench", tmp_path / "m.onnx")
+    assert (ran.code, "nayer-cli[onnx]" in ran.err) == (3, True)

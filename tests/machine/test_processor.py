@@ -35,6 +35,12 @@ def test_what_a_processor_can_do(machine, read, text, answers):
     assert {name: sentence.partition(":")[0] for name, sentence in found.items()} == answers
 
 
+def test_a_processor_has_a_name():
+    assert processor.name_in("processor : 0\nmodel name\t: Some CPU @ 2:1\nmodel name : Another") == "Some CPU @ 2:1"
+    assert processor.name_in("Features : fp") == ""
+    assert processor.name()
+
+
 def test_what_only_some_cores_can_do_does_not_count():
     assert processor.of_cpuinfo("Features : fp asimd asimddp\nFeatures : fp asimd") == {"fp", "asimd"}
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from nayer_cli import __version__
-from nayer_cli.cli import compare, distill, embed, export, info, quantize, sample, study, train
+from nayer_cli.cli import bench, compare, distill, embed, export, info, quantize, sample, study, train
 from nayer_cli.cli import eval as evaluate
 
 
@@ -48,6 +48,7 @@ COMMANDS = {
     "embed": embed,
     "eval": evaluate,
     "export": export,
+    "bench": bench,
     "quantize": quantize,
     "sample": sample,
     "train": train,

@@ -4,6 +4,7 @@ The recipes check everything again, where they use it. This is only so that a ty
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from nayer_cli import config, plugin_settings, plugins
@@ -13,6 +14,7 @@ from nayer_cli.config import DistillConfig, QuantizeConfig, TrainConfig
 from nayer_cli.errors import ConfigError, EnvironmentFault
 from nayer_cli.lte import encoder
 from nayer_cli.machine import cuda
+from nayer_cli.onnx import packages
 from nayer_cli.quant.scheme import parse_bits
 from nayer_cli.storage import inputs
 from nayer_cli.storage.toml import Layer
@@ -53,6 +55,9 @@ def check(schema: type[Any], settings: Layer) -> None:
         parse_bits(settings["quantizer.bits"])
     for model in (*_given(settings, MODELS), *settings.get("models", ())):
         names.check(model)
+        if Path(model).suffix == ".onnx" and "models" in settings:
+            inputs.require_onnx(model)
+            packages.require()
     _check_files(settings)
     cuda.check(str(settings.get("device", "auto")))
     _check_memory()

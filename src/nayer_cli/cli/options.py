@@ -16,6 +16,7 @@ import typer
 from nayer_cli import config
 from nayer_cli.cli import completion
 from nayer_cli.config import (
+    BenchConfig,
     DistillConfig,
     EmbedConfig,
     EvaluateConfig,
@@ -28,7 +29,7 @@ from nayer_cli.config import (
 
 MODELS, NAMES, METHOD = "Models", "Class names", "Method"
 EVALUATION, IMAGES, RUNTIME, OUTPUT = "Evaluation", "Images", "Runtime", "Output"
-QUANTIZATION = "Quantization"
+QUANTIZATION, TIMING = "Quantization", "Timing"
 
 SETTING_OF: dict[str, str] = {"run": "run", "models": "models", "classifier": "model"}
 """The setting of each parameter, such as `teacher.weights` for `teacher_weights`; see `setting_in`."""
@@ -272,6 +273,10 @@ EvalBatchSize = Annotated[
     Int, _setting("schedule.batch_size", "--batch-size -b", EVALUATION, "N", schema=EvaluateConfig)
 ]
 
+Batch = Annotated[Int, _setting("batch", "--batch -b", TIMING, "N", schema=BenchConfig)]
+Repeats = Annotated[Int, _setting("repeats", "--repeats", TIMING, "N", schema=BenchConfig)]
+Threads = Annotated[Int, _setting("threads", "--threads", TIMING, "N", schema=BenchConfig)]
+
 Device = Annotated[Text, _setting("device", "--device", RUNTIME, "NAME")]
 Seed = Annotated[Int, _setting("seed", "--seed", RUNTIME, "N")]
 Amp = Annotated[Text, _setting("amp", "--amp", RUNTIME, "")]
@@ -301,6 +306,7 @@ Debug = Annotated[bool, flag("--debug", RUNTIME, "show the traceback of a fault"
 Out = Annotated[File, _setting("output.out", "--out -o", OUTPUT, "DIR")]
 PoolOut = Annotated[File, _setting("output.out", "--out -o", OUTPUT, "FILE", schema=EmbedConfig)]
 OnnxOut = Annotated[File, _setting("output.out", "--out -o", OUTPUT, "FILE.onnx", schema=OnnxConfig)]
+BenchOut = Annotated[File, _setting("output.out", "--out -o", OUTPUT, "FILE", schema=BenchConfig)]
 ReportOut = Annotated[File, _setting("output.out", "--out -o", OUTPUT, "FILE", schema=EvaluateConfig)]
 ImagesOut = Annotated[File, _setting("output.out", "--out -o", OUTPUT, "DIR", schema=SampleConfig)]
 Resume = Annotated[

@@ -125,6 +125,53 @@ def export_rows(document: Document) -> Rows:
     return fact_rows({name: value for name, value in facts.items() if value})
 
 
+def bench_rows(document: Document) -> Rows:
+    """Return a row for each model: what it is, and how fast, each beside how it compares with the first."""
+    batch = document["batch"]
+    head = (
+        "model",
+        "runtime",
+        "numbers",
+        "MB",
+        "parameters",
+        "MMAC",
+        "latency, ms",
+        "faster",
+        f"images/s by {batch}",
+        "faster",
+    )
+    return [head, *map(_bench_row, document["results"])]
+
+
+def _bench_row(result: Document) -> tuple[str, ...]:
+    latency, throughput, macs = result["latency"], result["throughput"], result["macs"]
+    return (
+        result["model"],
+        result["runtime"].partition("+")[0],
+        result["numbers"],
+        f"{result['bytes'] / 1e6:.2f}",
+        _count(result["parameters"]),
+        "–" if macs is None else f"{macs / 1e6:,.1f}",
+        f"{1e3 * latency['seconds']['median']:.3g}" if latency else "–",
+        _faster(latency),
+        f"{throughput['images_per_s']:,.0f}" if throughput else "–",
+        _faster(throughput),
+    )
+
+
+def _faster(speed: Document | None) -> str:
+    if not speed or not speed["faster"]:
+        return "–"
+    ratio = speed["faster"]
+    bounds = f" ({ratio['low']:.2f} to {ratio['high']:.2f})" if ratio["low"] != ratio["high"] else ""
+    return f"{ratio['median']:.2f}×{bounds}"
+
+
+def machine_rows(document: Document) -> Rows:
+    """Return where and how often models were timed."""
+    return fact_rows({name: document[name] for name in ("processor", "threads", "repeats")})
+
+
 def evaluation_rows(document: Document) -> Rows:
     """Return the comparison table: the reference first, then each model."""
     measured = [document["reference"], *document["results"]]

@@ -69,6 +69,29 @@ def abilities(machine: str, known: frozenset[str] | None) -> dict[str, str]:
     return {one.name: _sentence(one, known) for one in kinds[machine.lower()]}
 
 
+def name() -> str:
+    """Return what the processor calls itself, or else its kind of machine."""
+    try:
+        match platform.system():
+            case "Linux":
+                found = name_in(CPUINFO.read_text(encoding="utf-8", errors="replace"))
+            case "Darwin":
+                line = ("sysctl", "-n", "machdep.cpu.brand_string")
+                done = subprocess.run(line, capture_output=True, text=True, timeout=SECONDS, check=False)
+                found = done.stdout.strip()
+            case _:
+                found = ""
+    except (OSError, subprocess.SubprocessError):
+        found = ""
+    return found or platform.processor() or platform.machine()
+
+
+def name_in(text: str) -> str:
+    """Return the name of the first processor of a /proc/cpuinfo; empty if it has none."""
+    pairs = ((key.strip(), value.strip()) for key, _, value in (line.partition(":") for line in text.splitlines()))
+    return next((value for key, value in pairs if key == "model name"), "")
+
+
 def words() -> frozenset[str] | None:
     """Return what Linux or macOS calls the abilities of this processor, in small letters; None if that is unknown."""
     try:

@@ -31,6 +31,7 @@ class OnnxNetwork(nn.Module):
 
     Attributes:
         image_shape: of the images that it takes.
+        batch: how many images it takes at a time; None: any number.
         classes: K.
         facts: the file's metadata.
 
@@ -47,6 +48,8 @@ class OnnxNetwork(nn.Module):
         self.facts = _facts(model)
         self._session = _session(path, model, threads=threads)
         self._input, self.image_shape, self.classes = _signature(path, self._session)
+        first = self._session.get_inputs()[0].shape[0]
+        self.batch: int | None = first if isinstance(first, int) else None
 
     def forward(self, images: Tensor) -> Tensor:
         """Map normalized images `[B, C, H, W]` to logits `[B, K]`, on the device of the images.
@@ -170,6 +173,8 @@ def _session(path: Path, model: Any, *, threads: int | None = None, optimized: P
     options.log_severity_level = SILENT
     options.use_deterministic_compute = True
     options.intra_op_num_threads = threads or 0
+    # Threads that wait for more work would take the processor from whatever comes next.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
     try:

@@ -221,6 +221,59 @@ class EvalResult(TypedDict):
     warnings: list[str]
 
 
+class Median(TypedDict):
+    """A median over the turns, with a 95 % interval."""
+
+    median: float
+    low: float
+    high: float
+
+
+class Speed(TypedDict):
+    """The time that one model takes for a batch."""
+
+    batch: int
+    seconds: Median
+    """Of one batch."""
+    images_per_s: float
+    faster: Median | None
+    """Seconds of the first model over those of this one, turn by turn: 2 is twice as fast; null without the first."""
+
+
+class Timed(TypedDict):
+    """One model as `nayer bench` measured it."""
+
+    model: str
+    name: str
+    runtime: str
+    """`torch` or `ONNX Runtime`, with its version."""
+    device: str
+    numbers: str
+    """`float32`, bits such as `w8a8`, or `integers` where a file does not tell how many bits."""
+    input: list[int]
+    """Channels, height, width."""
+    bytes: int
+    """Of the file, or of the weights of a network that is in none."""
+    parameters: int
+    macs: int | None
+    """Multiplications with additions of convolutions and matrix products, for one image; null if they are unknown."""
+    latency: Speed | None
+    """One image at a time; null for a file that takes more."""
+    throughput: Speed | None
+    """`batch` images at a time; null for a file that takes another number."""
+
+
+class BenchResult(TypedDict):
+    """The document of `nayer bench`."""
+
+    schema: str
+    processor: str
+    threads: int
+    batch: int
+    repeats: int
+    results: list[Timed]
+
+
 class Sampled(TypedDict):
     """The document of `nayer sample`."""
 

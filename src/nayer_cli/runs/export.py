@@ -1,6 +1,5 @@
 """The ONNX file of a quantized model: written, run, and compared with what was written."""
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +7,8 @@ from torch import nn
 
 from nayer_cli.classifiers.model import Classifier, Normalized
 from nayer_cli.config import ExportConfig
-from nayer_cli.errors import EnvironmentFault
+from nayer_cli.onnx import packages
 from nayer_cli.runs.run import Job
-
-PACKAGES = ("onnx", "onnxruntime")
 
 
 def export(job: Job, student: Classifier, model: nn.Module, settings: ExportConfig) -> dict[str, Any] | None:
@@ -29,11 +26,10 @@ def export(job: Job, student: Classifier, model: nn.Module, settings: ExportConf
     """
     if settings.onnx == "off":
         return None
-    missing = [package for package in PACKAGES if find_spec(package) is None]
-    if missing and settings.onnx == "on":
-        raise EnvironmentFault(f"{missing[0]} is not installed", hint="pip install 'nayer-cli[onnx]'")
-    if missing:
-        job.recorder.log.note(f"model.onnx is left out: {missing[0]} is not installed (pip install 'nayer-cli[onnx]')")
+    if settings.onnx == "on":
+        packages.require()
+    if missing := packages.missing():
+        job.recorder.log.note(f"model.onnx is left out: {missing} is not installed ({packages.INSTALL})")
         return None
     return _written(job, student, model, settings)
 

@@ -58,6 +58,7 @@ TEACHERS = {
 TRAINED = Role("train", "--model")
 MEASURED = Role("eval", "")
 EXPORTED = Role("export", "")
+BENCHED = Role("bench", "")
 REFERENCE = Role("eval", "--reference", "reference-")
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -13,13 +12,13 @@ from torch import Tensor
 from nayer_cli import config as configuration
 from nayer_cli.classifiers.model import Classifier, Normalized, parameters
 from nayer_cli.config import ModelConfig, ModelFacts, OnnxConfig
-from nayer_cli.errors import ConfigError, EnvironmentFault, InputError, RunFailed
+from nayer_cli.errors import ConfigError, InputError, RunFailed
 from nayer_cli.gates import LEAST_AGREEMENT
+from nayer_cli.onnx import packages
 from nayer_cli.runs import models
 from nayer_cli.runs.documents import Exported
 from nayer_cli.storage import files
 
-PACKAGES = ("onnx", "onnxruntime")
 IMAGES = 32
 """On which file and network are compared: half of them noise, half of them smooth."""
 TOLERANCE = 1e-3
@@ -84,9 +83,7 @@ def _check(config: OnnxConfig) -> None:
         )
     if config.target == "tensorrt" and config.storage == "int4":
         raise ConfigError("files for TensorRT store int8", hint="leave out --storage int4")
-    for package in PACKAGES:
-        if find_spec(package) is None:
-            raise EnvironmentFault(f"{package} is not installed", hint="pip install 'nayer-cli[onnx]'")
+    packages.require()
 
 
 def _model_config(config: OnnxConfig) -> ModelConfig:

@@ -16,6 +16,12 @@ def require_weights(path: str | Path) -> None:
         raise InputError(f"there is no weight file {path}")
 
 
+def require_onnx(path: str | Path) -> None:
+    """Raise InputError if there is no such ONNX file."""
+    if not user_path(path).is_file():
+        raise InputError(f"there is no ONNX file {path}", hint="nayer export MODEL --out FILE.onnx writes one")
+
+
 def require_pool(path: str | Path) -> None:
     """Raise InputError if there is no such LTE pool."""
     if not user_path(path).is_file():
