@@ -213,7 +213,7 @@ def test_without_any_image_the_run_fails_with_a_sentence():
 
     with pytest.raises(RunFailed, match=r"^no image could be made in 4 rounds in epoch 1: losses or") as caught:
         engine(Ruined())[0].run()
-    assert caught.value.hint.startswith("start anew with a lower learning rate")
+    assert caught.value.hint.startswith("start again with a lower learning rate")
 
 
 def test_losses_that_are_not_finite_are_left_out_of_the_mean():
@@ -317,7 +317,7 @@ def test_the_host_looks_now_and_then_whether_steps_are_left_out(monkeypatch):
         RunFailed, match=r"^losses or gradients are not finite: 2 steps .* left out by step 2,"
     ) as caught:
         made.run()
-    assert caught.value.hint.startswith("start anew with a lower learning rate")
+    assert caught.value.hint.startswith("start again with a lower learning rate")
 
 
 def test_too_many_steps_of_rounds_are_located():
@@ -466,7 +466,7 @@ def test_an_epoch_in_which_no_step_was_taken_ends_the_run(taken):
         made.run()
         assert records[1]["skipped"] == 5
         return
-    with pytest.raises(RunFailed, match="no step of the student was taken, of 6 in epoch 2"):
+    with pytest.raises(RunFailed, match="not one of the student's 6 steps was taken in epoch 2"):
         made.run()
 
 

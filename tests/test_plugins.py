@@ -91,7 +91,7 @@ def test_a_package_that_is_broken_is_named_only_when_it_is_used():
     with pytest.raises(InputError, match=r"cannot import lab.broken: ModuleNotFoundError") as fault:
         plugins.load("methods", "broken")
     assert "lab 1.2" in fault.value.hint
-    with pytest.raises(InputError, match=r"lab.nets is declared to bring the network 'absent', but does not"):
+    with pytest.raises(InputError, match=r"lab.nets is declared to provide the network 'absent', but does not"):
         architecture.find("absent")
 
 

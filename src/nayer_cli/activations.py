@@ -139,7 +139,7 @@ def _find(network: nn.Module, name: str) -> nn.Module:
     for path, module in modules.items():
         if path == name or path.endswith(f"network.{name}"):
             return module
-    raise ConfigError(f"there is no module '{name}' to attend to", hint="name modules as in network.named_modules()")
+    raise ConfigError(f"the network has no module '{name}'", hint="use a name that network.named_modules() lists")
 
 
 def common(stages: Stages, others: Stages) -> list[tuple[Tensor, Tensor]]:

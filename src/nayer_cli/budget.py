@@ -46,8 +46,8 @@ def parse_budget(text: str) -> Budget:
     unit = found[2].lower() if found else ""
     if not found or unit not in UNITS:
         raise ConfigError(
-            f"'{text}' is not a budget: it must be a number with one of the units {', '.join(UNITS)}",
-            hint="for example --budget 20m, 20cpu-m (of the processor), 450000images (that the student sees), 2e15flop",
+            f"'{text}' is not a budget: write a number and one of the units {', '.join(UNITS)}",
+            hint="for example --budget 20m, 20cpu-m (processor time), 450000images (seen by the student), 2e15flop",
         )
     counts, factor = UNITS[unit]
     amount = float(found[1]) * factor

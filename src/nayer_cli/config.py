@@ -26,13 +26,15 @@ class ModelFacts:
     weights: str | None = setting(None, "weights file (safetensors, or a torch checkpoint read without pickled code)")
     match: str = setting(
         "name",
-        "how weights of a file find their places: by name, or the first to the first where shapes fit",
+        "how weights from a file are matched: by name, or by order (first to first, if the shapes fit)",
         choices=("name", "order"),
     )
-    max_parameters: int = setting(1_000_000_000, "parameters and buffers, in numbers, that a network may have", low=1)
-    num_classes: int | None = setting(None, "number of classes, if the checkpoint does not tell", low=2)
-    input_size: int | None = setting(None, "image side in pixels, if the checkpoint does not tell", low=4)
-    channels: int | None = setting(None, "image channels, if the checkpoint does not tell", low=1)
+    max_parameters: int = setting(
+        1_000_000_000, "most numbers that a network may hold, in parameters and buffers together", low=1
+    )
+    num_classes: int | None = setting(None, "number of classes, if the checkpoint does not say", low=2)
+    input_size: int | None = setting(None, "image side in pixels, if the checkpoint does not say", low=4)
+    channels: int | None = setting(None, "image channels, if the checkpoint does not say", low=1)
     mean: tuple[float, ...] | None = setting(None, "normalization mean per channel, for images in [0, 1]")
     std: tuple[float, ...] | None = setting(
         None, "normalization standard deviation per channel, for images in [0, 1]", above=0
@@ -64,12 +66,15 @@ class LteConfig:
     """The pool of label-text embeddings."""
 
     file: str | None = setting(None, "a ready-made pool (safetensors); otherwise found in the cache or built")
-    labels: str | None = setting(
-        None, "class names: a text file, or a known set; default: the names the teacher carries"
+    labels: str | None = setting(None, "class names: a text file, or a known set; default: the teacher's own")
+    encoder: str = setting(
+        "clip",
+        "text encoder: clip, sbert, a sentence-transformers name or folder, or a control (random, index, onehot)",
     )
-    encoder: str = setting("clip", "text encoder: clip, sbert, a sentence-transformers name or folder, or a control")
-    prompt: str = setting("p2", "template with {name} and {index}, or p1, p2, p3 of the paper")
-    dedupe: str = setting("error", "what to do with equal class names", choices=("error", "index"))
+    prompt: str = setting("p2", "prompt: a template with {name} and {index}, or p1, p2, p3 of the paper")
+    dedupe: str = setting(
+        "error", "what to do with equal class names: refuse them, or append the class index", choices=("error", "index")
+    )
     cache_dir: str | None = setting(None, "folder of the cache; default: $XDG_CACHE_HOME/nayer")
 
 
@@ -87,15 +92,17 @@ class BankConfig:
     """The memory bank."""
 
     capacity: int | None = setting(None, "images kept at most; default: every image of the run", low=1)
-    policy: str = setting("fifo", "which image goes when the bank is full", choices=("fifo", "reservoir"))
+    policy: str = setting(
+        "fifo", "which image leaves when the bank is full: the oldest, or one at random", choices=("fifo", "reservoir")
+    )
     place: str = setting(
         "auto",
-        "memory of the training device, of the host, or a file",
+        "where images are kept: in the training device's memory, in the host's, or in a file",
         choices=("auto", "device", "host", "disk"),
     )
     budget_gb: float = setting(
         8.0,
-        "with place=auto, GB of host memory above which a bank that the device has no room for goes to a file",
+        "with place=auto, GB of host memory for a bank that does not fit on the device; a larger one goes to a file",
         low=0,
     )
 
@@ -107,12 +114,12 @@ class StepsConfig:
     epochs: int = setting(100, "epochs in which the student learns", low=0)
     budget: str | None = setting(
         None,
-        "what the run may use, in place of a number of epochs: time (20m; 20cpu-m of the processor), student images"
+        "what the run may use, instead of a number of epochs: time (20m, or 20cpu-m of processor time), student images"
         " (450000images) or operations (2e15flop)",
     )
-    batch_size: int = setting(512, "images per student step, of all processes together", low=2)
+    batch_size: int = setting(512, "images per student step, over all processes together", low=2)
     max_skipped: int = setting(
-        20, "steps of an epoch that may be left out because a loss or a gradient is not finite", low=0
+        20, "steps per epoch that may be skipped because a loss or a gradient is not finite", low=0
     )
 
 
@@ -123,10 +130,10 @@ class ScheduleConfig(StepsConfig):
     These are plain: what a method of ours needs besides is in the presets, under its name.
     """
 
-    warmup_epochs: int = setting(0, "epochs of synthesis alone, before the student starts", low=0)
-    cycles: int = setting(1, "times per epoch that synthesis and student steps alternate", low=1)
-    rounds: int = setting(1, "rounds of synthesis per cycle", low=0)
-    warmup_rounds: int = setting(10, "rounds of synthesis per warm-up epoch", low=0)
+    warmup_epochs: int = setting(0, "epochs that only make images, before the student starts", low=0)
+    cycles: int = setting(1, "times per epoch that rounds and student steps alternate", low=1)
+    rounds: int = setting(1, "rounds per cycle; each makes a batch of images", low=0)
+    warmup_rounds: int = setting(10, "rounds per warm-up epoch", low=0)
     kd_steps: int = setting(400, "student steps per cycle", low=0)
 
 
@@ -138,7 +145,7 @@ class OptimizerConfig:
     lr: float = setting(0.2, "learning rate at the start", low=0)
     lr_min: float = setting(2e-4, "learning rate at the end of the cosine", low=0)
     inherited: float = setting(
-        1.0, "factor of lr for a student most of whose parameters are its teacher's at the start", above=0
+        1.0, "factor on lr for a student that begins with most of its parameters from its teacher", above=0
     )
     momentum: float = setting(0.9, "SGD momentum", low=0, high=1)
     weight_decay: float = setting(1e-4, "L2 penalty on the weights", low=0)
@@ -149,7 +156,7 @@ class AugmentConfig:
     """Augmentation of each image, on the device, when the student or the teacher sees it."""
 
     pad: int | None = setting(
-        None, "random crop after zero padding by so many pixels; default: an eighth of the side", low=0
+        None, "pixels of zero padding before a random crop; default: an eighth of the side", low=0
     )
     flip: bool = setting(True, "random horizontal flip")
 
@@ -162,11 +169,15 @@ class EvalConfig:
     split: str = setting("validation", "which part of the data")
     every: int = setting(10, "epochs between measurements", low=1)
     synthesis: bool = setting(
-        False, "also measure how soon images are what was asked for, and how different those of a class are"
+        False, "also measure how many steps it takes to make an image, and how much the images of a class differ"
     )
     batch_size: int = setting(250, "images per batch", low=1)
-    min_top1: float | None = setting(None, "gate: least top-1 accuracy of the student, as a fraction", low=0, high=1)
-    max_drop: float | None = setting(None, "gate: most top-1 that the student may lose to the teacher", low=0, high=1)
+    min_top1: float | None = setting(
+        None, "gate: lowest top-1 accuracy allowed for the student, as a fraction", low=0, high=1
+    )
+    max_drop: float | None = setting(
+        None, "gate: largest drop allowed from the teacher's top-1 to the student's, as a fraction", low=0, high=1
+    )
 
 
 @dataclass(frozen=True)
@@ -175,7 +186,7 @@ class OutputConfig:
 
     out: str | None = setting(None, "run directory; default: runs/TIME-TEACHER-STUDENT")
     save_every: int = setting(1, "epochs between checkpoints", low=1)
-    save_minutes: float = setting(15.0, "minutes after which a checkpoint is written inside an epoch, too", low=0)
+    save_minutes: float = setting(15.0, "minutes after which a checkpoint is also written within an epoch", low=0)
     keep: int = setting(2, "checkpoints kept", low=1)
     sample_every: int = setting(10, "epochs between sample grids; 0 for none", low=0)
     tensorboard: bool = setting(False, "also write TensorBoard events")
@@ -192,7 +203,7 @@ class RunConfig:
     device: str = setting("auto", "auto, cpu, cuda or cuda:N")
     amp: str = setting(
         "auto",
-        "precision of the networks; auto: bfloat16 where the device computes with it",
+        "precision of the networks; auto: bfloat16 if the device supports it",
         choices=("auto", "off", "bf16", "fp16"),
     )
     compile: str = setting(
@@ -202,8 +213,9 @@ class RunConfig:
     student: ModelConfig = field(default_factory=ModelConfig)
     init: str = setting(
         "own",
-        "what the student begins with: weights of its own (fresh, unless its name or a file brings some), those layers"
-        " of its teacher that fit, or auto: the teacher's if any fits, otherwise its own",
+        "what the student begins with: its own weights (fresh ones, unless its name or a file provides some), those"
+        " layers"
+        " of its teacher that fit, or auto: its teacher's layers if any fit, otherwise its own weights",
         choices=("own", "teacher", "auto"),
     )
     schedule: StepsConfig = field(default_factory=StepsConfig)
@@ -220,7 +232,7 @@ class DistillConfig(RunConfig):
     kind: ClassVar[str] = "distill"
 
     preset: str = setting(
-        "auto", "hyper-parameters of the paper for a data set; auto goes by classes, image size and device"
+        "auto", "hyper-parameters of the paper for a data set; auto chooses by classes, image size and device"
     )
     teacher: ModelConfig = field(default_factory=ModelConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -234,36 +246,45 @@ class DistillConfig(RunConfig):
 class QuantizerConfig:
     """The rounding of a network, and its learning with it."""
 
-    bits: str = setting("w8a8", "bits of weights and activations, 2 to 8 each, such as w4a4")
+    bits: str = setting("w8a8", "bits of weights and of activations, 2 to 8 each: w4a8 is 4 and 8")
     first_last_bits: int = setting(
-        8, "bits of the weights of the first and last layer; 0: as the others", choices=(0, 2, 3, 4, 5, 6, 7, 8)
+        8,
+        "bits of the weights of the first and last layer; 0: the same as the others",
+        choices=(0, 2, 3, 4, 5, 6, 7, 8),
     )
     edge_bits: int = setting(
         8,
-        "bits of the input, of sums, of pooled features and of layers without activation; 0: as the others",
+        "bits of the input, of sums, of pooled features and of layers without activation function; 0: the same as"
+        " other activations",
         choices=(0, 2, 3, 4, 5, 6, 7, 8),
     )
     weight_range: str = setting(
         "7bit",
-        "8-bit weights where two products could exceed 16 bits: 7bit keeps them within ±64, u8u8 stores them unsigned,"
-        " full lets processors without VNNI saturate",
+        "what to do with 8-bit weights if two products could exceed 16 bits: 7bit keeps them within ±64, u8u8 stores"
+        " them"
+        " unsigned, full does nothing and gives wrong results on x86 processors without VNNI",
         choices=("7bit", "u8u8", "full"),
     )
-    mode: str = setting("qat", "learn with rounding (qat), or only choose the steps (ptq)", choices=("qat", "ptq"))
+    mode: str = setting(
+        "qat",
+        "qat: let the network learn while rounded; ptq: only choose the steps of the rounding",
+        choices=("qat", "ptq"),
+    )
     calibration: str = setting(
         "mse",
-        "how steps are chosen: least squared error, no clipping, or from BatchNorm alone without images",
+        "how steps are chosen: by least squared error, without clipping, or without images from BatchNorm alone"
+        " (analytic, dfq-nagel)",
         choices=("mse", "minmax", "analytic", "dfq-nagel"),
     )
-    images: int = setting(1024, "synthetic images that steps are chosen by", low=1)
+    images: int = setting(1024, "number of synthetic images for choosing the steps", low=1)
     reconstruct: bool = setting(
-        False, "with mode=ptq: learn roundings and steps block by block on those images, for fewer than 8 bits"
+        False, "with mode=ptq: also learn roundings and steps on those images, block by block; for fewer than 8 bits"
     )
-    reconstruct_steps: int = setting(500, "steps on each block", low=1)
-    reconstruct_batch: int = setting(16, "images of each of these steps", low=1)
+    reconstruct_steps: int = setting(500, "with reconstruct: training steps for each block", low=1)
+    reconstruct_batch: int = setting(16, "with reconstruct: images in each of these steps", low=1)
     bn: str = setting(
         "train",
-        "running statistics of BatchNorm: learn on, stay, or are measured anew before and after",
+        "running statistics of BatchNorm: keep learning, stay as they are, or are measured again before and after",
         choices=("train", "freeze", "recalibrate"),
     )
 
@@ -273,7 +294,7 @@ class ExportConfig:
     """The ONNX file of a quantized model."""
 
     onnx: str = setting(
-        "auto", "write model.onnx, and run it; auto: where the extra onnx is installed", choices=("auto", "on", "off")
+        "auto", "write model.onnx and run it; auto: if the extra onnx is installed", choices=("auto", "on", "off")
     )
     storage: str = setting(
         "int8",
@@ -289,7 +310,7 @@ class QuantizeConfig(DistillConfig):
     kind: ClassVar[str] = "quantize"
 
     init: str = setting("teacher", "the rounded copy begins with the model's own weights", choices=("teacher",))
-    reuse: str | None = setting(None, "run directory whose images, LTE pool and generator are used again")
+    reuse: str | None = setting(None, "run whose images, LTE pool and generator are used again")
     quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
 
@@ -306,8 +327,8 @@ class TrainConfig(RunConfig):
     split: str = setting("train", "which part of the data")
     teacher: ModelConfig = field(default_factory=ModelConfig)
     ce: float = setting(1.0, "weight of the cross-entropy to the labels", low=0)
-    kl: float = setting(1.0, "with a teacher, weight of the KL to it", low=0)
-    temperature: float = setting(4.0, "with a teacher, softmax temperature T of the KL", above=0)
+    kl: float = setting(1.0, "with a teacher: weight of the KL divergence from it", low=0)
+    temperature: float = setting(4.0, "with a teacher: softmax temperature T of the KL divergence", above=0)
     schedule: StepsConfig = field(default_factory=lambda: StepsConfig(epochs=200, batch_size=256))
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=0.1, lr_min=0.0, weight_decay=5e-4))
 
@@ -318,14 +339,16 @@ class SampleConfig:
 
     run: str = setting("", "run directory to take images from")
     count: int = setting(100, "images to write, spread evenly over the classes", low=1)
-    per_class: int | None = setting(None, "images to write of each class, instead of `count`", low=1)
+    per_class: int | None = setting(None, "images to write for each class, instead of `count`", low=1)
     classes: tuple[int | str, ...] | None = setting(None, "only these classes, by name or index; default: all")
     source: str = setting(
-        "bank", "images that the student saw, or fresh ones of the generator", choices=("bank", "generator")
+        "bank", "images that the student saw (bank), or fresh ones from the generator", choices=("bank", "generator")
     )
     out: str | None = setting(None, "folder for PNG files, one folder a class; default: RUN/images")
     grid: str | None = setting(None, "write one picture of all images to this PNG file instead")
-    upscale: int = setting(1, "factor by which each pixel is enlarged; 1 leaves it, and a grid chooses", low=1, high=64)
+    upscale: int = setting(
+        1, "factor by which each pixel is enlarged; 1: as it is, or chosen to suit in a grid", low=1, high=64
+    )
     seed: int = setting(0, "seed of the choice of images, and of the generator", low=0, high=2**32 - 1)
     device: str = setting("auto", "auto, cpu, cuda or cuda:N")
 
@@ -334,23 +357,23 @@ class SampleConfig:
 class OnnxConfig(ModelFacts):
     """Everything `nayer export` can be told."""
 
-    model: str = setting("", "classifier to write, as in teacher.name")
+    model: str = setting("", "classifier to write: anything that teacher.name takes")
     out: str | None = setting(None, "the file to write; it must end in .onnx")
     normalization: str = setting(
         "outside",
-        "outside: the file takes normalized images, as networks do; inside: it takes images in [0, 1]",
+        "outside: the file takes normalized images, as the network does; inside: it takes images in [0, 1]",
         choices=("outside", "inside"),
     )
     target: str = setting(
         "onnxruntime",
-        "what a quantized model's integers are written for; tensorrt: int8, symmetric, limits and biases in float",
+        "which runtime a quantized model is written for; tensorrt: symmetric int8, with limits and biases in float",
         choices=("onnxruntime", "openvino", "tensorrt"),
     )
     storage: str = setting(
         "int8", "type of stored weights of a quantized model, as in export.storage", choices=("int8", "int4")
     )
     device: str = setting("cpu", "where the model is written and compared", choices=("cpu",))
-    seed: int = setting(0, "seed of what a model draws when it is made", low=0, high=2**32 - 1)
+    seed: int = setting(0, "seed of the weights that a model starts with", low=0, high=2**32 - 1)
 
 
 @dataclass(frozen=True)
@@ -375,16 +398,18 @@ class BenchConfig:
 class EvaluateConfig(ModelFacts):
     """Everything `nayer eval` can be told. The facts of a model hold for all of `models`; weights for one alone."""
 
-    models: tuple[str, ...] = setting((), "classifiers to measure, each as in teacher.name")
+    models: tuple[str, ...] = setting((), "classifiers to measure: each is anything that teacher.name takes")
     data: str = setting(
         "", "a built-in set, an image folder, a tar of one, an .npz, or timm's dataset name (NAME@ROOT)"
     )
     split: str = setting("validation", "which part of the data")
     reference: ModelConfig = field(default_factory=ModelConfig)
     batch_size: int = setting(250, "images per batch", low=1)
-    limit: int | None = setting(None, "images used at most, evenly spaced through the data", low=1)
-    min_top1: float | None = setting(None, "gate: least top-1 accuracy, as a fraction", low=0, high=1)
-    max_drop: float | None = setting(None, "gate: most top-1 that a model may lose to the reference", low=0, high=1)
+    limit: int | None = setting(None, "most images used, evenly spaced through the data", low=1)
+    min_top1: float | None = setting(None, "gate: lowest top-1 accuracy allowed, as a fraction", low=0, high=1)
+    max_drop: float | None = setting(
+        None, "gate: largest drop allowed from the reference's top-1 to a model's, as a fraction", low=0, high=1
+    )
     device: str = setting("auto", "auto, cpu, cuda or cuda:N")
-    seed: int = setting(0, "seed of what a model draws when it is made", low=0, high=2**32 - 1)
+    seed: int = setting(0, "seed of the weights that a model starts with", low=0, high=2**32 - 1)
     out: str | None = setting(None, "also write the result document to this JSON file")

@@ -30,7 +30,7 @@ CONVERGED = 0.1
 """Cross-entropy below which a round has converged (NAYER, Table 4)."""
 SHARE = 10**12
 """Parts of a budget, of which processes tell each other the number."""
-COOLER = "start anew with a lower learning rate or --amp off; the last good checkpoint is kept"
+COOLER = "start again with a lower learning rate or with --amp off; the last good checkpoint is kept"
 
 
 @dataclass(frozen=True)
@@ -290,7 +290,7 @@ class Engine:
             )
         failed_rounds = self.group.largest(state.failed_rounds)
         if state.step and state.failed_steps >= state.step:
-            self._give_up(f"no step of the student was taken, of {state.step}")
+            self._give_up(f"not one of the student's {state.step} steps was taken")
         if state.round and failed_rounds >= state.round:
             self._give_up(f"no image could be made in {state.round} rounds")
 

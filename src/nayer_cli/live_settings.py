@@ -13,14 +13,17 @@ class PriorSettings:
     lr_g: float = setting(0.02, "learning rate of the generator's Adam", low=0)
     code_size: int = setting(1000, "length of the latent codes", low=1)
     width: int = setting(64, "channels at full size of the generator, and of a VAE's decoder", low=1)
-    generator: str = setting("standard", "standard, shallow, deep, auto, or a dotted path; a VAE's decoder, too")
+    generator: str = setting(
+        "standard", "generator, and decoder of a VAE: standard, shallow, deep, auto, or a dotted path"
+    )
     ce: float = setting(1.0, "weight of the teacher's confidence", low=0)
-    balance: float = setting(5.0, "weight of the classes' balance", low=0)
+    balance: float = setting(5.0, "weight of the balance between classes", low=0)
     act: float = setting(0.1, "weight of strong penultimate features", low=0)
     js: float = setting(1.0, "weight of the disagreement of student and teacher", low=0)
     js_reduction: str = setting(
         "batchmean",
-        "mean over the batch, or over classes too, as released: then its gradient is mostly 0 from 100 classes on",
+        "average over the batch, or also over classes as in the released code, which makes its gradient mostly 0"
+        " from 100 classes",
         choices=("batchmean", "released"),
     )
 
@@ -31,5 +34,5 @@ class VaeSettings:
 
     vae_steps: int = setting(4, "steps of the VAE in a cycle", low=0)
     lr_vae: float = setting(5e-4, "learning rate of the VAE's Adam", low=0)
-    lr_z: float = setting(0.02, "length of the step that codes take before they are decoded", low=0)
-    tune_decoder: bool = setting(False, "let the decoder learn from the loss of that step, too, as the released code")
+    lr_z: float = setting(0.02, "size of the step that codes take before they are decoded", low=0)
+    tune_decoder: bool = setting(False, "let the decoder learn from the loss of that step too, as in the released code")

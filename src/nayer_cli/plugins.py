@@ -112,7 +112,7 @@ def load(kind: str, name: str) -> ModuleType:
     if name in own(kind):
         return import_module(f"nayer_cli.{ROOMS[kind].replace('/', '.')}.{name.replace('-', '_')}")
     if entry := installed(kind).get(name):
-        return _import(entry.load, entry.value, f"{package(entry)} brings it: update that package, or remove it")
+        return _import(entry.load, entry.value, f"{package(entry)} provides it: update that package, or remove it")
     return import_outside(name.removeprefix(OUTSIDE))
 
 
@@ -140,7 +140,7 @@ def import_outside(module: str) -> ModuleType:
     """
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
-    hint = "check the dotted path; it is looked for on PYTHONPATH and in the current folder"
+    hint = "check the dotted path; nayer looks on PYTHONPATH and in the current folder"
     return _import(partial(import_module, module), module, hint)
 
 

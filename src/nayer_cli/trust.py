@@ -43,7 +43,7 @@ def require_word(named: str, where: object, what: str = "code to run") -> None:
     """
     if not _trusted.get():
         raise InputError(
-            f"{where} names {what}, '{named}', which takes your own word",
+            f"{where} names {what}, '{named}', which needs your consent",
             hint=f"if you trust it, add {FLAG}",
         )
 

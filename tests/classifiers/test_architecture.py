@@ -81,7 +81,7 @@ def test_a_config_that_is_not_json(tmp_path: Path) -> None:
         ("resnet50.a1_in2k", "did you mean 'resnet50.a1_in1k'", "resnet50.a2_in1k"),
         ("wrn_16_1.best", "no weights 'wrn_16_1.best'", "no pretrained weights at all"),
         ("timm/resnet50", "no folder", "hf-hub:timm/resnet50"),
-        ("best.pth", "does not tell its architecture", "--teacher-weights best.pth"),
+        ("best.pth", "does not say which architecture", "--teacher-weights best.pth"),
         ("hub:timm/resnet50", "unknown prefix", "hf-hub:"),
         ("local-dir:/nowhere/at/all", "neither config.json nor student/config.json", "weight file"),
         ("py:tiny", "py:package.module:factory", ""),

@@ -39,7 +39,7 @@ def caused(error, cause):
         ),
         (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), 3, "out of memory"),
         (RuntimeError("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED"), 3, "out of memory"),
-        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), 3, "the GPU gave up"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), 3, "the GPU stopped working"),
         (RuntimeError("cuDNN error: CUDNN_STATUS_ARCH_MISMATCH"), 3, "no kernels for this GPU"),
         (AcceleratorError("CUDA error: no kernel image is available for execution"), 3, "no kernels for this GPU"),
         (AcceleratorError("CUDA error: CUDA driver version is insufficient"), 3, "the driver of the GPU"),

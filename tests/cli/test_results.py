@@ -107,7 +107,7 @@ def test_a_missing_extra_comes_with_the_command_that_adds_it():
     assert rows["torch"] == "missing"
     assert rows["extra doc2vec"] == "missing: pip install 'nayer-cli[doc2vec]'"
     assert (rows["extra report"], rows["methods"]) == ("matplotlib 3.8", "a, b")
-    assert rows["problem"] == "broken; mend: mend it"
+    assert rows["problem"] == "broken; fix: mend it"
     assert rows["processor: VNNI"] == "no: add"
 
 

@@ -74,9 +74,9 @@ def test_the_file_may_come_from_the_environment(tmp_path, monkeypatch):
         ("distill --min-top1 90", "between 0 and 1"),
         ("distill --dedupe indx", "did you mean 'index'"),
         ("distill --seed 1 --set seed=2", "'seed' is given twice"),
-        ("distill --lte a --encoder clip", "'lte.file' and 'lte.encoder' exclude each other"),
-        ("sample runs/one --count 3 --per-class 2", "exclude each other"),
-        ("distill --resume runs/one --config my.toml", "--resume and --config exclude each other"),
+        ("distill --lte a --encoder clip", "'lte.file' and 'lte.encoder' cannot be combined"),
+        ("sample runs/one --count 3 --per-class 2", "cannot be combined"),
+        ("distill --resume runs/one --config my.toml", "--resume and --config cannot be combined"),
         ("distill --config nowhere.toml", "cannot read configuration nowhere.toml"),
     ],
 )

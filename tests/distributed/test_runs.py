@@ -130,7 +130,7 @@ def test_a_run_goes_on_in_another_number_of_processes(tmp_path):
         (["--teacher", "resnet999"], "resnet999", [2, 2]),
         (["--batch-size", "15"], "schedule.batch_size = 15 cannot be divided among 2 processes", [2, 2]),
         (["--epohcs", "3"], "--epohcs", [2, 2]),
-        (["--device", "cuda:0"], "device cuda:0 is one, and there are 2 processes", [2, 2]),
+        (["--device", "cuda:0"], "cuda:0 is a single device, but 2 processes", [2, 2]),
         (["--min-top1", "1"], "top1 is", [1, 0]),
     ],
 )

@@ -127,7 +127,10 @@ def test_names_that_a_checkpoint_brings_are_looked_at_too(name: str, nayer: Naye
     ("names", "difference"),
     [
         ("# names\na\nb\n\nc\n", "there is no name for class 3, after line 5"),
-        ("# names\n" + "".join(f"{letter}\n\n" for letter in "abcdefghijkl"), "'k' (line 22) is the first too many"),
+        (
+            "# names\n" + "".join(f"{letter}\n\n" for letter in "abcdefghijkl"),
+            "'k' (line 22) is the first one too many",
+        ),
     ],
 )
 def test_another_number_of_names_than_outputs(names: str, difference: str, nayer: Nayer, tmp_path: Path) -> None:

@@ -95,11 +95,11 @@ DAMAGED: dict[str, tuple[Callable[[int], bytes], str]] = {
     "truncated.jpg": (lambda level: encoded(picture(level), "JPEG")[:-60], "truncated"),
     "truncated.png": (lambda level: encoded(picture(level), "PNG")[:-300], ""),
     "bit-flipped.png": (bit_flipped, ""),
-    "empty.jpg": (lambda level: b"", "no picture of a kind that is read"),
-    "page.jpg": (lambda level: b"<!doctype html><title>404</title>", "no picture of a kind that is read"),
+    "empty.jpg": (lambda level: b"", "not an image in a format that nayer reads"),
+    "page.jpg": (lambda level: b"<!doctype html><title>404</title>", "not an image in a format that nayer reads"),
     "float.tif": (lambda level: encoded(picture(level, "F"), "TIFF"), "no fixed white"),
     "bomb.bmp": (claims_many_pixels, "declares 30000×5000 pixels"),
-    "program.png": (lambda level: encoded(picture(level), "EPS"), "no picture of a kind that is read"),
+    "program.png": (lambda level: encoded(picture(level), "EPS"), "not an image in a format that nayer reads"),
 }
 
 
@@ -194,7 +194,7 @@ def test_postscript_never_reaches_its_interpreter(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *arguments, **options: started.append(arguments))
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "x.png").write_bytes(encoded(picture(40), "EPS"))
-    with pytest.raises(InputError, match=r"a/x.png: it is no picture of a kind that is read"):
+    with pytest.raises(InputError, match=r"a/x.png: it is not an image in a format that nayer reads"):
         open_images(str(tmp_path), shape=SHAPE).prepare()
     assert started == []
 
@@ -261,7 +261,7 @@ def test_a_stream_without_images_gives_no_accuracy() -> None:
 
 
 def test_a_stream_that_breaks_is_named() -> None:
-    with pytest.raises(InputError, match=r"'wds/x' cannot be read on after 1 images: broken shard"):
+    with pytest.raises(InputError, match=r"'wds/x' cannot be read beyond image 1: broken shard"):
         stream((picture(40), 0), RuntimeError("broken shard")).prepare()
 
 

@@ -118,7 +118,7 @@ def test_a_repository_without_the_files(tmp_path: Path, monkeypatch, capsys) -> 
 def test_a_hub_that_refuses_a_file(status: int, teacher: Path, monkeypatch, capsys) -> None:
     with serve(hub_of(TEACHER, teacher, {"GET model.safetensors": refuse(status)})) as endpoint:
         use_hub(monkeypatch, endpoint)
-        fails(COMMANDS[TEACHER], 3, "does not deliver it", str(status), "--teacher-weights", capsys=capsys)
+        fails(COMMANDS[TEACHER], 3, "did not deliver it", str(status), "--teacher-weights", capsys=capsys)
 
 
 def test_the_cache_serves_where_the_hub_does_not(hub_cache: Path, teacher: Path, monkeypatch) -> None:
@@ -199,7 +199,7 @@ def test_old_weights_outside_the_hub(fault: Answer, tmp_path: Path, monkeypatch)
     (tmp_path / "served" / name).write_bytes(content)
     with serve(hub_of(TEACHER, tmp_path / "served", {f"GET {name}": fault})) as endpoint:
         url = f"{endpoint}/{TEACHER}/resolve/main/{name}"
-        with pytest.raises(EnvironmentFault, match=f"'old' is not in .*{url} does not deliver it"):
+        with pytest.raises(EnvironmentFault, match=f"'old' is not in .*{url} did not deliver it"):
             fetch_url("old", url)
         assert not list((tmp_path / "torch").rglob("*.pth"))
     with serve(hub_of(TEACHER, tmp_path / "served")) as endpoint:

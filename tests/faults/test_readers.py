@@ -113,7 +113,7 @@ TABLE = torch.eye(3, 4)
     ("table", "names", "difference"),
     [
         (TABLE[:2], NAMES[:2], "has 2 embeddings, but there are 3 classes"),
-        (TABLE, ("cat", "cow", "dog"), "another order of the classes: class 1 is 'cow' there, and 'dog' here"),
+        (TABLE, ("cat", "cow", "dog"), "a different order of the classes: class 1 is 'cow' there, and 'dog' here"),
         (TABLE, ("cat", "dog", "cab"), "for other classes: class 2 is 'cab' there, and 'cow' here"),
         (TABLE * torch.tensor([1, 1, torch.nan, 1]), NAMES, "the embedding of 'cat' (class 0) is not finite"),
         (TABLE[[0, 1, 0]], NAMES, "'cat' (class 0) and 'cow' (class 2) have equal embeddings"),
@@ -137,7 +137,7 @@ def test_a_pool_of_another_dimension_is_refused(shape: list[int], tmp_path: Path
 
 def test_a_pool_of_another_version_is_refused(tmp_path: Path) -> None:
     save_file({"embeddings": TABLE}, tmp_path / "p", metadata={"format": "nayer.lte/9"})
-    with pytest.raises(InputError, match=r"is of format nayer\.lte/9, and this nayer reads nayer.lte/1"):
+    with pytest.raises(InputError, match=r"has format nayer\.lte/9, but this nayer reads nayer.lte/1"):
         load_pool(tmp_path / "p", NAMES)
 
 

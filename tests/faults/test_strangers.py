@@ -153,7 +153,7 @@ SETTINGS = [
 @pytest.mark.parametrize(("key", "value"), SETTINGS)
 def test_a_run_names_no_code_and_nothing_to_fetch(here: Path, hub_cache: Path, key: str, value: str) -> None:
     run = RunFolder(here)
-    with pytest.raises(InputError, match="which takes your own word") as fault:
+    with pytest.raises(InputError, match="which needs your consent") as fault:
         trusted({key: value}, {}, run)
     assert "--trust-code" in str(fault.value.hint)
     trusted({key: value}, {key: value}, run)

@@ -70,7 +70,7 @@ def test_a_mismatch_is_an_error_that_shows_both_sides():
 def message(own, wanted=None, num_classes=None) -> str:
     with pytest.raises(InputError) as caught:
         match(own, wanted, num_classes)
-    assert caught.value.hint.startswith("rename the classes of the data like the model's, or name the folders by")
+    assert caught.value.hint.startswith("give the data's classes the names of the model's, or name its folders by")
     return str(caught.value)
 
 

@@ -77,7 +77,7 @@ def test_a_truncated_file_is_no_image():
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"%PDF-1.7 not a picture", "no picture of a kind that is read: JPEG"), (b"", "no picture of a kind")],
+    [(b"%PDF-1.7 not a picture", "not an image in a format that nayer reads: JPEG"), (b"", "not an image in a format")],
 )
 def test_what_is_no_picture_is_told_by_kind(content: bytes, message: str) -> None:
     with pytest.raises(OSError, match=message) as fault:
@@ -93,5 +93,5 @@ def test_a_cut_off_picture_is_told_by_kind() -> None:
 
 
 def test_a_picture_as_thin_as_a_hair_is_not_blown_up() -> None:
-    with pytest.raises(ValueError, match="cannot be brought"):
+    with pytest.raises(ValueError, match="cannot be resized"):
         fit(Image.new("L", (1, 5_000_000)), ImageShape(1, 32, 32))

@@ -32,7 +32,7 @@ def test_a_whole_model_lacks_nothing(folder: Path) -> None:
 def test_what_a_model_cannot_do_without_is_missed(folder: Path, file: str) -> None:
     (folder / "0_CLIPModel" / file).unlink()
     assert len(missing_files(folder)) == 1
-    with pytest.raises(InputError, match="not a whole sentence-transformers model"):
+    with pytest.raises(InputError, match="not a complete sentence-transformers model"):
         check_folder(folder)
 
 

@@ -55,7 +55,7 @@ def test_names_may_be_spelt_another_way(tmp_path: Path) -> None:
     [
         (("cat", "dog"), "has 3 embeddings, but there are 2 classes"),
         (("cat", "dog", "car"), "for other classes: class 2 is 'maple_tree' there, and 'car' here"),
-        (("dog", "cat", "maple_tree"), "another order of the classes: class 0 is 'cat' there, and 'dog' here"),
+        (("dog", "cat", "maple_tree"), "a different order of the classes: class 0 is 'cat' there, and 'dog' here"),
     ],
 )
 def test_other_classes_are_refused(names: tuple[str, ...], message: str, tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": "nayer.lte/2"}, "of format nayer.lte/2, and this nayer reads nayer.lte/1"),
+        ({"format": "nayer.lte/2"}, "has format nayer.lte/2, but this nayer reads nayer.lte/1"),
         ({"format": "nayer.checkpoint/1"}, "not an LTE pool: it holds nayer.checkpoint/1"),
         ({"names": '["cat", "dog", "car"]'}, "the header has been changed"),
         ({"names": "["}, "the header lacks class names"),
@@ -209,7 +209,7 @@ def test_an_encoder_that_does_not_give_a_row_each_is_named() -> None:
         def encode(self, texts: list[str]) -> torch.Tensor:
             return torch.ones(len(texts) - 1, 4)
 
-    with pytest.raises(InputError, match=r"encoder 'short' made \[2, 4\] of 3 names, not a row each"):
+    with pytest.raises(InputError, match=r"encoder 'short' made \[2, 4\] of 3 names, not one row for each"):
         build_pool(Short(), NAMES, "p2")
 
 

@@ -34,7 +34,7 @@ def test_several_processes_on_a_machine_have_a_device_each(monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     assert resolve_device("cuda") == torch.device("cuda", 1)
     assert resolve_device("cpu") == torch.device("cpu")
-    with pytest.raises(ConfigError, match="device cuda:0 is one, and there are 2 processes"):
+    with pytest.raises(ConfigError, match="cuda:0 is a single device, but 2 processes"):
         resolve_device("cuda:0")
 
 

@@ -115,7 +115,7 @@ def test_networks_without_common_maps_are_refused_and_learn_without_comparing_th
     flat = Normalized(nn.Sequential(nn.Flatten(), nn.Linear(192, 4)), Normalization((0.5,) * 3, (0.25,) * 3))
     with pytest.raises(InputError, match="the teacher has no feature maps"):
         Method(CONFIG, parts()._replace(critic=Critic(flat)))
-    with pytest.raises(InputError, match="no feature maps of one size"):
+    with pytest.raises(InputError, match="no feature maps of the same size"):
         Method(CONFIG, parts()).synthesize(flat, LoopState())
     config = replace(CONFIG, cam=0, gradcam=0)
     assert Method(config, parts()).student_loss(flat, BATCH).total.isfinite()

@@ -257,7 +257,7 @@ def test_arguments_that_cannot_be_written_are_named(tmp_path, something, reason)
 
 
 def test_a_network_that_returns_features_is_refused(tmp_path):
-    with pytest.raises(Unwritable, match="not one row of logits"):
+    with pytest.raises(Unwritable, match="does not return one row of logits"):
         write_onnx(trace(nn.Sequential(nn.Conv2d(3, 4, 1)), SHAPE), SHAPE, tmp_path / "m.onnx", facts={})
 
 

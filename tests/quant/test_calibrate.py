@@ -99,8 +99,8 @@ def test_a_dead_channel_does_no_harm():
 def test_without_images_and_with_nan_it_fails_with_a_sentence():
     with pytest.raises(RunFailed, match=r"^there are no images to calibrate with$") as caught:
         calibrate(quantized(4), [], Group())
-    assert caught.value.hint == "let some be made: --set schedule.warmup_epochs=1"
-    with pytest.raises(RunFailed, match=r"^what the network computes of the calibration images is not finite$"):
+    assert caught.value.hint == "make some first: --set schedule.warmup_epochs=1"
+    with pytest.raises(RunFailed, match=r"^what the network computes from the calibration images is not finite$"):
         calibrate(quantized(4), [images() * torch.nan], Group())
 
 

@@ -42,15 +42,15 @@ def test_where_nothing_fits_auto_keeps_what_is_there_and_teacher_is_refused(teac
 def test_weights_that_the_student_brings_are_not_overwritten(teacher):
     spec = ModelConfig(name="resnet14_digits", weights="some.pth")
     assert begin_with("auto", student_of(teacher, "resnet14_digits"), spec, teacher) is None
-    with pytest.raises(ConfigError, match="brings weights of its own"):
+    with pytest.raises(ConfigError, match="comes with weights of its own"):
         begin_with("teacher", student_of(teacher, "resnet14_digits"), spec, teacher)
 
 
 @pytest.mark.parametrize(
     ("schema", "settings", "message"),
     [
-        (TrainConfig, {"student.name": "wrn_16_2"}, "none is named"),
-        (DistillConfig, {"student.weights": __file__}, "two kinds of weights"),
+        (TrainConfig, {"student.name": "wrn_16_2"}, "no teacher is named"),
+        (DistillConfig, {"student.weights": __file__}, "both its teacher's weights"),
     ],
 )
 def test_contradictions_are_told_before_torch(schema, settings, message):

@@ -145,7 +145,7 @@ def test_what_is_no_pool_is_not_replaced(tmp_path: Path):
     out = tmp_path / "labels.txt"
     out.write_text("cat\ndog\n")
     settings = {"labels": str(out), "encoder": "random", "cache_dir": str(tmp_path / "cache"), "device": "cpu"}
-    with pytest.raises(InputError, match="is there already, and is no pool"):
+    with pytest.raises(InputError, match="already exists and is not an LTE pool"):
         embed(settings | {"out": str(out)})
     assert out.read_text() == "cat\ndog\n"
     assert (

@@ -134,7 +134,7 @@ def test_the_order_of_a_models_classes_is_respected(folder, tmp_path):
     document = evaluate_models({"models": [one, other], "data": folder, "device": "cpu"})
     first, second = document["results"]
     assert first["top1"] == pytest.approx(1 - second["top1"])  # equal weights, so opposite answers
-    with pytest.raises(InputError, match="another order"):
+    with pytest.raises(InputError, match="a different order"):
         evaluate_models({"models": [one], "reference": other, "data": folder, "device": "cpu"})
 
 

@@ -169,7 +169,7 @@ def test_the_worst_of_what_ships_decides_and_stages_that_disagree_are_told(run, 
 
 
 def test_a_quantized_model_is_not_quantized_again(finished, tmp_path):
-    with pytest.raises(InputError, match="quantized already"):
+    with pytest.raises(InputError, match="already quantized"):
         quantize(settings(finished / "student", tmp_path / "q", reuse=None))
 
 
@@ -250,7 +250,7 @@ def test_rewritten_facts_are_refused_with_a_sentence(finished, tmp_path):
         ({"quantizer.first_last_bits": 1}, "first_last_bits = 1 is not possible", "0, 2, 3, 4, 5, 6, 7, 8"),
         ({"method.name": "dfq-nagl"}, "no method is called 'dfq-nagl'", "dfq-nagel"),
         ({"teacher.name": "some/model.onnx", "reuse": None}, "is an ONNX file", "nayer eval"),
-        ({"quantizer.reconstruct": True}, "belongs to --mode ptq", "--mode ptq"),
+        ({"quantizer.reconstruct": True}, "is for --mode ptq", "--mode ptq"),
         (
             {"quantizer.reconstruct": True, "method.name": "analytic"},
             "needs images, and analytic makes none",

@@ -101,7 +101,7 @@ def test_a_seal_is_the_size_and_the_sha256_of_a_file(tmp_path: Path):
     verify(manifest)
 
 
-@pytest.mark.parametrize("content, fault", [(b"abd", "checksum is another"), (b"ab", "has 2 bytes instead of 3")])
+@pytest.mark.parametrize("content, fault", [(b"abd", "checksum does not match"), (b"ab", "has 2 bytes instead of 3")])
 def test_a_file_that_is_not_as_it_was_written_is_refused(tmp_path: Path, content: bytes, fault: str):
     manifest = sealed(tmp_path)
     (tmp_path / "x").write_bytes(content)
@@ -112,7 +112,7 @@ def test_a_file_that_is_not_as_it_was_written_is_refused(tmp_path: Path, content
 def test_a_manifest_that_was_changed_is_refused(tmp_path: Path):
     manifest = sealed(tmp_path)
     manifest.write_text(manifest.read_text().replace('"x"', '"y"'))
-    with pytest.raises(RunFailed, match=r"manifest\.json is damaged: its checksum is another"):
+    with pytest.raises(RunFailed, match=r"manifest\.json is damaged: its checksum does not match"):
         read_manifest(manifest)
 
 

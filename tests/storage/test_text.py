@@ -32,7 +32,7 @@ def test_a_byte_that_is_not_utf8_is_named_with_its_line(content: bytes, place: s
 
 def test_no_more_is_read_than_a_file_may_have(tmp_path: Path) -> None:
     assert text.read_text(written(tmp_path, b"abc"), longest=3) == "abc"
-    with pytest.raises(InputError, match="x is too long: a list has 2 bytes at most"):
+    with pytest.raises(InputError, match="x is too long: a list may have at most 2 bytes"):
         text.read_text(written(tmp_path, b"abc"), "a list", longest=2)
     with pytest.raises(InputError, match="too long"):
         text.read_text(Path("/dev/zero"), longest=2)

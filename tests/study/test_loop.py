@@ -72,7 +72,7 @@ def test_an_interruption_ends_the_study_and_says_how_to_go_on(study, tmp_path):
     pretend.fates = {"two/a/seed-0": Interrupted(15)}
     with pytest.raises(Interrupted) as stopped:
         work.run(study, tmp_path / "out", lambda record: None)
-    assert stopped.value.exit_code == 143 and "same again" in stopped.value.hint
+    assert stopped.value.exit_code == 143 and "same command again" in stopped.value.hint
     assert len(pretend.begun) == 2
 
 

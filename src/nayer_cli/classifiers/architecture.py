@@ -167,8 +167,8 @@ def _folder(name: str) -> Path | None:
         known = sorted(path.parent.name for path in ASSETS.glob(f"*/{CONFIG}"))
         raise InputError(f"no built-in model is called '{rest}'{did_you_mean(rest, known)}")
     raise InputError(
-        f"{folder} is no model: it has neither {CONFIG} nor student/{CONFIG}",
-        hint="name a folder that timm or nayer saved, or an architecture together with its weight file",
+        f"{folder} is not a model: it has neither {CONFIG} nor student/{CONFIG}",
+        hint="name a folder saved by timm or nayer, or an architecture and its weight file",
     )
 
 
@@ -218,8 +218,8 @@ def _register(key: str) -> None:
     module = plugins.load("models", key).__name__
     if not timm.is_model(key):
         raise InputError(
-            f"{module} is declared to bring the network '{key}', but does not register it with timm",
-            hint="timm.models.register_model does that: report it to the package",
+            f"{module} is declared to provide the network '{key}', but does not register it with timm",
+            hint="report this to the package's authors: it must call timm.models.register_model",
         )
 
 
@@ -238,17 +238,17 @@ def _unknown(name: str) -> InputError:
     if Path(name).suffix == ".onnx":
         return InputError(
             f"'{name}' is an ONNX file, which can be measured but not learned from",
-            hint=f"nayer eval {name} measures it; name the model that it was made from",
+            hint=f"nayer eval {name} measures it; to learn, name the model that it was exported from",
         )
     if Path(name).suffix in WEIGHT_FILES or Path(name).expanduser().is_file():
         return InputError(
-            f"'{name}' is a weight file, which does not tell its architecture",
-            hint=f"name the architecture beside it, such as --teacher resnet18 --teacher-weights {name}",
+            f"'{name}' is a weight file, and does not say which architecture it is for",
+            hint=f"name the architecture too, for example: --teacher resnet18 --teacher-weights {name}",
         )
     if ":" in name:
         return InputError(
             f"'{name}' has an unknown prefix",
-            hint="there are hf-hub:, local-dir:, builtin: and py:; timm has none",
+            hint="use hf-hub:, local-dir:, builtin: or py:; names of timm's models have no prefix",
         )
     if "/" in name or "\\" in name:
         return InputError(

@@ -34,7 +34,7 @@ def bounded(most: int, name: str) -> Iterator[None]:
         if numbers > most or tensors > MOST_TENSORS:
             what = f"{MOST_TENSORS:,} tensors" if tensors > MOST_TENSORS else f"{most:,} parameters"
             way = "check its model_args" if tensors > MOST_TENSORS else "raise its max_parameters with --set"
-            raise InputError(f"'{name}' would have more than {what}", hint=f"if it is meant to be so large, {way}")
+            raise InputError(f"'{name}' would have more than {what}", hint=f"if it is meant to be that large, {way}")
 
     hooks = [
         torch_module.register_module_parameter_registration_hook(count),

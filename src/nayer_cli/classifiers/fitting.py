@@ -11,7 +11,7 @@ from nayer_cli.errors import InputError
 
 State = Mapping[str, Any]
 HINT = "check the name of the architecture, the number of classes and the image size"
-BY_ORDER = "; --match order takes them so, whatever they are called: check the accuracy then"
+BY_ORDER = "; --match order pairs them that way, whatever their names: check the accuracy afterwards"
 
 
 def load_weights(network: nn.Module, weights: Weights, *, name: str, path: Path, match: str = "name") -> None:
@@ -36,7 +36,7 @@ def load_weights(network: nn.Module, weights: Weights, *, name: str, path: Path,
     weights = _in_order(weights, wanted, name, path) if match == "order" else _below_a_prefix(weights, wanted, path)
     if text := _faults(weights, wanted):
         in_order = match == "name" and path.suffix != ".safetensors" and _fit_in_order(weights, wanted)
-        hint = "order and shapes of the tensors fit one to one" + BY_ORDER if in_order else HINT
+        hint = "the tensors fit one to one by order and shape" + BY_ORDER if in_order else HINT
         raise InputError(f"the weights in {path} do not fit '{name}': {text}", hint=hint)
     network.load_state_dict(weights, strict=False)
 
@@ -93,7 +93,7 @@ def _below_a_prefix(weights: Weights, wanted: State, path: Path) -> Weights:
     if len(fitting) > 1:
         raise InputError(
             f"{path} holds several networks that fit: {some_of(sorted(fitting))}",
-            hint="save the weights of one of them alone",
+            hint="save the weights of one network to a file of their own",
         )
     return next(iter(fitting.values()), weights)
 
@@ -121,7 +121,7 @@ def _in_order(weights: Weights, wanted: State, name: str, path: Path) -> Weights
     """
     if path.suffix == ".safetensors":
         raise InputError(
-            f"{path} keeps no order: safetensors sorts tensors by type and name",
+            f"{path} does not keep the order of its tensors: safetensors sorts them by type and name",
             hint="give the checkpoint that it was made from, or rename the tensors in it",
         )
     names, given = _ordered(wanted), list(_ordered(weights).items())

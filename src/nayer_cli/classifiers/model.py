@@ -263,11 +263,14 @@ def _require_pretrained(architecture: Architecture, num_classes: int | None) -> 
     if not architecture.source:
         raise InputError(
             f"there are no pretrained weights for '{architecture.name}'",
-            hint="give a weight file beside it: --teacher-weights FILE, or --weights FILE of quantize and eval",
+            hint="give a weight file: --teacher-weights FILE, or --weights FILE with quantize and eval",
         )
     own = architecture.facts.get("num_classes")
     if own == 0:
-        raise InputError(f"'{architecture.name}' has no classifier, only features", hint="choose a fine-tuned one")
+        raise InputError(
+            f"'{architecture.name}' has no classifier, only features",
+            hint="choose a model that was fine-tuned for classification",
+        )
     if num_classes != own:
         raise InputError(f"the pretrained '{architecture.name}' has {own} classes, not {num_classes}")
 
@@ -341,7 +344,7 @@ def _answer(network: nn.Module, images: Tensor, name: str) -> Tensor:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(
             f"'{name}' cannot take {size} images: {reason}",
-            hint="it gets float32 images of this size; --set teacher.input_size=N gives it another",
+            hint="it is given float32 images of this size; choose another with --set teacher.input_size=N",
         ) from error
     if len(logits) != len(images):
         raise InputError(f"'{name}' returns {len(logits)} rows of logits for {len(images)} images", hint=WRAP)

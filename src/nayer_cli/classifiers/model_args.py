@@ -85,9 +85,10 @@ def read_model_args(arguments: Mapping[str, Any], path: Path) -> dict[str, Any]:
     for name, value in kept.items():
         if name not in SHAPING:
             raise InputError(
-                f"model_args of {path} has '{printable(name)}', which is none that shapes a network"
+                f"model_args of {path} has '{printable(name)}', which does not shape a network"
                 f"{did_you_mean(name, SHAPING)}",
-                hint="a model's file may not name other files, folders or addresses; where you know better, remove it",
+                hint="remove it if the network does not need it: a model's file may not name other files, folders or"
+                " addresses",
             )
         if not _is_plain(value, DEEPEST) or _count(value) > MOST_ITEMS:
             raise InputError(

@@ -29,7 +29,7 @@ class UntoldFacts(InputError):
         if {"mean", "std"} <= set(facts):
             told = [*told[:-2], "the mean and the standard deviation that they are normalized with"]
         super().__init__(
-            f"'{name}' does not tell {', '.join(told)}", hint=f"say {' and '.join(facts)} in the model's settings"
+            f"'{name}' does not say {', '.join(told)}", hint=f"set {' and '.join(facts)} in the model's settings"
         )
         self.facts = tuple(facts)
 
@@ -70,8 +70,8 @@ def class_count(spec: ModelConfig, facts: Facts, weights: Weights) -> int | None
     told: int | None = facts.get("num_classes")
     if told is not None and told > MOST_CLASSES:
         raise InputError(
-            f"'{spec.name}' says that it has {told:,} classes; more than {MOST_CLASSES:,} take your own word",
-            hint=f"if that is so: --num-classes {told}",
+            f"'{spec.name}' claims to have {told:,} classes; more than {MOST_CLASSES:,} must be confirmed",
+            hint=f"if that is right: --num-classes {told}",
         )
     return told
 
@@ -117,7 +117,7 @@ def check_scale(normalization: Normalization, name: str) -> Normalization:
     for what, values, most in (("mean", mean, MOST_MEAN), ("std", std, MOST_STD)):
         if max(map(abs, values)) > most:
             raise InputError(
-                f"{what} of '{name}' is {_listed(values)}: that is on the scale of pixels of 0 to 255, and nayer's are "
+                f"{what} of '{name}' is {_listed(values)}: that is for pixels from 0 to 255, and nayer's go "
                 "from 0 to 1",
                 hint=f"divide by 255: {_listed([value / 255 for value in values])}; {SCALE}",
             )

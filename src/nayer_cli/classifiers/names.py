@@ -56,7 +56,7 @@ def check(name: str) -> None:
 def unknown(name: str) -> InputError:
     """Return the fault of a name that no network has; code of the user's own is answered with the form that works."""
     if form := own.offer(name):
-        return InputError(f"'{name}' is Python code, which is named by its module", hint=f"write {form}")
+        return InputError(f"'{name}' is Python code: name its module instead", hint=f"write {form}")
     return InputError(
         f"timm has no model '{name}'{did_you_mean(name, networks())}",
         hint=f"nayer info --models '*{name[:4]}*' lists names; a folder must have config.json",

@@ -124,8 +124,8 @@ def load_onnx(path: Path) -> Classifier:
     facts = read_facts(path)
     if facts.get("format") != FORMAT:
         raise InputError(
-            f"{path} does not tell how its images are prepared: nayer did not write it",
-            hint="export it with nayer quantize",
+            f"{path} does not say how its images are prepared: nayer did not write it",
+            hint="export the model again with nayer export or nayer quantize",
         )
     try:
         labels, scheme = json.loads(facts["label_names"]), json.loads(facts["quantization"])
@@ -141,4 +141,4 @@ def load_onnx(path: Path) -> Classifier:
             scheme=Scheme(**scheme) if scheme else None,
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"what {path} tells about its classifier is damaged: {error}") from error
+        raise InputError(f"what {path} says about its classifier is damaged: {error}") from error

@@ -78,7 +78,7 @@ def fetch_url(name: str, url: str) -> Path:
     try:
         hub.watched(download, path.parent)
     except Exception as error:  # torch passes on what urllib and sockets raise
-        raise EnvironmentFault(f"{what} {url} does not deliver it: {hub.first_line(error)}", hint=WAYS_OUT) from error
+        raise EnvironmentFault(f"{what} {url} did not deliver it: {hub.first_line(error)}", hint=WAYS_OUT) from error
     return path
 
 
@@ -101,7 +101,8 @@ def from_cache(name: str, folder: Path) -> Iterator[None]:
         if UnpicklingError in (type(error), type(error.__cause__)):
             raise InputError(
                 f"the weights of '{name}' hold pickled code, which nayer never executes",
-                hint="choose a model with safetensors; where you trust it, save its weights alone and name that file",
+                hint="choose a model with safetensors; if you trust this one, save its weights alone and name that"
+                " file",
             ) from error
         raise InputError(
             f"timm cannot load '{name}': {hub.first_line(error)}",
@@ -126,7 +127,7 @@ def _ask(find: Callable[[], Path], folder: Path) -> tuple[str, Path | None]:
 
 
 def _not_delivered(error: BaseException) -> str:
-    return f"the hub {constants.ENDPOINT} does not deliver it: {hub.first_line(error)}"
+    return f"the hub {constants.ENDPOINT} did not deliver it: {hub.first_line(error)}"
 
 
 def _first(repo: str, files: Sequence[str], revision: str | None, local_files_only: bool = False) -> Path:

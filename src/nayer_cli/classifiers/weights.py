@@ -168,8 +168,8 @@ def _holds_code(path: Path, code: str) -> InputError:
     head = _start_of_pickle(path)
     if b"_modules" in head and b"_parameters" in head:
         return InputError(
-            f"{path} is a whole network that was pickled: it holds pickled code ({code}), which nayer never executes",
-            hint="where you trust the file, save its weights alone, and name the network as py:package.module:factory: "
+            f"{path} is a whole pickled network: it holds pickled code ({code}), which nayer never executes",
+            hint="if you trust the file, save its weights alone, and name the network as py:package.module:factory: "
             + _torch(f"torch.load('{path}', weights_only=False)", path),
         )
     return InputError(f"{path} holds pickled code ({code}), which nayer never executes", hint=_resave(path))
@@ -202,13 +202,13 @@ def _check_archive(path: Path) -> None:
     if any(name.startswith("code/") for name in names) or "constants.pkl" in names:
         raise InputError(
             f"{path} is a TorchScript program, not weights by name",
-            hint="where you trust it, save its weights alone, and name the network that they belong to: "
+            hint="if you trust it, save its weights alone, and name the network that they belong to: "
             + _torch(f"torch.jit.load('{path}')", path),
         )
     if any("exported_program" in name or name.startswith("models/") for name in names):
         raise InputError(
             f"{path} is a program of torch.export, not weights by name",
-            hint="where you trust it, save its weights alone, and name the network that they belong to: "
+            hint="if you trust it, save its weights alone, and name the network that they belong to: "
             + f"torch.save(torch.export.load('{path}').state_dict, '{path.stem}-weights.pth')",
         )
     packed = next((record for record in records if record.compress_type != zipfile.ZIP_STORED), None)
@@ -223,7 +223,7 @@ def _check_tensor(name: str, value: Tensor, path: Path) -> None:
     who = f"{path}: tensor '{printable(name)}'"
     if value.layout is not torch.strided or value.is_quantized or value.is_meta:
         kind = "without data" if value.is_meta else "quantized" if value.is_quantized else "sparse"
-        raise InputError(f"{who} is {kind}, and a weight is a plain tensor", hint=_resave(path))
+        raise InputError(f"{who} is {kind}, not a plain tensor", hint=_resave(path))
     declared, size = value.numel() * value.element_size(), path.stat().st_size
     if declared > size:  # such as one element that is repeated
         raise InputError(f"{who} declares {declared:,} bytes, but the file has {size:,}", hint=_resave(path))
@@ -257,6 +257,6 @@ def some_of(words: list[str]) -> str:
 
 def _resave(path: Path) -> str:
     return (
-        "where you trust the file, save its weights alone: "
+        "if you trust the file, save its weights alone: "
         f"safetensors.torch.save_file(model.state_dict(), '{path.stem}.safetensors')"
     )

@@ -89,11 +89,11 @@ def _check_init(schema: type[Any], settings: Layer) -> None:
     if settings.get("init") != "teacher" or issubclass(schema, QuantizeConfig):
         return
     if issubclass(schema, TrainConfig) and not settings.get("teacher.name") and not settings.get("resume"):
-        raise ConfigError("--init teacher takes layers of a teacher, and none is named", hint="add --teacher")
+        raise ConfigError("--init teacher copies layers from a teacher, but no teacher is named", hint="add --teacher")
     if settings.get("student.weights"):
         raise ConfigError(
-            "the student is to begin with two kinds of weights: its teacher's, and those of a file",
-            hint="leave out --init teacher, or the file",
+            "the student cannot begin with both its teacher's weights and those of a file",
+            hint="leave out --init teacher, or the weight file",
         )
 
 

@@ -9,7 +9,7 @@ from nayer_cli.cli.results import comparison_rows
 from nayer_cli.errors import InputError
 
 EXAMPLES = (
-    ("nayer compare runs/one runs/two", "what differs in settings, and what came of it"),
+    ("nayer compare runs/one runs/two", "which settings differ, and what that changed"),
     ("nayer compare runs/one runs/two --json", "the same for other programs"),
 )
 
@@ -24,7 +24,7 @@ def command(
 ) -> None:
     """Show the settings in which runs differ, and their figures side by side."""
     if len(runs) < 2:
-        raise InputError("one run has nothing to be compared with", hint="name another: nayer compare RUN RUN")
+        raise InputError("one run alone cannot be compared", hint="name a second one: nayer compare RUN RUN")
     from nayer_cli.cli.output import Output
     from nayer_cli.study.compare import compare
 

@@ -16,7 +16,9 @@ EXAMPLES = (
 )
 MODELS = (
     options.ModelOptions("", "", prefixes=("", "model-")),
-    options.ModelOptions("reference", "reference", "compared with for agreement and drop", "r", ("reference-",)),
+    options.ModelOptions(
+        "reference", "reference", "what the models are compared with, for agreement and drop", "r", ("reference-",)
+    ),
 )
 OF_THE_MODEL = options.settings_of(*MODELS)
 

@@ -74,11 +74,13 @@ def explain(error: BaseException) -> NayerError:
         case OSError(filename=str() as file) if is_full(error):
             return cannot_write(Path(file), error, 0)
         case OSError(errno=number, filename=file) if number in LACKING:
-            return EnvironmentFault(f"{error.strerror}{f': {file}' if file else ''}", hint="make room, or use --out")
+            return EnvironmentFault(
+                f"{error.strerror}{f': {file}' if file else ''}", hint="free some space, or write elsewhere with --out"
+            )
     if isinstance(error, UsageError):
         return _explain_usage(error)
     if MISMATCH in str(error):
-        return EnvironmentFault("torch and torchvision are of different builds", hint=MEND_MISMATCH)
+        return EnvironmentFault("torch and torchvision come from different builds", hint=MEND_MISMATCH)
     if fault := breakdown.explain(error):
         return fault
     return NayerError(f"{type(error).__name__}: {_first_line(error)}")
@@ -90,7 +92,7 @@ def _explain_usage(error: BaseException) -> NayerError:
     message: str = error.format_message()  # type: ignore[attr-defined]
     if variable := _variable(error, context):
         reason = message.partition(": ")[2] or message  # Typer's sentence begins with the option
-        return InputError(f"{variable}={os.environ[variable]}: {reason}", hint=f"mend it, or: unset {variable}")
+        return InputError(f"{variable}={os.environ[variable]}: {reason}", hint=f"correct it, or: unset {variable}")
     return InputError(message, hint=f"{command} --help")
 
 

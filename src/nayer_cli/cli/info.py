@@ -35,7 +35,7 @@ def command(
     from nayer_cli.cli.output import Output
 
     if methods and models is not None:
-        raise InputError("--methods and --models exclude each other", hint="ask for one list at a time")
+        raise InputError("--methods and --models cannot be combined", hint="ask for one list at a time")
     output = Output(json=json, quiet=quiet)
     if methods or models is not None:
         output.result(*_look_up(methods, models))

@@ -190,7 +190,7 @@ Models = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="MODEL",
-        help="as --teacher of nayer distill; several are compared",
+        help="any model that --teacher of nayer distill takes; several are compared",
         show_default=False,
         autocompletion=completion.models,
     ),
@@ -198,7 +198,10 @@ Models = Annotated[
 Model = Annotated[
     Text,
     typer.Argument(
-        metavar="MODEL", help="as --teacher of nayer distill", show_default=False, autocompletion=completion.models
+        metavar="MODEL",
+        help="any model that --teacher of nayer distill takes",
+        show_default=False,
+        autocompletion=completion.models,
     ),
 ]
 Labels = Annotated[Text, _setting("lte.labels", "--labels -l", NAMES, "FILE|SET")]
@@ -250,7 +253,7 @@ QuantizeMethod = Annotated[
         "--method",
         METHOD,
         "NAME",
-        "how images are made, or analytic or dfq-nagel, which need none",
+        "how images are made; analytic and dfq-nagel need none",
     ),
 ]
 
@@ -299,9 +302,13 @@ Set = Annotated[
 ]
 TrustCode = Annotated[
     bool,
-    flag("--trust-code", RUNTIME, "run code, and fetch from hubs, what files of others name: a model, a run, --config"),
+    flag(
+        "--trust-code",
+        RUNTIME,
+        "trust a model, a run or a --config file from others: run the code and fetch the downloads that it names",
+    ),
 ]
-Debug = Annotated[bool, flag("--debug", RUNTIME, "show the traceback of a fault")]
+Debug = Annotated[bool, flag("--debug", RUNTIME, "show the full traceback of an error")]
 
 Out = Annotated[File, _setting("output.out", "--out -o", OUTPUT, "DIR")]
 PoolOut = Annotated[File, _setting("output.out", "--out -o", OUTPUT, "FILE", schema=EmbedConfig)]
@@ -314,11 +321,13 @@ Resume = Annotated[
     flag(
         "--resume",
         OUTPUT,
-        "continue the run in this directory, exactly; auto: the one in --out, or a new one there",
+        "continue the run in this directory exactly where it stopped; auto: the run in --out, or a new one there",
         metavar="RUN|auto",
     ),
 ]
-DryRun = Annotated[bool, flag("--dry-run", OUTPUT, "load everything, do one step of each phase, keep nothing")]
+DryRun = Annotated[
+    bool, flag("--dry-run", OUTPUT, "check everything: load it all, do one step of each phase, keep nothing")
+]
 Json = Annotated[bool, flag("--json", OUTPUT, "print the result as one JSON document")]
 Quiet = Annotated[bool, flag("--quiet -q", OUTPUT, "show no progress, only warnings and errors")]
 

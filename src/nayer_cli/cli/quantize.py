@@ -11,8 +11,11 @@ from nayer_cli.config import QuantizeConfig
 SCHEMA = QuantizeConfig
 EXAMPLES = (
     ("nayer quantize --bits w4a4", "the student of the newest run, with the images that it learned from"),
-    ("nayer quantize --model runs/one --bits w8a8 --mode ptq", "no learning: the steps are chosen, and that is all"),
-    ("nayer quantize --model runs/one --bits w4a4 --mode ptq --reconstruct", "rounding is learned, block by block"),
+    (
+        "nayer quantize --model runs/one --bits w8a8 --mode ptq",
+        "no learning: only the steps of the rounding are chosen",
+    ),
+    ("nayer quantize --model runs/one --bits w4a4 --mode ptq --reconstruct", "roundings are learned block by block"),
     ("nayer quantize --model resnet50 --bits w4a4 --epochs 50", "from ImageNet weights of timm"),
     ("nayer quantize --model runs/one --bits w4a8 --eval-data images/val --max-drop 0.01", "a gate in a pipeline"),
     ("nayer quantize --resume runs/w4a4", "go on where a run stopped"),

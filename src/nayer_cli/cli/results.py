@@ -67,7 +67,7 @@ def run_rows(result: Document) -> Rows:
         ("", "teacher", "student"),
         ("model", teacher.get("name", "–"), student["name"]),
         ("parameters", _count(teacher.get("parameters")), _count(student["parameters"])),
-        *([("of them the teacher's at the start", "", _count(inherited))] if inherited else []),
+        *([("of these, the teacher's at the start", "", _count(inherited))] if inherited else []),
         ("BatchNorm layers compared", _layers(teacher), ""),
         ("images", _images(teacher), _images(student)),
         ("top-1", percent(teacher.get("top1")), percent(student.get("top1"))),
@@ -206,7 +206,7 @@ def installation_rows(document: Document) -> Rows:
     rows += [(name, ", ".join(value)) for name, value in document.items() if name in CHOICES]
     for kind, brought in document.get("installed_plugins", {}).items():
         rows += [(f"{kind} installed", f"{name} of {package}") for name, package in brought.items()]
-    rows += [("problem", f"{problem['what']}; mend: {problem['mend']}") for problem in document.get("problems", ())]
+    rows += [("problem", f"{problem['what']}; fix: {problem['mend']}") for problem in document.get("problems", ())]
     rows += [(f"device {one['device']}", f"{one['name']}, {one['gb']} GB") for one in document.get("devices", ())]
     return [("", ""), *((name.ljust(INSTALLATION_WIDTH), value) for name, value in rows)]
 

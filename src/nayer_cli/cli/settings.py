@@ -77,7 +77,7 @@ def _layers(ctx: typer.Context, schema: type[Any], setting_of: Mapping[str, str]
         resume = None
     key_of = {name: setting_in(schema, key) for name, key in setting_of.items()}
     if resume and _source(ctx, "config") == COMMAND_LINE:
-        raise ConfigError("--resume and --config exclude each other", hint=f"{resume} has its own config.toml")
+        raise ConfigError("--resume and --config cannot be combined", hint=f"{resume} has its own config.toml")
     if path and not resume:
         yield str(path), toml.read_file(Path(path))
     if not resume:
@@ -98,7 +98,7 @@ def _given(ctx: typer.Context, source: str, key_of: Mapping[str, str], assignmen
     layer = options | assigned
     for a, b in ALTERNATIVES:
         if a in layer and b in layer:
-            raise ConfigError(f"'{a}' and '{b}' exclude each other", hint="leave out one of them")
+            raise ConfigError(f"'{a}' and '{b}' cannot be combined", hint="leave out one of them")
     return layer
 
 

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 EXAMPLES = (
     ("nayer study table4", "eleven ways to feed the generator, on digits, without data or network"),
-    ("nayer study table4 --seeds 0,1,2 --table", "the table of what has ended, at any time"),
+    ("nayer study table4 --seeds 0,1,2 --table", "the table of the finished runs, at any time"),
     ("nayer study widths.toml --set schedule.epochs=2 --rows wide,narrow", "a study of your own, varied"),
-    ("nayer study table1 --scale paper --print", "one line a run, for whatever starts many at once"),
+    ("nayer study table1 --scale paper --print", "one command line per run, for a scheduler"),
 )
 STUDIES = Path("studies")
 """Where studies go that are not told where to go."""
@@ -32,7 +32,7 @@ Name = Annotated[
     str,
     typer.Argument(
         metavar="NAME|FILE.toml",
-        help=f"{', '.join(plan.names())}, or a file of one's own",
+        help=f"{', '.join(plan.names())}, or a TOML file of your own",
         show_default=False,
         autocompletion=completion.studies,
     ),
@@ -41,19 +41,19 @@ STUDY = "Study"
 Scale = Annotated[
     str | None, options.flag("--scale", STUDY, "digits (minutes), laptop (hours), or paper", metavar="NAME")
 ]
-Seeds = Annotated[str | None, options.flag("--seeds", STUDY, "in place of those of the study", metavar="N,N")]
+Seeds = Annotated[str | None, options.flag("--seeds", STUDY, "instead of the study's own", metavar="N,N")]
 Some = Annotated[str | None, options.flag("--rows", STUDY, "only these rows, by name", metavar="A,B")]
 Columns = Annotated[str | None, options.flag("--columns", STUDY, "only these columns, by name", metavar="A,B")]
 Out = Annotated[Path | None, options.flag("--out -o", options.OUTPUT, "folder of the runs", metavar="DIR")]
 Print = Annotated[
-    bool, options.flag("--print", options.OUTPUT, "print a command line for each run that has not ended, and run none")
+    bool, options.flag("--print", options.OUTPUT, "print a command line for each unfinished run, and run nothing")
 ]
 Table = Annotated[
-    bool, options.flag("--table", options.OUTPUT, "write the table of the runs that have ended, and run none")
+    bool, options.flag("--table", options.OUTPUT, "write the table of the finished runs, and run nothing")
 ]
 Record = Annotated[
     Path | None,
-    options.flag("--record", options.OUTPUT, "also write a JSON file for each run that has ended", metavar="DIR"),
+    options.flag("--record", options.OUTPUT, "also write a JSON file for each finished run", metavar="DIR"),
 ]
 
 
@@ -81,7 +81,7 @@ def command(
     rows.ROW. or columns.COLUMN. before its name.
     """
     if print and table:
-        raise InputError("--print and --table exclude each other", hint="leave out one of them")
+        raise InputError("--print and --table cannot be combined", hint="leave out one of them")
     if os.environ.get("WORLD_SIZE", "1") != "1" and not (print or table):
         raise InputError("a study runs in one process", hint="start each line of --print with torchrun instead")
     ctx.with_resource(trust.trusting_code(trust_code))
@@ -167,10 +167,10 @@ def _tell(outcome: "Outcome", study: Study, output: "Output") -> None:
 
     """
     if outcome.busy:
-        output.note(f"another process is at work on {', '.join(outcome.busy)}")
+        output.note(f"another process is working on {', '.join(outcome.busy)}")
     if outcome.failed:
         named = "; ".join(f"{name} ({why})" for name, why in outcome.failed.items())
         raise RunFailed(
             f"{len(outcome.failed)} of {len(list(study.cells()))} runs failed: {named}",
-            hint="mend what is wrong, and type the same again: what has ended is kept",
+            hint="fix the cause, then run the same command again: finished runs are kept",
         )

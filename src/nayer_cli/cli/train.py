@@ -13,14 +13,14 @@ EXAMPLES = (
     ("nayer train --model wrn_40_2 --data train.tar --eval-data test.tar", "a teacher from scratch"),
     (
         "nayer train --model wrn_16_2 --data train.tar --teacher runs/teacher --epochs 200",
-        "distillation on real images: what data-free runs are measured against",
+        "distillation on real images, the yardstick for data-free runs",
     ),
     ("nayer train --resume runs/teacher", "go on where a run stopped"),
 )
 
 MODELS = (
     options.ModelOptions("model", "student", "the network to train", "m", ("", "model-", "student-")),
-    options.ModelOptions("teacher", "teacher", "a network to learn from besides", "t", ("teacher-",)),
+    options.ModelOptions("teacher", "teacher", "a network to learn from as well", "t", ("teacher-",)),
 )
 OF_THE_MODEL = options.settings_of(*MODELS)
 

@@ -14,7 +14,7 @@ from nayer_cli.errors import InputError
 Names = Sequence[str]
 GLOSSES = {"n02012849": "bird", "n03126707": "machine"}
 """What tells apart the classes of ImageNet that timm calls alike: its two cranes."""
-HINT = "rename the classes of the data like the model's, or name the folders by class index, 0 to K-1"
+HINT = "give the data's classes the names of the model's, or name its folders by class index, 0 to K-1"
 
 
 def match_classes(own: Names, wanted: Names | None, num_classes: int | None, where: str) -> list[int]:

@@ -132,7 +132,7 @@ class LabelledImages:
         except TypeError:
             raise InputError(f"{name} of {self.where} has label {label!r}, not a class index") from None
         if i < 0 or (self._order is not None and i >= len(self._order)):
-            raise InputError(f"{name} of {self.where} has label {i}, which is no class index of the model")
+            raise InputError(f"{name} of {self.where} has label {i}, which is not a class index of the model")
         return i if self._order is None else self._order[i]
 
     def _check_damage(self) -> None:
@@ -166,7 +166,7 @@ def open_images(
         class_names: the model's class names by index, if it carries any. The data's classes are matched to
             them; without, folders count in torchvision's (text) order.
         num_classes: the model's number of outputs; checked even where there are no names.
-        limit: images used at most, evenly spaced through the data.
+        limit: most images used, evenly spaced through the data.
         part: (i, n) takes every n-th of them, from the i-th.
 
     Raises:

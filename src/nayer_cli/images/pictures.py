@@ -35,7 +35,7 @@ def decode(file: Path | IO[bytes]) -> Image.Image:
     try:
         opened = Image.open(file, formats=FORMATS)
     except UnidentifiedImageError:
-        raise OSError(f"it is no picture of a kind that is read: {', '.join(FORMATS)}") from None
+        raise OSError(f"it is not an image in a format that nayer reads: {', '.join(FORMATS)}") from None
     with opened as image:
         if not 0 < image.width * image.height <= MOST_PIXELS:
             raise ValueError(f"it declares {image.width}×{image.height} pixels")
@@ -62,7 +62,7 @@ def fit(picture: Image.Image | Pixels, shape: ImageShape) -> Pixels:
         picture = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
     image = _to_channels(picture, shape.channels)
     if min(image.size) == 0 or _resized(image.size, shape) > MOST_PIXELS:
-        raise ValueError(f"it has {image.width}×{image.height} pixels, which cannot be brought to that size")
+        raise ValueError(f"it has {image.width}×{image.height} pixels, which cannot be resized to that")
     if image.size == (shape.width, shape.height):
         pixels = np.asarray(image)
     else:

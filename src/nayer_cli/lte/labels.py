@@ -93,7 +93,7 @@ def check_names(names: Sequence[str], outputs: int, teacher: str, source: str) -
         if len(names) < outputs:
             first = f"there is no name for class {len(names)}" + (f", after {place(names, -1)}" if names else "")
         else:
-            first = f"'{printable(names[outputs])}' ({place(names, outputs)}) is the first too many"
+            first = f"'{printable(names[outputs])}' ({place(names, outputs)}) is the first one too many"
         raise InputError(
             f"the teacher '{teacher}' has {outputs} outputs, but {len(names)} class names were given ({source}): "
             f"{first}",

@@ -28,7 +28,7 @@ def check_folder(folder: Path) -> None:
     lacking = missing_files(folder)
     if lacking:
         raise InputError(
-            f"{folder} is not a whole sentence-transformers model: {lacking[0]} is missing",
+            f"{folder} is not a complete sentence-transformers model: {lacking[0]} is missing",
             hint="save the model with SentenceTransformer.save_pretrained",
         )
     for module in _modules(folder):

@@ -63,7 +63,7 @@ def build_pool(encoder: Encoder, names: Sequence[str], prompt: str, dedupe: str 
     embeddings = encoder.encode(render(prompt, distinct_names(names, dedupe)))
     if embeddings.ndim != 2 or len(embeddings) != len(names):
         raise InputError(
-            f"encoder '{encoder.name}' made {list(embeddings.shape)} of {len(names)} names, not a row each"
+            f"encoder '{encoder.name}' made {list(embeddings.shape)} of {len(names)} names, not one row for each"
         )
     check_rows(embeddings, names, f"encoder '{encoder.name}' with prompt '{template(prompt)}'")
     return Pool(embeddings, tuple(names), encoder.name, encoder.revision, template(prompt))
@@ -191,7 +191,7 @@ def _read(path: Path) -> tuple[Tensor, Mapping[str, str]]:
 def _check_content(path: Path, found: str, names: Sequence[str]) -> None:
     """Make sure that a file of format `found` (`pt` is what torch's own tools write) holds a pool and no more."""
     if found.startswith(FAMILY) and found != FORMAT:
-        raise InputError(f"{path} is of format {printable(found)}, and this nayer reads {FORMAT}", hint=REBUILD)
+        raise InputError(f"{path} has format {printable(found)}, but this nayer reads {FORMAT}", hint=REBUILD)
     if found not in (FORMAT, "pt") or names != [EMBEDDINGS]:
         held = ", ".join(map(printable, sorted(names)[:5])) or "nothing"
         raise InputError(f"{path} is not an LTE pool: it holds {printable(found)}, {held}", hint=REBUILD)
@@ -218,7 +218,7 @@ def _compare_names(path: Path, found: Sequence[str], wanted: Sequence[str]) -> N
         if canonical(one) != canonical(other):
             same_set = set(map(canonical, found)) == set(map(canonical, wanted))
             raise InputError(
-                f"{path} is for {'another order of the classes' if same_set else 'other classes'}: "
+                f"{path} is for {'a different order of the classes' if same_set else 'other classes'}: "
                 f"class {index} is '{printable(one)}' there, and '{printable(other)}' here",
                 hint=REBUILD,
             )

@@ -8,7 +8,9 @@ import re
 from nayer_cli.errors import EnvironmentFault, NayerError, RunFailed, is_out_of_memory
 
 SMALLER = "try a smaller --batch-size or --bank-size, --set bank.place=disk, or another --device"
-RESUME = "its own output or torchrun's summary says why; the same command with --resume auto goes on from the last save"
+RESUME = (
+    "its own output or torchrun's summary says why; to continue from the last save, add --resume auto to the command"
+)
 _LACKS = (
     (
         "no kernel image is available|invalid device function|ARCH_MISMATCH|not compatible with the current PyTorch",
@@ -30,8 +32,8 @@ _LACKS = (
     (
         "uncorrectable ECC|unspecified launch failure|hardware stack error|device.{0,20} unavailable|"
         "CUDNN_STATUS_|CUBLAS_STATUS_|CUSOLVER_STATUS_|CUDA error: launch timed out",
-        "the GPU gave up",
-        "often memory is short (a smaller --batch-size), or another program has the GPU (nvidia-smi)",
+        "the GPU stopped working",
+        "often memory is short (try a smaller --batch-size) or another program uses the GPU (see nvidia-smi)",
     ),
 )
 """What errors say, what it means, and what to do: the machine lacks something."""

@@ -48,8 +48,8 @@ def _of_this_process(device: torch.device) -> torch.device:
     """Return the device that this process has for itself, of all the processes on this machine."""
     if device.index is not None:
         raise ConfigError(
-            f"device {device} is one, and there are {local_size()} processes on this machine",
-            hint="leave the number out: each process takes the device of its own number",
+            f"{device} is a single device, but {local_size()} processes run on this machine",
+            hint="leave out the number: each process takes a device of its own",
         )
     # Some launchers (Slurm's --gpus-per-task, for one) show each process its own device alone.
     return torch.device("cuda", 0 if torch.cuda.device_count() == 1 else local_rank())

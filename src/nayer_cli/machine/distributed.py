@@ -52,7 +52,7 @@ class Group:
         if count % self.size or count < 2 * self.size:
             raise ConfigError(
                 f"{what} = {count} cannot be divided among {self.size} processes, two or more for each",
-                hint=f"set it to a multiple of {self.size}: it counts the images of all processes together",
+                hint=f"set it to a multiple of {self.size}: it counts the images of all processes",
             )
         return count // self.size
 

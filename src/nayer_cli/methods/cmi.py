@@ -34,17 +34,20 @@ class Config:
     ce: float = setting(0.5, "weight of the cross-entropy to the drawn classes", low=0)
     bn: float = setting(1.0, "weight of the BatchNorm statistics term", low=0)
     adv: float = setting(0.5, "weight of the adversarial term, where teacher and student agree", low=0)
-    cr: float = setting(0.8, "weight of the contrast to earlier images; 0 leaves out all that belongs to it", low=0)
+    cr: float = setting(
+        0.8, "weight of the contrast with earlier images; 0 turns off everything that belongs to it", low=0
+    )
     tv: float = setting(1e-3, "weight of the total variation, for a teacher without BatchNorm", low=0)
     tau: float = setting(0.1, "temperature τ of the contrast", above=0)
     features: str = setting(
         "auto",
-        "what is contrasted; bn: inputs of all BatchNorm layers, stages: the last activations of each resolution",
+        "which features are contrasted; bn: inputs of all BatchNorm layers, stages: the last activations of each"
+        " resolution",
         choices=("auto", "bn", "stages"),
     )
-    head_size: int = setting(256, "length of what the head makes of the features", low=1)
-    queue: int = setting(40960, "earlier images that are remembered by their features, of all processes", low=1)
-    negatives: int = setting(4096, "of these, drawn for each step", low=1)
+    head_size: int = setting(256, "length of the head's output", low=1)
+    queue: int = setting(40960, "number of earlier images whose features are remembered, over all processes", low=1)
+    negatives: int = setting(4096, "how many of these are drawn for each step", low=1)
     code_size: int = setting(256, "length of the latent code", low=1)
     width: int = setting(64, "channels of the generator at full size", low=1)
     generator: str = setting("auto", "shallow, deep, auto, or a dotted path")

@@ -37,16 +37,16 @@ class Config:
     adv: float = setting(1.0, "weight of the disagreement with the student", low=0)
     bn: float = setting(1.0, "weight of the BatchNorm statistics term", low=0)
     ce: float = setting(1.0, "weight of the teacher's confidence", low=0)
-    balance: float = setting(20.0, "weight of all classes being equally frequent", low=0)
+    balance: float = setting(20.0, "weight of the term that makes all classes equally frequent", low=0)
     tv: float = setting(1e-3, "weight of the total variation, for a teacher without BatchNorm", low=0)
     prior: str = setting(
         "norm",
-        "distance of statistics; norm: of means and variances, layer by layer, gaussian: KL, channel by channel",
+        "distance between statistics; norm: of means and variances, layer by layer, gaussian: KL, channel by channel",
         choices=("norm", "gaussian"),
     )
     confidence: str = setting(
         "one_hot",
-        "what `ce` is; one_hot: cross-entropy to the teacher's own class, entropy: of its probabilities",
+        "what `ce` is; one_hot: cross-entropy to the teacher's own class, entropy: the entropy of its probabilities",
         choices=("one_hot", "entropy"),
     )
     settled: bool = setting(False, "draw the student's images with the generator's running statistics")

@@ -33,10 +33,10 @@ class Config:
     lr_meta: float = setting(0.0, "learning rate of Adam on the generator that is kept; 0: lr_g · g_steps", low=0)
     meta: str = setting(
         "fomaml",
-        "what is kept of fitting; fomaml: the sum of its gradients, reptile: its way, none: what was fitted",
+        "what is kept of a fit; fomaml: the sum of its gradients, reptile: its direction, none: the fitted weights",
         choices=("fomaml", "reptile", "none"),
     )
-    reset_l0: int = setting(120, "student epoch at which the generator's first layer is drawn anew; 0: never", low=0)
+    reset_l0: int = setting(120, "student epoch at which the generator's first layer is drawn again; 0: never", low=0)
     ce: float = setting(0.4, "weight of the cross-entropy to the drawn classes", low=0)
     bn: float = setting(10.0, "weight of the BatchNorm statistics term", low=0)
     adv: float = setting(1.1, "weight of the adversarial term, where teacher and student agree", low=0)
@@ -46,7 +46,7 @@ class Config:
     width: int = setting(64, "channels of the generator at full size", low=1)
     generator: str = setting("auto", "shallow, deep, auto, or a dotted path")
     temperature: float = setting(20.0, "softmax temperature T of the student's loss", above=0)
-    faithful: bool = setting(False, "turn on `adv` one epoch before the student starts, as the released code does")
+    faithful: bool = setting(False, "turn on `adv` one epoch before the student starts, as in the released code")
 
 
 class Method(method.Method):

@@ -31,14 +31,14 @@ class Config(VaeSettings, PriorSettings):
     )
     meta: str = setting(
         "second",
-        "how the step on fresh images is differentiated: fully, to first order, or not at all, as the released code",
+        "how the step on fresh images is differentiated: fully, to first order, or not at all, as in the released code",
         choices=("second", "first", "detached"),
     )
-    lr_in: float = setting(0.9, "learning rate of the step that is tried on fresh images", low=0)
+    lr_in: float = setting(0.9, "learning rate of the trial step on fresh images", low=0)
     wd_in: float = setting(5e-4, "weight decay of that step", low=0)
     replay: float = setting(0.125, "remembered images in a student's batch, per fresh one", above=0, high=1)
     capacity: int = setting(10, "batches remembered by the bank", low=1)
-    push_every: int = setting(5, "epochs between two that the bank remembers", low=1)
+    push_every: int = setting(5, "epochs from one remembered by the bank to the next", low=1)
 
 
 class Method(method.Method):

@@ -32,7 +32,7 @@ class Config:
 
     name: str = setting("mad", "the method")
     lr_g: float = setting(1e-3, "learning rate of the generator's Adam", low=0)
-    momentum: float = setting(0.95, "share α of the averaged generator that each of its steps keeps", low=0, high=1)
+    momentum: float = setting(0.95, "share α that the averaged generator keeps at each of its steps", low=0, high=1)
     code_size: int = setting(256, "length of the latent code", low=1)
     width: int = setting(64, "channels of the generator at full size", low=1)
     generator: str = setting("tapered", "tapered, shallow, deep, auto, or a dotted path")
@@ -42,14 +42,14 @@ class Config:
         choices=("auto", "on", "off"),
     )
     adv: float = setting(1.0, "weight of the disagreement with the student", low=0)
-    bound: float = setting(0.0, "divergence δ of an image that is large enough; 0: ln K for K classes", low=0)
+    bound: float = setting(0.0, "divergence δ that is large enough for an image; 0: ln K for K classes", low=0)
     bn: float = setting(1.0, "weight of the BatchNorm statistics term", low=0)
     ce: float = setting(1.0, "weight of the cross-entropy to the drawn classes, or to the teacher's own", low=0)
-    norm: float = setting(0.01, "weight of the length of class embeddings beyond √code_size", low=0)
+    norm: float = setting(0.01, "weight of the length of class embeddings above √code_size", low=0)
     tv: float = setting(1e-3, "weight of the total variation, for a teacher without BatchNorm", low=0)
     now: float = setting(1.0, "weight λ₀ of the student's loss on images of the generator", low=0)
     past: float = setting(1.0, "weight λ₁ of the student's loss on images of the averaged generator", low=0)
-    separate: bool = setting(False, "let the student see the two kinds of images in batches of their own")
+    separate: bool = setting(False, "show the student the two kinds of images in separate batches")
 
 
 class Method(method.Method):

@@ -21,9 +21,9 @@ class Config(PriorSettings):
     name: str = setting("mb-dfkd", "the method")
     replay: float = setting(0.125, "remembered images in a student's batch, per fresh one", above=0, high=1)
     capacity: int = setting(10, "batches remembered", low=1)
-    push_every: int = setting(5, "epochs between two that are remembered", low=1)
+    push_every: int = setting(5, "epochs from one remembered to the next", low=1)
     keep: int = setting(
-        0, "images remembered of every round instead, and recalled one by one; room is for as many as before", low=0
+        0, "instead, images remembered of every round and recalled one by one; the bank holds as many as before", low=0
     )
 
 

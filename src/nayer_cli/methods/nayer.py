@@ -22,7 +22,7 @@ class Config:
     name: str = setting("nayer", "the method")
     batch: int = setting(400, "images per round", low=2)
     g_steps: int = setting(30, "generator steps per round", low=1)
-    g_life: int = setting(10, "epochs after which the generator starts afresh; 0: never", low=0)
+    g_life: int = setting(10, "epochs after which the generator starts again from fresh weights; 0: never", low=0)
     lr_g: float = setting(4e-3, "learning rate of the generator's Adam, new in every round", low=0)
     ce: float = setting(0.5, "weight of the cross-entropy to the drawn classes", low=0)
     bn: float = setting(10.0, "weight of the BatchNorm statistics term", low=0)
@@ -34,7 +34,7 @@ class Config:
     generator: str = setting("auto", "shallow, deep, auto, or a dotted path")
     codes: str = setting(
         "noisy",
-        "what the generator is fed with; noisy: the noisy layer",
+        "what the generator is fed with; noisy: LTEs through the noisy layer",
         # Not `tuple(CODES)`: a configuration stands by itself, so that a typo is told before torch is imported.
         choices=(
             *("noisy", "noisy-single", "noisy-raw", "noisy-kept"),
@@ -44,9 +44,11 @@ class Config:
     beta: float = setting(0.1, "weight β of the noise in the codes `sum`", low=0)
     temperature: float = setting(20.0, "softmax temperature T of the student's loss", above=0)
     features: float = setting(
-        0.0, "weight of the distance of features in the student's loss, of stages that have the teacher's shape", low=0
+        0.0,
+        "weight of the distance between features in the student's loss, at stages that have the teacher's shape",
+        low=0,
     )
-    faithful: bool = setting(False, "repeat what the released code does and the paper does not say")
+    faithful: bool = setting(False, "repeat what the released code does beyond the paper")
 
     @property
     def uses_names(self) -> str:

@@ -19,7 +19,7 @@ from nayer_cli.regions import Gaze
 from nayer_cli.store import Store
 from nayer_cli.synthesis import Best, draw_labels, unnoticed, weigh
 
-WITHOUT_MAPS = "use --set method.cam=0 --set method.gradcam=0: what remains is the exchange of features"
+WITHOUT_MAPS = "use --set method.cam=0 --set method.gradcam=0, which leaves the exchange of features"
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,15 @@ class Config:
     bn: float = setting(1.0, "weight of the BatchNorm statistics term", low=0)
     tv: float = setting(1e-3, "weight of the total variation, for a teacher without BatchNorm", low=0)
     capacity: int = setting(10240, "images whose features are kept, of all processes together", low=1)
-    features: str = setting("all", "stages whose features are kept; first: the rest follows", choices=("all", "first"))
-    place: str = setting("device", "memory that keeps features: device or host", choices=("device", "host"))
-    exchange: float = setting(0.7, "share of the student's steps whose features are exchanged", low=0, high=1)
+    features: str = setting(
+        "all",
+        "stages whose features are kept; first: only the first, from which the rest follows",
+        choices=("all", "first"),
+    )
+    place: str = setting(
+        "device", "where features are kept: in the device's memory or the host's", choices=("device", "host")
+    )
+    exchange: float = setting(0.7, "share of the student's steps that exchange features", low=0, high=1)
     kl: float = setting(1.0, "weight of the divergence of student and teacher", low=0)
     cam: float = setting(1.0, "weight of the distance of class activation maps", low=0)
     gradcam: float = setting(1.0, "weight of the distance of Grad-CAM maps", low=0)
@@ -69,13 +75,13 @@ class Method(method.Method):
         self._teacher, self._student = Gaze(parts.critic.teacher), PerNetwork(Gaze)
         self._compares = bool(config.cam or config.gradcam)
         if self._compares and not self._common_sizes():
-            raise InputError("the teacher has no feature maps whose regions could be compared", hint=WITHOUT_MAPS)
+            raise InputError("the teacher has no feature maps whose regions can be compared", hint=WITHOUT_MAPS)
 
     def synthesize(self, student: nn.Module, state: LoopState) -> SynthBatch:
         """One round: fit the generator to new codes, which are not trained themselves."""
         config, parts = self.config, self.parts
         if self._compares and state.images == 0 and not self._common_sizes(student):
-            raise InputError("student and teacher have no feature maps of one size to compare", hint=WITHOUT_MAPS)
+            raise InputError("student and teacher have no feature maps of the same size to compare", hint=WITHOUT_MAPS)
         self.generator.train()
         labels = draw_labels(self.batch, len(parts.pool), parts.rng["labels"])
         codes = torch.randn(self.batch, config.code_size, generator=parts.rng["codes"], device=labels.device)

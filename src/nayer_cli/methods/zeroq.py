@@ -25,10 +25,10 @@ class Config:
     g_steps: int = setting(500, "steps on the pixels per round", low=1)
     lr_g: float = setting(0.5, "learning rate of Adam on the pixels, in normalized units", low=0)
     ce: float = setting(
-        0.0, "weight of the cross-entropy to drawn classes: nothing else says what the last layers see", low=0
+        0.0, "weight of the cross-entropy to drawn classes, the only term that reaches the last layers", low=0
     )
-    lr_min: float = setting(1e-4, "learning rate that plateaus do not lead below", low=0)
-    patience: int = setting(100, "steps without progress after which the learning rate is a tenth", low=1)
+    lr_min: float = setting(1e-4, "lowest learning rate that plateaus lead to", low=0)
+    patience: int = setting(100, "steps without progress after which the learning rate falls to a tenth", low=1)
     temperature: float = setting(20.0, "softmax temperature T of the student's loss", above=0)
 
 
@@ -46,7 +46,7 @@ class Method(method.Method):
         super().__init__(parts)
         if not parts.critic.has_statistics:
             raise InputError(
-                "zeroq makes images from the statistics of BatchNorm layers, and the teacher has none",
+                "zeroq makes images from the statistics of BatchNorm layers, but the teacher has none",
                 hint="choose another method: --method nayer",
             )
         self.config = config

@@ -27,8 +27,8 @@ class Config:
     clip: float = setting(5.0, "largest gradient norm of the generator", above=0)
     temperature: float = setting(1.0, "softmax temperature T of both losses", above=0)
     attention: float = setting(0.0, "weight of attention transfer (the paper: 250, for networks of one family)", low=0)
-    teacher_stages: tuple[str, ...] = setting((), "teacher modules whose outputs are attended")
-    student_stages: tuple[str, ...] = setting((), "student modules whose outputs follow them, in the same order")
+    teacher_stages: tuple[str, ...] = setting((), "teacher modules whose attention maps are imitated")
+    student_stages: tuple[str, ...] = setting((), "student modules whose outputs imitate them, in the same order")
 
 
 class Method(method.Method):

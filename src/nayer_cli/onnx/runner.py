@@ -14,7 +14,7 @@ from nayer_cli.storage.text import printable
 from nayer_cli.types import ImageShape
 
 PROVIDERS = ["CPUExecutionProvider"]
-HINT = "write the file anew with nayer quantize"
+HINT = "write the file again with nayer export or nayer quantize"
 SILENT = 4
 """What the runtime says of its own accord; faults are exceptions."""
 CONVOLUTIONS, PRODUCTS = ("Conv",), ("Gemm", "MatMul")

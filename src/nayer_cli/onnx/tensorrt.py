@@ -47,7 +47,7 @@ def _faults(node: Any, constants: dict[str, Any], small: set[str]) -> Iterator[s
     if source is not None and source.dtype.name not in ("int8", "int4", "float32"):
         yield f"constants of {source.dtype} cannot be dequantized"
     if scale is None or zero is None:
-        yield "its scale or its zero point is no constant"
+        yield "its scale or its zero point is not a constant"
         return
     if zero.dtype.name not in ("int8", "int4"):
         yield f"integers of {zero.dtype} are not taken"

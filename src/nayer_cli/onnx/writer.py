@@ -72,7 +72,9 @@ class _Writer:
                 self._replace(self.values[node.args[0]], self.values[node])
         result = self.values[node]
         if not isinstance(result, Value) or len(result.dims) != 2:
-            raise Unwritable("the network cannot be written as ONNX: what it returns is not one row of logits an image")
+            raise Unwritable(
+                "the network cannot be written as ONNX: it does not return one row of logits for each image"
+            )
         self.graph.finish(result)
         return result
 

@@ -94,9 +94,7 @@ def _collect(network: nn.Module, batches: Iterable[Tensor]) -> dict[Quantizer, t
         for images in batches:
             network(images)
     if not seen:
-        raise RunFailed(
-            "there are no images to calibrate with", hint="let some be made: --set schedule.warmup_epochs=1"
-        )
+        raise RunFailed("there are no images to calibrate with", hint="make some first: --set schedule.warmup_epochs=1")
     return {one: (torch.cat(seen[one]), torch.stack(largest[one]).amax()) for one in seen}
 
 
@@ -109,7 +107,7 @@ def _spread(count: int, most: int, device: torch.device) -> Tensor:
 
 def _scale_of(quantizer: Quantizer, values: Tensor, largest: Tensor, clip: bool) -> Tensor:
     if not bool(largest.isfinite()):
-        raise RunFailed("what the network computes of the calibration images is not finite")
+        raise RunFailed("what the network computes from the calibration images is not finite")
     return _best_scale(values[None], largest.view(1, 1), quantizer, clip).view(())
 
 

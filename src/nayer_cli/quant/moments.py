@@ -123,7 +123,7 @@ def _moments_of(
 def _lost(node: object) -> InputError:
     return InputError(
         f"ranges cannot be followed through '{node}' without images",
-        hint="it knows CNNs of convolutions, BatchNorm and activation functions; choose another --method",
+        hint="this works for CNNs of convolutions, BatchNorm and activation functions; choose another --method",
     )
 
 

@@ -59,7 +59,7 @@ def trace(network: nn.Module, shape: ImageShape) -> fx.GraphModule:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(
             f"the network cannot be quantized: it has no graph ({reason})",
-            hint="its forward must not branch on the values of tensors, nor leave torch; networks of timm do neither",
+            hint="its forward must not branch on the values of tensors, and must use only torch, as timm's networks do",
         ) from error
     _check(found, wanted)
     return traced
@@ -71,7 +71,7 @@ def _functional(traced: fx.GraphModule, images: Tensor) -> fx.GraphModule:
             return make_functional(traced, images)
     except NotFunctional as error:
         raise InputError(
-            f"the network cannot be quantized: it changes tensors in place in a way that is not known ({error})",
+            f"the network cannot be quantized: it changes tensors in place in a way that nayer does not know ({error})",
             hint="write the result to a new tensor there: y = x + 1, not x += 1",
         ) from error
 

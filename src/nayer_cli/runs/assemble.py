@@ -121,7 +121,9 @@ def _teacher(config: DistillConfig, command: str, given: Settings) -> Classifier
     role = models.TEACHERS[command]
     spec, labels = config.teacher, given.get("lte.labels")
     if spec.labels and labels and spec.labels != labels:
-        raise ConfigError(f"the classes are named twice: by {spec.labels} and by {labels}", hint="leave out one")
+        raise ConfigError(
+            f"the classes are named twice: by {spec.labels} and by {labels}", hint="leave out one of them"
+        )
     needs_names = not config.lte.file and uses_of_names(config) == EMBEDDINGS
     student = f"--student {config.student.name or 'resnet18'}" if command == "distill" else ""
     return models.load(replace(spec, labels=spec.labels or labels), role, rest=student, needs_names=needs_names)

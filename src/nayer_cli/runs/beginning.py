@@ -35,10 +35,10 @@ def begin_with(init: str, student: Classifier, spec: ModelConfig, teacher: Class
     if init == "own" or (not is_needed and (teacher is None or _has_weights(spec))):
         return None
     if teacher is None:
-        raise ConfigError("--init teacher takes layers of a teacher, and none is named", hint="add --teacher")
+        raise ConfigError("--init teacher copies layers from a teacher, but no teacher is named", hint="add --teacher")
     if _has_weights(spec):
         raise ConfigError(
-            f"the student '{student.name}' brings weights of its own, and is to begin with its teacher's",
+            f"the student '{student.name}' comes with weights of its own, so it cannot begin with its teacher's",
             hint="leave out --init teacher, or name an architecture",
         )
     taken = inherit(student.network, teacher.network)

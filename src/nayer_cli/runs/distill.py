@@ -182,7 +182,7 @@ def _pool(
             f"{config.lte.file} has one embedding for {pairs}: their images differ by noise alone", level="warning"
         )
     elif config.lte.file is None and (repeated := about_repeated(names)):
-        log.note(f"class names are equal: {repeated}; their prompts get the class index", level="warning")
+        log.note(f"some class names are equal ({repeated}), so their prompts get the class index", level="warning")
     return pool
 
 

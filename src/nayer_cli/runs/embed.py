@@ -72,7 +72,9 @@ def _check_replaceable(out: str | None) -> None:
     try:
         load_pool(path)
     except InputError as error:
-        raise InputError(f"{path} is there already, and is no pool: it stays", hint="choose another --out") from error
+        raise InputError(
+            f"{path} already exists and is not an LTE pool, so nayer leaves it alone", hint="choose another --out"
+        ) from error
 
 
 def find_or_build_pool(lte: LteConfig, names: Sequence[str] | None, device: str) -> tuple[Pool, Path, bool]:

@@ -186,20 +186,20 @@ def _check_comparable(model: Classifier, reference: Classifier) -> str:
         raise InputError(
             f"'{model.name}' has {model.num_classes} classes, but the reference '{reference.name}' has "
             f"{reference.num_classes}",
-            hint="compare models of the same classes",
+            hint="compare models that have the same classes",
         )
     if model.labels is None or reference.labels is None:
         if model.labels == reference.labels:
             return ""
         unnamed, option = (model, "--labels") if model.labels is None else (reference, "--reference-labels")
         return (
-            f"'{unnamed.name}' does not tell its class names, so they are taken to be those of the other model, in "
-            f"the same order; give them with {option} if they are not"
+            f"'{unnamed.name}' does not name its classes. They are taken to be the other model's, in the same order: "
+            f"if they are not, give them with {option}"
         )
     order = match_classes(model.labels, reference.labels, None, f"'{model.name}'")
     if order != list(range(model.num_classes)):
         raise InputError(
-            f"'{model.name}' has its classes in another order than the reference '{reference.name}'",
+            f"'{model.name}' has its classes in a different order from the reference '{reference.name}'",
             hint="compare models whose outputs stand for the same classes",
         )
     return ""

@@ -99,7 +99,8 @@ class RunFolder:
             return {**found, "starts": list(found["starts"])}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
-                f"{self.about} is damaged: {error}", hint="delete it: it only tells of starts, and of where files were"
+                f"{self.about} is damaged: {error}",
+                hint="delete it: it only records when runs started and where files were",
             ) from error
 
     def mark(self) -> None:
@@ -123,7 +124,7 @@ class RunFolder:
 
         """
         if self.checkpoints.all():
-            raise InputError(f"another run has been in {self.path}", hint=f"continue it with --resume {self.path}")
+            raise InputError(f"there is already a run in {self.path}", hint=f"continue it with --resume {self.path}")
         write_json(self.about, {"schema": RUN_FORMAT, "starts": []})
         delete([self.config, self.pool, self.metrics])
         self.checkpoints.clear()

@@ -121,10 +121,10 @@ def assumption(classifier: Classifier, data: LabelledImages) -> str:
     some = ", ".join(f"'{printable(name)}'" for name in list(data.class_names or ())[:3])
     if classifier.labels is None:
         return (
-            f"'{classifier.name}' does not tell its class names, so its outputs are taken for the classes of "
-            f"{data.where} in their order: {some} …; give them with --labels if the order is another"
+            f"'{classifier.name}' does not name its classes, so its outputs are taken to be the classes of "
+            f"{data.where} in their order: {some} … If the order is different, give the names with --labels"
         )
-    return f"{data.where} has no class names, so its labels 0, 1, 2 … are taken for {some} … of '{classifier.name}'"
+    return f"{data.where} has no class names, so its labels 0, 1, 2 … are taken to mean {some} … of '{classifier.name}'"
 
 
 def _onnx(spec: ModelConfig, role: Role) -> Classifier:
@@ -135,7 +135,7 @@ def _onnx(spec: ModelConfig, role: Role) -> Classifier:
 
     classifier = load_onnx(Path(spec.name).expanduser())
     if spec.weights:
-        raise ConfigError(f"'{spec.name}' holds its weights", hint=f"leave out {role.option('weights')}")
+        raise ConfigError(f"'{spec.name}' already holds its weights", hint=f"leave out {role.option('weights')}")
     own = {
         "num_classes": classifier.num_classes,
         "input_size": max(classifier.shape.height, classifier.shape.width),

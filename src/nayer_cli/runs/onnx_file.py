@@ -43,8 +43,8 @@ def export_onnx(settings: Mapping[str, object]) -> Exported:
     classifier = models.load(_model_config(config), models.EXPORTED, rest=f"--out {config.out}")
     if config.target != "onnxruntime" and not classifier.scheme:
         raise ConfigError(
-            f"--target {config.target} is about the integers of a quantized model, and '{classifier.name}' is none",
-            hint="leave it out: all of them read the float file",
+            f"--target {config.target} is for quantized models, and '{classifier.name}' is not one",
+            hint="leave it out: every runtime reads the float file",
         )
     with TemporaryDirectory() as folder:
         file = Path(folder, "model.onnx")
@@ -146,14 +146,15 @@ def _judge(found: Comparison, classifier: Classifier, target: str, file: Path) -
         from nayer_cli.onnx.layers import loses_a_bit
 
         if loses_a_bit(classifier.network):
-            return "activations of 8 bits without sign have 7 in int8; --bits w8a7 --edge-bits 7 loses nothing"
+            return "unsigned 8-bit activations keep 7 bits in int8; --bits w8a7 --edge-bits 7 loses nothing"
     right = (
         found.largest <= TOLERANCE * found.range if not classifier.scheme else found.same >= LEAST_AGREEMENT * IMAGES
     )
     if not right:
         raise RunFailed(
-            f"the file does not do what '{classifier.name}' does: of {found.images} images, {found.same} have the same "
-            f"class, and logits differ by up to {found.largest:.2g} of a range of {found.range:.2g}; it is not kept"
+            f"the file does not compute what '{classifier.name}' computes: of {found.images} images, "
+            f"{found.same} have the same class, and logits differ by up to {found.largest:.2g} of a range of"
+            f" {found.range:.2g}; it is not kept"
         )
     return ""
 

@@ -43,8 +43,8 @@ def check_contained(folder: Path) -> None:
             mode = path.lstat().st_mode
             if stat.S_ISLNK(mode):
                 raise InputError(
-                    f"{path} is a symbolic link to {path.readlink()}: nayer writes nothing through a link",
-                    hint="put what it points to in its place, or start a new run with another --out",
+                    f"{path} is a symbolic link to {path.readlink()}: nayer does not write through links",
+                    hint="replace the link with the file it points to, or start a new run with another --out",
                 )
             if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
                 raise InputError(f"{path} is neither a file nor a folder", hint="remove it, or choose another --out")

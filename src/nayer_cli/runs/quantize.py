@@ -67,7 +67,7 @@ def quantize(
         config, teacher = assemble.resolve(settings, QuantizeConfig, "quantize")
     unused = assemble.unused_text(unused_settings, config)
     if teacher.scheme is not None:
-        raise InputError(f"'{teacher.name}' is quantized already", hint="name the float model that it was made from")
+        raise InputError(f"'{teacher.name}' is already quantized", hint="name the float model that it was made from")
     _require_images(config)
     config = _without_learning(_shortened(config) if dry_run else config)
     old = images_of(RunFolder(Path(config.reuse))) if config.reuse and existing is None else None
@@ -101,7 +101,7 @@ def _require_quantizable(settings: Settings) -> None:
     plugins.check("methods", name, extra=WITHOUT_IMAGES)
     if name not in WITHOUT_IMAGES and not plugins.part("methods", name, "Method").may_quantize:
         raise ConfigError(
-            f"the method {name} differentiates its student twice, which rounding does not admit",
+            f"the method {name} differentiates its student twice, which is impossible through rounding",
             hint="choose another --method, such as zaq",
         )
 
@@ -111,7 +111,7 @@ def _require_images(config: QuantizeConfig) -> None:
     quantizer = config.quantizer
     if quantizer.reconstruct and quantizer.mode != "ptq":
         raise ConfigError(
-            "--reconstruct belongs to --mode ptq: with qat the network learns as a whole", hint="add --mode ptq"
+            "--reconstruct is for --mode ptq: with qat the network learns as a whole", hint="add --mode ptq"
         )
     if quantizer.reconstruct and quantizer.calibration in WITHOUT_IMAGES:
         raise ConfigError(
@@ -126,8 +126,9 @@ def _chosen_text(settings: Settings, config: QuantizeConfig) -> str:
         return ""
     count = config.schedule.warmup_rounds * config.method.get("batch", 0)
     return (
-        f"steps are chosen by {count} images of {config.method['name']}, in minutes. Without images it is "
-        "quicker (--method analytic); for fewer bits --mode ptq --reconstruct takes longer, and --mode qat longest"
+        f"steps are chosen with {count} images made by {config.method['name']}, which takes minutes. --method"
+        " analytic is "
+        "quicker and needs none. For fewer bits, --mode ptq --reconstruct takes longer, and --mode qat longest"
     )
 
 
@@ -206,7 +207,7 @@ class Quantization:
         elif analytic.broken(noises):
             log.note(
                 f"rounding disturbs '{worst.layer}' by {worst.share:.0%} of the variance that BatchNorm knows, so "
-                "accuracy is in doubt: choose the steps by images (--mode ptq), or let it learn (--mode qat)",
+                "accuracy is in doubt: choose the steps with images (--mode ptq), or let it learn (--mode qat)",
                 level="warning",
             )
         else:
@@ -280,7 +281,7 @@ def _without_learning(config: QuantizeConfig) -> QuantizeConfig:
     if config.quantizer.mode == "qat":
         return config
     if config.schedule.budget:
-        raise ConfigError("with mode=ptq nothing learns, so there is nothing to limit", hint="leave out --budget")
+        raise ConfigError("with --mode ptq nothing learns, so a budget limits nothing", hint="leave out --budget")
     has_images = config.reuse or config.quantizer.calibration in WITHOUT_IMAGES
     warmup = 0 if has_images else max(config.schedule.warmup_epochs, 1)
     return replace(config, schedule=replace(config.schedule, epochs=0, warmup_epochs=warmup))

@@ -146,7 +146,7 @@ class Recorder:
                 raise
             raise RunFailed(
                 f"the checkpoint of {self.folder.path} does not fit the networks as they are made today: {error}",
-                hint="resume it with the versions that run.json names, or start a new one with another --out",
+                hint="resume it with the versions that run.json names, or start a new run with another --out",
             ) from error
         self.best, self.facts = state["best"], dict(state.get("facts", {}))
         self.log.rewind(engine.state.epoch)
@@ -159,14 +159,14 @@ class Recorder:
                 raise InputError(
                     f"cannot resume {self.folder.path}: {what} is not the one it was started with (its content was "
                     f"{before[what]}, and is {fingerprint})",
-                    hint="put the old one back to continue the run, or start a new one with another --out",
+                    hint="put the old one back to continue the run, or start a new run with another --out",
                 )
 
     def _check_plan(self, engine: Engine, loop: dict[str, Any]) -> None:
         done, wanted = loop["epoch"] + bool(loop["round"] or loop["step"]), engine.plan.total
         if wanted is not None and done > wanted:
             raise InputError(
-                f"{self.folder.path} has done {done} epochs, warm-up included, and cannot end after {wanted}",
+                f"{self.folder.path} has done {done} epochs, warm-up included, so it cannot end after {wanted}",
                 hint=f"resume it with --epochs {done - engine.plan.warmup_epochs} or more",
             )
 
@@ -294,8 +294,8 @@ def _seconds_left(engine: Engine, record: Mapping[str, Any]) -> float:
 def _disagreement(pair: Pair) -> str:
     one, other = STAGES[pair.reference], STAGES[pair.stage]
     return (
-        f"'{one}' and '{other}' give the same class on {pair.same.hits:,} of {pair.same.n:,} images only: they ought "
-        f"to agree on {100 * pair.least:g} % at least"
+        f"'{one}' and '{other}' give the same class on only {pair.same.hits:,} of {pair.same.n:,} images: "
+        f"at least {100 * pair.least:g} % is required"
     )
 
 
@@ -312,5 +312,5 @@ def check_finite(model: nn.Module) -> None:
     if bad:
         raise RunFailed(
             f"the student has values that are not finite, in {len(bad)} of its tensors, the first '{bad[0]}'",
-            hint="start anew with a lower learning rate or --amp off; the last good checkpoint is kept",
+            hint="start again with a lower learning rate or with --amp off; the last good checkpoint is kept",
         )

@@ -73,7 +73,7 @@ def check_vacant(out: str | None) -> None:
 def _way_on(path: Path) -> str:
     """Say what can be done with a directory that holds something; what nayer did not make is not to be deleted."""
     if not is_run(path):
-        return "what is in it was not made by nayer, and stays: "
+        return "nayer did not make what is in it, and will not touch it: "
     return f"continue that run with --resume {path}, or " if RunFolder(path).checkpoints.all() else "delete it, or "
 
 
@@ -131,7 +131,7 @@ def find(path: str) -> RunFolder:
     if not is_run(folder.path):
         raise InputError(
             f"{path} is not a run directory: neither {RUN_FILE} nor a checkpoint in it says that nayer made it",
-            hint="name a folder such as runs/…; what is in this one stays as it is",
+            hint="name a folder such as runs/…; nothing in this one was changed",
         )
     return folder
 
@@ -171,7 +171,7 @@ def resumed_settings(folder: RunFolder, settings: Settings, schema: type) -> dic
         words = "; ".join(f"with {key} = {plain[key]!r}: it was started with {old.get(key)!r}" for key in differ)
         raise InputError(
             f"cannot resume {folder.path} {words}",
-            hint="leave that out to continue the run, or start a new one with another --out",
+            hint="leave that out to continue the run, or start a new run with another --out",
         )
     _check_length(folder.path, old, old | new)
     kept = {key: path for key, path in there.items() if plain.get(key, old.get(key)) == old.get(key)}
@@ -189,13 +189,13 @@ def _check_length(run: Path, old: Layer, new: Layer) -> None:
         way = f"a budget of {before}" if before else f"{old.get(epochs)} epochs"
         raise InputError(
             f"cannot resume {run} so: it was started with {way}",
-            hint=f"give it more with --{'budget' if before else 'epochs'}, or start a new one with another --out",
+            hint=f"give it more with --{'budget' if before else 'epochs'}, or start a new run with another --out",
         )
     was, wanted = parse_budget(str(before)), parse_budget(str(after))
     if wanted.counts != was.counts or wanted.amount < was.amount:
         raise InputError(
             f"cannot resume {run} with a budget of {wanted.text}: it was started with {was.text}",
-            hint="a run can only be given more of the same, or start a new one with another --out",
+            hint="give it more of the same kind of budget, or start a new run with another --out",
         )
 
 

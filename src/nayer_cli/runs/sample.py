@@ -113,7 +113,7 @@ def _rebuild(folder: RunFolder, config: SampleConfig) -> Engine:
     """Put the run's engine together again with random generators of our own; its evaluation data is not needed."""
     if folder.kind == "quantize":
         raise InputError(
-            f"{folder.path} is a run of nayer quantize, whose generator is not kept apart from it",
+            f"{folder.path} is a run of nayer quantize, which does not save its generator separately",
             hint="sample from its bank (--source bank), or from the run whose images it used",
         )
     kept = {key: value for key, value in folder.settings().items() if not key.startswith("eval.")}
@@ -136,7 +136,7 @@ def _write_folders(config: SampleConfig, images: Tensor, labels: Tensor, names: 
     root = Path(config.out or f"{config.run}/images")
     if root.is_symlink() and not config.out:
         raise InputError(
-            f"{root} is a symbolic link: nayer writes nothing through it", hint="choose a folder with --out"
+            f"{root} is a symbolic link: nayer does not write through links", hint="choose a folder with --out"
         )
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise InputError(f"{root} exists and is not an empty folder", hint="choose another --out")

@@ -165,7 +165,7 @@ def _plan(config: TrainConfig, bank: MemoryBank, batch_size: int, group: Group, 
     """
     smallest = -group.largest(-len(bank))
     if not smallest:
-        raise InputError(f"{config.data} has fewer images than there are processes", hint="start fewer")
+        raise InputError(f"{config.data} has fewer images than the job has processes", hint="start fewer")
     return Plan(
         1 if steps else config.schedule.epochs,
         warmup_epochs=0,
@@ -211,7 +211,7 @@ def _network_and_data(
     names = read_labels(labels, dedupe="index") if labels else facts.class_names if facts else None
     data = _open(config, probe.shape, names, group)
     if data.class_names is None and config.student.num_classes is None:
-        raise InputError(f"{config.data} does not name its classes", hint="say how many there are with --num-classes")
+        raise InputError(f"{config.data} does not name its classes", hint="give their number with --num-classes")
     count = config.student.num_classes or len(data.class_names or ())
     normalization = facts.normalization if facts else None
     with models.told(models.TRAINED, config.student, f"--data {config.data}"):

@@ -95,7 +95,7 @@ def read_manifest(path: Path) -> dict[str, Seal]:
         if document["format"] != FORMAT:
             raise RunFailed(f"{path} is not a checkpoint of this version ({FORMAT})")
         if document["sha256"] != _digest(document["files"]):
-            raise RunFailed(f"{path} is damaged: its checksum is another")
+            raise RunFailed(f"{path} is damaged: its checksum does not match")
         return {name: _seal(name, entry) for name, entry in document["files"].items()}
     except DAMAGED as error:
         raise RunFailed(f"cannot read checkpoint {path}: {type(error).__name__}: {error}") from error
@@ -119,7 +119,7 @@ def verify(path: Path) -> None:
         if found.bytes != expected.bytes:
             raise RunFailed(f"{file} has {found.bytes:,} bytes instead of {expected.bytes:,}")
         if found != expected:
-            raise RunFailed(f"{file} is damaged: its checksum is another")
+            raise RunFailed(f"{file} is damaged: its checksum does not match")
 
 
 def _seal(name: str, entry: Mapping[str, Any]) -> Seal:

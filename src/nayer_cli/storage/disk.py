@@ -21,13 +21,13 @@ def cannot_write(path: Path, error: OSError, size: int) -> NayerError:
     """Return the fault that says why `path`, of `size` bytes (0 if that does not matter), cannot be written."""
     what = f"cannot write {path}: {error.strerror or error}"
     if error.errno == errno.ELOOP:
-        what = f"cannot write {path}: it is a symbolic link, which nayer does not write through"
+        what = f"cannot write {path}: it is a symbolic link, and nayer does not write through links"
     if error.errno not in LACKING:
         return InputError(what, hint="choose another --out")
     if is_full(error):
         needed = f"{size:,} bytes are needed, " if size else ""
         what = f"{what}; {needed}{_room(path, error)}"
-    return EnvironmentFault(what, hint="make room, or use another disk with --out")
+    return EnvironmentFault(what, hint="free some space, or use another disk with --out")
 
 
 def _room(path: Path, error: OSError) -> str:

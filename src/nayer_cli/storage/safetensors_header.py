@@ -81,11 +81,11 @@ def _span(name: str, entry: Any) -> _Span:
         kind, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
         bits = BITS.get(kind)
     except (KeyError, TypeError, ValueError) as error:
-        raise SafetensorError(f"{who} is described by something else than dtype, shape and data_offsets") from error
+        raise SafetensorError(f"{who} is described by something other than dtype, shape and data_offsets") from error
     if bits is None:
         raise SafetensorError(f"{who} is of the unknown type {printable(str(kind))}")
     if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in (*shape, begin, end)):
-        raise SafetensorError(f"{who} has a shape or an offset that is no list of whole numbers from 0")
+        raise SafetensorError(f"{who} has a shape or an offset that is not a list of whole numbers from 0")
     if bits * _count(shape, 8 * end) != 8 * (end - begin):
         raise SafetensorError(f"{who} has {max(end - begin, 0):,} bytes, which is not its shape in {kind}")
     return _Span(begin, end, who)

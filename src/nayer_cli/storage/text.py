@@ -55,7 +55,7 @@ def read_text(path: Path, what: str = "", longest: int = LONGEST_FILE) -> str:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"cannot read {what}{' ' if what else ''}{path}: {reason}") from error
     if len(data) > longest:
-        raise InputError(f"{path} is too long: {what or 'such a file'} has {longest:,} bytes at most")
+        raise InputError(f"{path} is too long: {what or 'such a file'} may have at most {longest:,} bytes")
     try:
         return data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:

@@ -66,7 +66,7 @@ def _result(path: Path) -> Mapping[str, Any]:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{path} is damaged: {error}", hint="resume the run: it is written again") from error
+        raise InputError(f"{path} is damaged: {error}", hint="resume the run, which writes it again") from error
 
 
 def _at(document: object, path: Sequence[str]) -> Any:

@@ -197,7 +197,7 @@ def _change(document: dict[str, Any], key: str, value: object) -> None:
     if parts[0] in ("rows", "columns"):
         known = document.get(parts[0], {})
         if len(parts) < 3 or parts[1] not in known:
-            raise InputError(f"cannot set {key}: there are the {parts[0]} {', '.join(known)}")
+            raise InputError(f"cannot set {key}: the {parts[0]} are {', '.join(known)}")
     elif parts[0] != "base":
         parts.insert(0, "base")
     node = document

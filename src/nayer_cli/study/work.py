@@ -47,7 +47,7 @@ def enter(study: Study, folder: Path) -> None:
         if name in known and known[name] != cell:
             raise InputError(
                 f"{folder} holds other runs: {_difference(name, known[name], cell)}",
-                hint="go on with the settings of then, or choose another --out",
+                hint="use the settings it was started with, or choose another --out",
             )
     make_folder(folder)
     if not cells.keys() <= known.keys():
@@ -83,7 +83,7 @@ def _run_one(cell: Cell, folder: Path, listen: Listener, outcome: Outcome, *, de
         recipe(cell.command)(settings(cell, folder), listen=listen, resume="auto")
         outcome.done.append(cell.name)
     except Interrupted as stop:
-        raise Interrupted(stop.exit_code - 128, hint="type the same again to go on") from stop
+        raise Interrupted(stop.exit_code - 128, hint="run the same command again to continue") from stop
     except RunBusy:
         outcome.busy.append(cell.name)
     except Exception as error:
@@ -127,10 +127,12 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8"))["runs"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is damaged: {error}", hint="delete it: it only tells settings apart") from error
+        raise InputError(
+            f"{path} is damaged: {error}", hint="delete it: it only remembers the settings of runs"
+        ) from error
 
 
 def _difference(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     was, wanted = ({"command": one["command"], **one["settings"]} for one in (old, new))
     key = next(key for key in {**was, **wanted} if was.get(key) != wanted.get(key))
-    return f"{name} has {key} = {was.get(key)!r}, and {wanted.get(key)!r} is asked for"
+    return f"{name} has {key} = {was.get(key)!r}, but {wanted.get(key)!r} is asked for"

@@ -95,7 +95,7 @@ class Doc2VecEncoder:
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in ADMITTED:
-            raise pickle.UnpicklingError(f"it holds {module}.{name}, which a model has no need of")
+            raise pickle.UnpicklingError(f"it holds {module}.{name}, which no model needs")
         found = super().find_class(module, name)
         return _unbuilt(found) if module.startswith("gensim.models") else found
 
@@ -104,7 +104,7 @@ def _unbuilt(model: type) -> type:
     """Return `model` without its constructor: loading needs none, and Doc2Vec's opens any file that it is told to."""
 
     def refuse(*arguments: Any, **options: Any) -> None:
-        raise pickle.UnpicklingError(f"it calls the constructor of {model.__name__}, which a model has no need of")
+        raise pickle.UnpicklingError(f"it calls the constructor of {model.__name__}, which no model needs")
 
     return type(model.__name__, (model,), {"__init__": refuse})
 

@@ -30,7 +30,7 @@ class OneHot:
         if count > MOST:
             raise InputError(
                 f"the one-hot table of {count:,} classes would take {4 * count**2 / 1e9:.1f} GB",
-                hint="--encoder random and --encoder index are controls of 512 numbers a class",
+                hint="use --encoder random or --encoder index, which have 512 numbers a class",
             )
         return torch.eye(count)
 
