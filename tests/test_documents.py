@@ -61,6 +61,9 @@ def shorten(words: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
     if words[0] == "bench":
         monkeypatch.setattr("nayer_cli.machine.turns.TURN", 0.0)
         return words if "--repeats" in words else [*words, "--repeats", "6"]
+    if words[0] == "sample" and "--model" in words:
+        monkeypatch.setenv("NAYER_SET", "method.batch=2 method.g_steps=1")
+        return [*words, "--count", "2"]
     if words[0] not in ("distill", "train", "quantize") or "--resume" in words:
         return words
     monkeypatch.setenv("NAYER_BATCH_SIZE", "4")

@@ -6,6 +6,8 @@ Precedence, lowest first: defaults below, preset, configuration file, `NAYER_*` 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from nayer_cli.model_settings import ModelConfig as ModelConfig
+from nayer_cli.model_settings import ModelFacts as ModelFacts
 from nayer_cli.schema import build as build
 from nayer_cli.schema import check as check
 from nayer_cli.schema import describe as describe
@@ -17,48 +19,6 @@ from nayer_cli.storage.presets import read_preset as read_preset
 from nayer_cli.storage.toml import Layer as Layer
 from nayer_cli.storage.toml import read_file as read_file
 from nayer_cli.storage.toml import to_toml as to_toml
-
-
-@dataclass(frozen=True)
-class ModelFacts:
-    """Facts of a classifier that its checkpoint does not tell, or tells wrongly."""
-
-    weights: str | None = setting(None, "weights file (safetensors, or a torch checkpoint read without pickled code)")
-    match: str = setting(
-        "name",
-        "how weights from a file are matched: by name, or by order (first to first, if the shapes fit)",
-        choices=("name", "order"),
-    )
-    max_parameters: int = setting(
-        1_000_000_000, "most numbers that a network may hold, in parameters and buffers together", low=1
-    )
-    num_classes: int | None = setting(None, "number of classes, if the checkpoint does not say", low=2)
-    input_size: int | None = setting(None, "image side in pixels, if the checkpoint does not say", low=4)
-    channels: int | None = setting(None, "image channels, if the checkpoint does not say", low=1)
-    mean: tuple[float, ...] | None = setting(None, "normalization mean per channel, for images in [0, 1]")
-    std: tuple[float, ...] | None = setting(
-        None, "normalization standard deviation per channel, for images in [0, 1]", above=0
-    )
-    labels: str | None = setting(
-        None, "class names in the order of the outputs: a text file, or a known set; default: those of the checkpoint"
-    )
-
-
-@dataclass(frozen=True)
-class ModelName:
-    """The name of a classifier."""
-
-    has_name: ClassVar[bool] = True
-    """A text in place of the table is its name: `reference = "resnet50"`."""
-
-    name: str = setting(
-        "", "a timm name, hf-hub:ORG/REPO, local-dir:DIR, a run directory, or py:package.module:factory"
-    )
-
-
-@dataclass(frozen=True)
-class ModelConfig(ModelFacts, ModelName):
-    """A classifier to load or to create. Its name is the first field."""
 
 
 @dataclass(frozen=True)
@@ -335,21 +295,38 @@ class TrainConfig(RunConfig):
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """Everything `nayer sample` can be told."""
+    """Everything `nayer sample` can be told: images of a run, or of a classifier alone."""
 
     run: str = setting("", "run directory to take images from")
-    count: int = setting(100, "images to write, spread evenly over the classes", low=1)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    # The chosen method owns these settings: they are checked against its own `Config`.
+    method: dict[str, Any] = field(default_factory=lambda: {"name": "auto"})
+    count: int = setting(100, "images to write; of a run, spread evenly over the classes", low=1)
     per_class: int | None = setting(None, "images to write for each class, instead of `count`", low=1)
     classes: tuple[int | str, ...] | None = setting(None, "only these classes, by name or index; default: all")
     source: str = setting(
-        "bank", "images that the student saw (bank), or fresh ones from the generator", choices=("bank", "generator")
+        "bank",
+        "of a run: images that the student saw (bank), or fresh ones from the generator",
+        choices=("bank", "generator"),
     )
-    out: str | None = setting(None, "folder for PNG files, one folder a class; default: RUN/images")
+    format: str | None = setting(
+        None,
+        "one array (npz with labels, npy), or PNG files; default: npz with --model, PNG of a run",
+        choices=("npz", "npy", "png"),
+    )
+    values: str | None = setting(
+        None,
+        "whole numbers from 0 to 255 (pixels), floats from 0 to 1 (unit), or floats as the network takes them; default:"
+        " normalized, and pixels in PNG files",
+        choices=("pixels", "unit", "normalized"),
+    )
+    layout: str = setting("nchw", "order of an array's axes", choices=("nchw", "nhwc"))
+    out: str | None = setting(None, "a new folder, or a file that ends in .npz or .npy; default: RUN/images")
     grid: str | None = setting(None, "write one picture of all images to this PNG file instead")
     upscale: int = setting(
         1, "factor by which each pixel is enlarged; 1: as it is, or chosen to suit in a grid", low=1, high=64
     )
-    seed: int = setting(0, "seed of the choice of images, and of the generator", low=0, high=2**32 - 1)
+    seed: int = setting(0, "seed of the choice of images, and of their making", low=0, high=2**32 - 1)
     device: str = setting("auto", "auto, cpu, cuda or cuda:N")
 
 

@@ -226,6 +226,8 @@ class Method(Lesson):
     """Bytes that one image of 3×32×32 takes there, with the default settings; by default as an image of the bank."""
     may_quantize: bool = True
     """Whether the student may be a network with quantizers."""
+    needs_student: bool = True
+    """Whether a round asks the student anything in warm-up, too. `nayer sample --model` has none. Said as a literal."""
     lends: tuple[str, ...] = ()
     """Beginnings of state names that another run of the same method may start from, such as `generator.`."""
 

@@ -23,6 +23,14 @@ def config_class(kind: str, name: str) -> type[Any]:
     return _imported(kind, name)
 
 
+def literals(kind: str, name: str, part: str) -> dict[str, Any]:
+    """Return what class `part` of one of our own plug-ins says of itself as literals, read in its file."""
+    tree = ast.parse(plugins.file(kind, name).read_text(encoding="utf-8"))
+    body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == part)
+    said = (node for node in body if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant))
+    return {ast.unparse(node.targets[0]): ast.literal_eval(node.value) for node in said}
+
+
 def _imported(kind: str, name: str) -> type[Any]:
     found: type[Any] = plugins.part(kind, name, "Config")
     return found

@@ -5,7 +5,7 @@ import pytest
 from typer.main import get_command
 
 from nayer_cli import cli, config
-from nayer_cli.cli import settings, train
+from nayer_cli.cli import settings
 from nayer_cli.errors import ConfigError
 
 COMMANDS = get_command(cli.app).commands
@@ -15,7 +15,7 @@ def merged(line):
     """Settings that a command line gives, through the real parser."""
     name, *arguments = shlex.split(line)
     context = COMMANDS[name].make_context(name, arguments)
-    return settings.merge(context, cli.COMMANDS[name].SCHEMA, train.OF_THE_MODEL if name == "train" else None)
+    return settings.merge(context, cli.COMMANDS[name].SCHEMA, getattr(cli.COMMANDS[name], "OF_THE_MODEL", None))
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,14 @@ def test_one_picture_of_all(run, tmp_path):
     assert pngs.size(grid)[1] == 10 * (5 * 16 + 2)
 
 
+def test_images_of_a_run_as_an_array_with_a_manifest(run, tmp_path):
+    result = sample({"run": str(run), "count": 20, "format": "npz", "layout": "nhwc", "out": str(tmp_path / "set")})
+    about = json.loads((tmp_path / "set" / "manifest.json").read_text())
+    teacher = json.loads((run / "result.json").read_text())["teacher"]
+    assert result["shape"] == about["shape"] == [20, 16, 16, 1] and about["values"] == "normalized"
+    assert about["model_sha256"] == teacher["sha256"] and about["source"] == "bank"
+
+
 def test_there_may_be_fewer_than_asked_for(run, tmp_path):
     assert sample({"run": str(run), "count": 1000, "out": str(tmp_path / "o")})["images"] == 57  # 3 are held back
 

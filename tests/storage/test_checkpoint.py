@@ -6,6 +6,7 @@ import torch
 from nayer_cli.errors import RunFailed
 from nayer_cli.storage.checkpoint import (
     Seal,
+    digest,
     fingerprint,
     load_state,
     read_manifest,
@@ -126,3 +127,14 @@ def test_a_fingerprint_follows_every_number_and_every_name():
         {"a": [1, torch.tensor([1.0, 2.0])], "c": torch.tensor(3)},
     ]
     assert len({fingerprint(content) for content in [one, *others]}) == 5
+
+
+def test_a_digest_does_not_depend_on_the_layout_of_memory():
+    tensors = {
+        "a": torch.rand(2, 3, 4, 4),
+        "b": torch.rand(2, 1, 3, 3),
+        "c": torch.rand(4, 4, 1, 1),
+        "d": torch.rand(3),
+    }
+    moved = {name: x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x for name, x in tensors.items()}
+    assert digest(tensors) == digest(moved)

@@ -10,12 +10,13 @@ from typing import Any
 from nayer_cli import config, plugin_settings, plugins
 from nayer_cli.budget import parse_budget
 from nayer_cli.classifiers import names
-from nayer_cli.config import DistillConfig, QuantizeConfig, TrainConfig
+from nayer_cli.config import DistillConfig, QuantizeConfig, SampleConfig, TrainConfig
 from nayer_cli.errors import ConfigError, EnvironmentFault
 from nayer_cli.lte import encoder
 from nayer_cli.machine import cuda
 from nayer_cli.onnx import packages
 from nayer_cli.quant.scheme import parse_bits
+from nayer_cli.runs import sampling
 from nayer_cli.storage import inputs
 from nayer_cli.storage.toml import Layer
 
@@ -23,10 +24,10 @@ LEAST_MEMORY = 3_200_000_000
 """Bytes of address space that torch takes with its libraries, before there is a network."""
 WITHOUT_IMAGES = ("dfq-nagel", "analytic")
 """What `nayer quantize` takes for a method, and is none."""
-MODELS = ("model", "teacher.name", "student.name", "reference.name", "reference")
-WEIGHTS = ("teacher.weights", "student.weights", "reference.weights", "weights")
+MODELS = ("model", "model.name", "teacher.name", "student.name", "reference.name", "reference")
+WEIGHTS = ("teacher.weights", "student.weights", "reference.weights", "model.weights", "weights")
 DATA = ("eval.data", "data")
-LABELS = ("lte.labels", "labels")
+LABELS = ("lte.labels", "model.labels", "labels")
 ENCODERS = ("lte.encoder", "encoder")
 RUNS = ("run", "reuse", "resume")
 
@@ -48,6 +49,8 @@ def check(schema: type[Any], settings: Layer) -> None:
             inputs.require_run(run)
     if issubclass(schema, DistillConfig) and settings.get("resume") in (None, "auto"):
         _check_method(schema, settings)
+    if issubclass(schema, SampleConfig):
+        _check_images(settings)
     _check_init(schema, settings)
     if settings.get("schedule.budget"):
         parse_budget(str(settings["schedule.budget"]))
@@ -63,6 +66,15 @@ def check(schema: type[Any], settings: Layer) -> None:
     _check_memory()
 
 
+def _check_images(settings: Layer) -> None:
+    """Check what images are asked for, and settings against the method's own."""
+    asked, method = config.build(SampleConfig, settings), method_of(SampleConfig, settings)
+    sampling.check(asked)
+    if asked.model.name and method in plugins.own("methods"):
+        own = {key: value for key, value in settings.items() if key.startswith("method.")}
+        _check_own(method, own | {"method.name": method})
+
+
 def _check_memory() -> None:
     """Refuse a limit of address space in which torch cannot even be imported: its libraries would end the process."""
     try:
@@ -75,6 +87,14 @@ def _check_memory() -> None:
             f"this process may have {limit / 1e9:.1f} GB of address space, and torch needs {LEAST_MEMORY / 1e9:.1f} GB",
             hint="lift the limit: ulimit -v unlimited",
         )
+
+
+def method_of(schema: type[Any], settings: Layer) -> str:
+    """Return the name of the method that settings are for; empty where a command has none."""
+    if issubclass(schema, SampleConfig):
+        name = str(settings.get("method.name", sampling.AUTO))
+        return sampling.USUAL if name == sampling.AUTO else name
+    return str(settings.get("method.name", "nayer")) if issubclass(schema, DistillConfig) else ""
 
 
 def method_keys(method: str) -> list[str]:

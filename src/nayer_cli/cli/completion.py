@@ -7,6 +7,7 @@ import typer
 
 from nayer_cli import config, plugin_settings, plugins
 from nayer_cli.classifiers import names
+from nayer_cli.cli import checks
 from nayer_cli.errors import InputError
 from nayer_cli.study import plan
 
@@ -78,19 +79,21 @@ def _described(ctx: typer.Context) -> Iterator[tuple[str, Mapping[str, Any]]]:
         return
     yield from config.describe(schema)
     if "method" in schema.__dataclass_fields__:
-        yield from config.describe(_method_config(ctx.params.get("method") or "nayer"), "method.")
+        given = ctx.params.get("method")
+        yield from config.describe(_method_config(schema, {"method.name": given} if given else {}), "method.")
 
 
-def _method_config(name: str) -> type[Any]:
+def _method_config(schema: type[Any], settings: Mapping[str, Any]) -> type[Any]:
     try:
-        return plugin_settings.config_class("methods", name)
+        return plugin_settings.config_class("methods", checks.method_of(schema, settings))
     except InputError:  # a typo, which is told when the command runs
-        return plugin_settings.config_class("methods", "nayer")
+        return plugin_settings.config_class("methods", checks.method_of(schema, {}))
 
 
 BY_SETTING: Mapping[str, Complete] = {
     "teacher.name": models,
     "student.name": models,
+    "model.name": models,
     "reference.name": models,
     "method.name": methods,
     "preset": presets,
@@ -98,6 +101,7 @@ BY_SETTING: Mapping[str, Complete] = {
     "lte.labels": label_sets,
     "labels": label_sets,
     "student.labels": label_sets,
+    "model.labels": label_sets,
     "teacher.labels": label_sets,
     "reference.labels": label_sets,
     "quantizer.bits": bits,

@@ -332,6 +332,22 @@ Json = Annotated[bool, flag("--json", OUTPUT, "print the result as one JSON docu
 Quiet = Annotated[bool, flag("--quiet -q", OUTPUT, "show no progress, only warnings and errors")]
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="run directory", show_default=False)]
+RunOfImages = Annotated[
+    Path | None, typer.Argument(metavar="RUN", help="run directory; or --model", show_default=False)
+]
+SampleMethod = Annotated[
+    Text,
+    _setting(
+        "method.name",
+        "--method",
+        METHOD,
+        "NAME",
+        "how images are made for --model: zeroq, or deepinv without BatchNorm; cmi",
+    ),
+]
+ImageFormat = Annotated[Text, _setting("format", "--format", IMAGES, "", schema=SampleConfig)]
+Values = Annotated[Text, _setting("values", "--values", IMAGES, "", schema=SampleConfig)]
+AxesOrder = Annotated[Text, _setting("layout", "--layout", IMAGES, "", schema=SampleConfig)]
 Count = Annotated[Int, _setting("count", "--count -n", IMAGES, "N", schema=SampleConfig)]
 PerClass = Annotated[Int, _setting("per_class", "--per-class", IMAGES, "N", schema=SampleConfig)]
 Classes = Annotated[Text, _setting("classes", "--classes", IMAGES, "A,B", schema=SampleConfig)]

@@ -11,7 +11,6 @@ import typer
 from nayer_cli import config, trust
 from nayer_cli.cli import checks
 from nayer_cli.cli.options import SETTING_OF, VARIABLES, setting_in
-from nayer_cli.config import DistillConfig
 from nayer_cli.errors import ConfigError, did_you_mean
 from nayer_cli.storage import toml
 from nayer_cli.storage.toml import Layer
@@ -63,8 +62,7 @@ def merge(ctx: typer.Context, schema: type[Any], renamed: Mapping[str, str] | No
     merged: Layer = {}
     for source, layer in layers:
         trust.check_settings({} if source in OWN else layer, own, source)
-        method = str((merged | layer).get("method.name", "nayer"))
-        also = checks.method_keys(method) if issubclass(schema, DistillConfig) else ()
+        also = checks.method_keys(checks.method_of(schema, merged | layer))
         config.check(schema, layer, source, also)
         merged = {key: value for key, value in merged.items() if key not in _replaced_by(layer)} | layer
     return merged

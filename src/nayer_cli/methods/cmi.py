@@ -58,6 +58,7 @@ class Method(method.Method):
     """Each round fits a new generator and its codes for `g_steps`; the best step is kept, and its features queue up."""
 
     uses_names = method.COUNT
+    needs_student = False
     bytes_kept = 24_712  # in the bank, and 2 · 2,704 numbers in the queue, for a WRN-40-2
 
     def __init__(self, config: Config, parts: Parts) -> None:

@@ -34,6 +34,7 @@ class Method(method.Method):
     """Each round starts from noise and descends on the pixels; nothing is trained that outlives the round."""
 
     uses_names = method.COUNT
+    needs_student = False
 
     def __init__(self, config: Config, parts: Parts) -> None:
         super().__init__(parts)

@@ -41,13 +41,14 @@ class Method(method.Method):
     """
 
     uses_names = method.NOTHING
+    needs_student = False
 
     def __init__(self, config: Config, parts: Parts) -> None:
         super().__init__(parts)
         if not parts.critic.has_statistics:
             raise InputError(
                 "zeroq makes images from the statistics of BatchNorm layers, but the teacher has none",
-                hint="choose another method: --method nayer",
+                hint="choose another --method, such as deepinv",
             )
         self.config = config
         self._distances = parts.critic.listening(lambda layer, x: sample_distance(x, *_moments(layer)))

@@ -4,22 +4,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from nayer_cli import plugins
 from nayer_cli.bank import MemoryBank
 from nayer_cli.classifiers.inherit import Inherited
 from nayer_cli.classifiers.model import Classifier, new_classifier
 from nayer_cli.config import DistillConfig
-from nayer_cli.critic import Critic
 from nayer_cli.errors import InputError
 from nayer_cli.lte.labels import about_repeated
 from nayer_cli.lte.pool import Pool, load_pool, save_pool
 from nayer_cli.machine.distributed import Group, join
-from nayer_cli.machine.interruption import Interruption
 from nayer_cli.machine.rng import Streams, seeded
-from nayer_cli.method import EMBEDDINGS, Method, Parts
-from nayer_cli.runs import assemble, run
+from nayer_cli.method import EMBEDDINGS, Method
+from nayer_cli.runs import assemble, makers, run
 from nayer_cli.runs import folder as folders
 from nayer_cli.runs.beginning import begin_with, fitting, paced, sentence
 from nayer_cli.runs.documents import Result
@@ -32,7 +29,7 @@ from nayer_cli.runs.run import Job, carry_out, shorten
 from nayer_cli.runs.shards import Shards
 from nayer_cli.storage.checkpoint import fingerprint
 from nayer_cli.storage.runlog import Listener, RunLog
-from nayer_cli.types import ImageShape, Settings
+from nayer_cli.types import Settings
 
 
 def distill(
@@ -99,9 +96,9 @@ def prepare(
     assemble.class_names(replace(config.lte, labels=None), teacher, needed=has_text)
     pool = _pool(config, teacher, folder, log, computer) if has_text else None
     embeddings = pool.embeddings if pool else torch.empty(teacher.num_classes, 0)
-    critic = _critic(teacher, computer, log)
+    critic = makers.critic(teacher, computer, log)
     learner = assemble.model(student, computer)
-    parts = _parts(config, critic, embeddings, teacher.shape, computer)
+    parts = makers.parts(critic, embeddings, teacher.shape, computer, config.schedule.batch_size, config.augment)
     settings = fitting(assemble.method_config(config.method, group), config.init, inherited)
     method: Method = plugins.part("methods", settings.name, "Method")(settings, parts)
     plan = assemble.plan(config.schedule, given, assemble.budget(config))
@@ -121,36 +118,6 @@ def prepare(
     engine = run.engine(learning, computer, recorder, method, learner, bank, plan, interruption, holdout)
     encoder = pool.encoder if pool else None
     return Job(config, named or settings.name, teacher, student, engine, recorder, computer.device, encoder, inherited)
-
-
-def _critic(teacher: Classifier, computer: assemble.Machine, log: RunLog) -> Critic:
-    """Return the teacher as a judge of images, and say so where it judges without BatchNorm statistics."""
-    critic = Critic(assemble.model(teacher, computer), computer.group)
-    if not critic.has_statistics:
-        log.note(
-            f"the teacher '{teacher.name}' has no BatchNorm2d with running statistics (or they are folded into its "
-            "convolutions): the term 'bn' is off, and total variation keeps the images smooth instead",
-            level="warning",
-        )
-    return critic
-
-
-def _parts(
-    config: DistillConfig, critic: Critic, embeddings: Tensor, shape: ImageShape, computer: assemble.Machine
-) -> Parts:
-    """Return what a method is made from."""
-    group = computer.group
-    return Parts(
-        critic=critic,
-        pool=embeddings.to(computer.device),
-        shape=shape,
-        augment=assemble.augment(config.augment, shape),
-        rng=computer.rng,
-        precision=computer.precision,
-        batch_size=group.share(config.schedule.batch_size, "schedule.batch_size"),
-        group=group,
-        interruption=Interruption(group),
-    )
 
 
 def _shards(folder: RunFolder, bank: MemoryBank, method: Method, group: Group) -> dict[str, Shards]:

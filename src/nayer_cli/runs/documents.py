@@ -274,13 +274,19 @@ class BenchResult(TypedDict):
     results: list[Timed]
 
 
-class Sampled(TypedDict):
-    """The document of `nayer sample`."""
+class Sampled(TypedDict, total=False):
+    """The document of `nayer sample`; the last five where a manifest tells of the images."""
 
-    images: int
-    classes: dict[str, int]
-    path: str
-    source: str
+    images: Required[int]
+    classes: Required[dict[str, int]]
+    path: Required[str]
+    source: Required[str]
+    """`bank` or `generator` of a run, or `model`."""
+    format: str
+    shape: list[int]
+    layout: str
+    values: str
+    manifest: str
 
 
 class Exported(TypedDict):

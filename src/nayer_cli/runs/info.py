@@ -10,7 +10,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
-from nayer_cli import __version__, config, plugins
+from nayer_cli import __version__, config, plugin_settings, plugins
 from nayer_cli.classifiers import names
 from nayer_cli.errors import InputError, did_you_mean
 from nayer_cli.machine import processor
@@ -84,7 +84,7 @@ def describe_memory() -> dict[str, dict[str, Any]]:
 
     Nothing is imported: it is read in the files.
     """
-    return {name: _memory(plugins.file("methods", name)) for name in plugins.own("methods")}
+    return {name: _memory(name) for name in plugins.own("methods")}
 
 
 def find_models(pattern: str) -> list[str]:
@@ -128,12 +128,11 @@ def _first_line(file: Path) -> str:
     return (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").partition("\n")[0]
 
 
-def _memory(file: Path) -> dict[str, Any]:
-    tree = ast.parse(file.read_text(encoding="utf-8"))
+def _memory(name: str) -> dict[str, Any]:
+    tree = ast.parse(plugins.file("methods", name).read_text(encoding="utf-8"))
     (method,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Method")
     functions = {node.name for node in method.body if isinstance(node, ast.FunctionDef)}
-    settings = (node for node in method.body if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant))
-    said = {ast.unparse(node.targets[0]): ast.literal_eval(node.value) for node in settings}
+    said = plugin_settings.literals("methods", name, "Method")
     keeps = said.get("keeps", "live" if "replay" in functions else "bank")
     size = said.get("bytes_kept", 0 if keeps == "live" else BYTES_IN_BANK)
     return {"keeps": keeps, "mb_per_1000_images": round(size * 1000 / 1e6, 1)}

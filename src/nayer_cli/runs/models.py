@@ -59,6 +59,7 @@ TRAINED = Role("train", "--model")
 MEASURED = Role("eval", "")
 EXPORTED = Role("export", "")
 BENCHED = Role("bench", "")
+SAMPLED = Role("sample", "--model")
 REFERENCE = Role("eval", "--reference", "reference-")
 
 

@@ -1,58 +1,107 @@
-"""`nayer sample`: synthetic images of a run, from its memory bank or fresh from its generator."""
+"""`nayer sample`: synthetic images of a run, from its memory bank or fresh from its generator, or for a model alone."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 
+from nayer_cli import __version__
 from nayer_cli import config as configuration
-from nayer_cli.config import DistillConfig, SampleConfig
+from nayer_cli.classifiers.model import Classifier
+from nayer_cli.config import DistillConfig, QuantizeConfig, SampleConfig
 from nayer_cli.engine import Engine
-from nayer_cli.errors import InputError, did_you_mean
+from nayer_cli.errors import InputError
 from nayer_cli.lte.pool import load_pool
 from nayer_cli.method import Method
-from nayer_cli.runs import assemble, distill, words
-from nayer_cli.runs import folder as folders
+from nayer_cli.runs import assemble, distill, rounds, sampling, words
 from nayer_cli.runs.documents import Sampled
 from nayer_cli.runs.folder import RunFolder
-from nayer_cli.runs.pictures import draw_grid, save_png, to_pillow
+from nayer_cli.runs.image_set import Form, ImageSet, Source, check_channels, shape_of, write_folders, write_set
+from nayer_cli.runs.pictures import draw_grid, save_png
 from nayer_cli.runs.resume import find
 from nayer_cli.runs.shards import open_bank
-from nayer_cli.storage.files import write_json
+from nayer_cli.runs.synthesize import about_model, class_indices, total_of, without_run
+from nayer_cli.storage.runlog import Listener, RunLog
 from nayer_cli.types import Settings
 
-PATIENCE = 20
 
-
-def sample(settings: Settings) -> Sampled:
-    """Write images as `CLASS/NNNNN.png` folders, or as one grid; fewer than asked for where there are not so many.
+def sample(settings: Settings, *, listen: Listener | None = None) -> Sampled:
+    """Write images as an array, as `CLASS/NNNNN.png` folders, or as one grid; fewer where there are not so many.
 
     Args:
-        settings: keys of `SampleConfig`.
+        settings: keys of `SampleConfig`, such as `{"run": "runs/one"}` or `{"model.name": "resnet18", "out": "x"}`.
+        listen: called with progress records.
 
     Returns:
-        `images` (how many), `classes` (name → how many), `path` of the folder or grid, and `source`.
+        `images` (how many), `classes` (name → how many), `path` of the folder, file or grid, and `source`. Where a
+        manifest tells of shape, values and layout, these and its path, too.
 
     Raises:
-        InputError: not a run of `nayer distill`, no such class, or no image of these classes.
+        InputError: neither a run of `nayer distill` nor a model, no such class, no image of these classes, or `out` is
+            taken.
+        EnvironmentFault: the disk is full; nothing is left.
+        RunFailed: no image could be made.
 
     """
     config = configuration.build(SampleConfig, {k: v for k, v in settings.items() if v is not None})
+    sampling.check(config)
+    source = _of_run(config) if config.run else without_run(config, RunLog(None, listen))
+    images, labels, names = source.found.images, source.found.labels, source.found.names
+    total = total_of(config, names)
+    if config.run or sampling.asks_for_classes(config):
+        wanted = class_indices(config.classes, names)
+        images, labels = _choose(images, labels, wanted, config.per_class or total, total)
+    if len(images) == 0:
+        raise InputError(f"{source.name} has no image of these classes")
+    return _write(config, source._replace(found=ImageSet(images[:total], labels[:total], names)))
+
+
+def _write(config: SampleConfig, source: Source) -> Sampled:
+    """Write images in the form that is asked for, and say what was written."""
+    found = source.found
+    document: Sampled = {
+        "images": len(found.images),
+        "classes": {found.names[k]: int((found.labels == k).sum()) for k in found.labels.unique().tolist()},
+        "path": str(config.grid or sampling.place_of(config)),
+        "source": str(source.about["source"]),
+    }
+    if config.grid:
+        _draw(Path(config.grid), config, found)
+    elif sampling.has_manifest(config) and source.model:
+        form = form_of(config, source.model)
+        place, is_file = sampling.place_of(config), sampling.is_file(config)
+        manifest = write_set(place, found, form, source.about, is_file=is_file)
+        document |= {"format": form.format, "shape": shape_of(found, form), "layout": form.axes}
+        document |= {"values": form.values, "manifest": str(manifest)}
+    else:
+        write_folders(sampling.place_of(config), found, config.upscale)
+    return document
+
+
+def form_of(config: SampleConfig, model: Classifier) -> Form:
+    """Return how images for a model are written; PNG files are refused where they would lose channels."""
+    format, values = sampling.format_of(config), sampling.values_of(config)
+    check_channels(format, model.shape.channels)
+    return Form(format, values, config.layout, model.normalization, config.upscale)
+
+
+def _of_run(config: SampleConfig) -> Source:
+    """Take images of a run; its teacher is loaded where fresh ones are made, or where a manifest tells of it."""
     folder = find(config.run)
     if not folder.has_images:
         raise InputError(f"{folder.path} has no synthetic images: it is not a run of nayer distill")
-    names = _names_of(folder)
-    wanted = _class_indices(config.classes, names)
-    total = config.per_class * len(wanted) if config.per_class else config.count
-    found = _from_bank(folder, config) if config.source == "bank" else _fresh(folder, config, wanted, total)
-    images, labels = _choose(*found, wanted, config.per_class or total, total)
-    if len(images) == 0:
-        raise InputError(f"the {config.source} of {folder.path} has no image of these classes")
-    path = _write_grid(config, images, labels, names) if config.grid else _write_folders(config, images, labels, names)
-    counts = {names[k]: int((labels == k).sum()) for k in labels.unique().tolist()}
-    return {"images": len(images), "classes": counts, "path": str(path), "source": config.source}
+    names, teacher = _names_of(folder), None
+    class_indices(config.classes, names)  # a wrong one is told before anything is loaded
+    if config.source == "generator":
+        engine, teacher = _rebuild(folder, config)
+        images, labels = _fresh(engine, class_indices(config.classes, names), total_of(config, names))
+    else:
+        images, labels = _from_bank(folder, config)
+        teacher = _teacher_of(folder, config)[1] if sampling.has_manifest(config) else None
+    about = {"source": config.source, "run": str(folder.path), "seed": config.seed, "nayer": __version__}
+    about |= about_model(teacher) if teacher else {}
+    return Source(ImageSet(images, labels, names), teacher, about, f"the {config.source} of {folder.path}")
 
 
 def _names_of(folder: RunFolder) -> Sequence[str]:
@@ -60,16 +109,6 @@ def _names_of(folder: RunFolder) -> Sequence[str]:
     state = folder.checkpoints.load()
     names: Sequence[str] = state["names"] if "names" in state else load_pool(folder.pool).names
     return names
-
-
-def _class_indices(wanted: Sequence[int | str] | None, names: Sequence[str]) -> list[int]:
-    """Turn names or indices into indices; nothing means every class."""
-    known = {str(k): k for k in range(len(names))} | {name: k for k, name in enumerate(names)}
-    words = [str(word) for word in wanted or ()]
-    for word in words:
-        if word not in known:
-            raise InputError(f"the run has no class '{word}'{did_you_mean(word, names)}", hint="name it, or its index")
-    return sorted({known[word] for word in words}) or list(range(len(names)))
 
 
 def _from_bank(folder: RunFolder, config: SampleConfig) -> tuple[Tensor, Tensor]:
@@ -87,41 +126,34 @@ def images_of(folder: RunFolder) -> tuple[Tensor, Tensor]:
     return images, labels
 
 
-def _fresh(folder: RunFolder, config: SampleConfig, wanted: list[int], total: int) -> tuple[Tensor, Tensor]:
-    """Run rounds of synthesis from the newest checkpoint until there are `total` images, evenly of the wanted classes.
-
-    A method that draws no labels may never meet some class; so this ends, too, when `PATIENCE` rounds brought nothing.
-    """
-    engine = _rebuild(folder, config)
+def _fresh(engine: Engine, wanted: list[int], total: int) -> tuple[Tensor, Tensor]:
+    """Run rounds of synthesis from the newest checkpoint until there are `total` images, evenly of those classes."""
     method = engine.method
     assert isinstance(method, Method)  # `_rebuild` refuses runs that made no images
-    images, labels, counts = [], [], torch.zeros(len(method.parts.pool), dtype=torch.long)
-    have, idle = 0, 0
     with engine.student.frozen() as student:
-        while have < total and idle < PATIENCE:
-            engine.state.round += 1
-            batch = method.synthesize(student, engine.state)
-            images.append((batch.images.float() * 255).round().to(torch.uint8).cpu())
-            labels.append(batch.labels.cpu())
-            counts += labels[-1].bincount(minlength=len(counts))
-            before, have = have, int(counts[wanted].clamp(max=-(-total // len(wanted))).sum())
-            idle = 0 if have > before else idle + 1
-    return torch.cat(images), torch.cat(labels)
+        return rounds.make(method, student, engine.state, wanted, total)
 
 
-def _rebuild(folder: RunFolder, config: SampleConfig) -> Engine:
+def _rebuild(folder: RunFolder, config: SampleConfig) -> tuple[Engine, Classifier]:
     """Put the run's engine together again with random generators of our own; its evaluation data is not needed."""
     if folder.kind == "quantize":
         raise InputError(
             f"{folder.path} is a run of nayer quantize, which does not save its generator separately",
             hint="sample from its bank (--source bank), or from the run whose images it used",
         )
-    kept = {key: value for key, value in folder.settings().items() if not key.startswith("eval.")}
-    settings = words.trusted(kept, {}, folder) | {"device": config.device, "seed": config.seed}
-    resolved, teacher = assemble.resolve(settings, DistillConfig, "distill")
+    resolved, teacher = _teacher_of(folder, config)
     engine = distill.rebuild(resolved, teacher, folder).engine
     engine.rng.reseed(config.seed)
-    return engine
+    return engine, teacher
+
+
+def _teacher_of(folder: RunFolder, config: SampleConfig) -> tuple[DistillConfig, Classifier]:
+    """Load a run's teacher, with the settings of the run."""
+    kept = {key: value for key, value in folder.settings().items() if not key.startswith("eval.")}
+    settings = words.trusted(kept, {}, folder) | {"device": config.device, "seed": config.seed}
+    if folder.kind == "quantize":
+        return assemble.resolve(settings, QuantizeConfig, "quantize")
+    return assemble.resolve(settings, DistillConfig, "distill")
 
 
 def _choose(images: Tensor, labels: Tensor, wanted: list[int], each: int, total: int) -> tuple[Tensor, Tensor]:
@@ -131,36 +163,8 @@ def _choose(images: Tensor, labels: Tensor, wanted: list[int], each: int, total:
     return images[order], labels[order]
 
 
-def _write_folders(config: SampleConfig, images: Tensor, labels: Tensor, names: Sequence[str]) -> Path:
-    """Write one folder for each class and a manifest with the original names."""
-    root = Path(config.out or f"{config.run}/images")
-    if root.is_symlink() and not config.out:
-        raise InputError(
-            f"{root} is a symbolic link: nayer does not write through links", hint="choose a folder with --out"
-        )
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise InputError(f"{root} exists and is not an empty folder", hint="choose another --out")
-    for number, (image, k) in enumerate(zip(images, labels.tolist(), strict=True)):
-        save_png(root / _folder_name(k, names) / f"{number:05d}.png", _scaled(image, config.upscale))
-    manifest = {_folder_name(k, names): {"index": k, "name": names[k]} for k in labels.unique().tolist()}
-    write_json(root / "manifest.json", manifest)
-    return root
-
-
-def _write_grid(config: SampleConfig, images: Tensor, labels: Tensor, names: Sequence[str]) -> Path:
-    path = Path(str(config.grid))
-    rows = len(labels.unique())
-    columns = int(labels.bincount().max())
+def _draw(path: Path, config: SampleConfig, found: ImageSet) -> None:
+    """Draw one picture of all images."""
+    rows, columns = len(found.labels.unique()), int(found.labels.bincount().max())
     zoom = config.upscale if config.upscale > 1 else None
-    save_png(path, draw_grid(images, labels, names, rows=rows, columns=columns, zoom=zoom))
-    return path
-
-
-def _folder_name(index: int, names: Sequence[str]) -> str:
-    """Return a safe name whatever the class is called: the index makes it unique, the slug readable."""
-    return f"{index:05d}-{folders.slug(names[index].split(',')[0]).lower()}"
-
-
-def _scaled(image: Tensor, factor: int) -> Image.Image:
-    picture = to_pillow(image)
-    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    save_png(path, draw_grid(found.images, found.labels, found.names, rows=rows, columns=columns, zoom=zoom))

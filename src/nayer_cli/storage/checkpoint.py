@@ -6,7 +6,7 @@ without a manifest was never finished.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,9 +68,12 @@ def fingerprint(content: object) -> str:
 
 
 def digest(content: object) -> str:
-    """Return the SHA-256 of a tree of dicts, lists, tensors and JSON scalars, wherever it is stored, in hexadecimal."""
+    """Return the SHA-256 of a tree of dicts, lists, tensors and JSON scalars, in hexadecimal.
+
+    It is the same wherever tensors are stored, and in whatever layout: each is taken as if it were channels-last.
+    """
     tensors: dict[str, Tensor] = {}
-    skeleton = _strip(content, tensors)
+    skeleton = _strip(content, tensors, _may_be_channels_last)
     found = hashlib.sha256(json.dumps(skeleton).encode())
     for tensor in tensors.values():
         found.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
@@ -149,22 +152,27 @@ def _skeleton(file: Any, path: Path) -> Any:
     return json.loads(metadata["state"])
 
 
-def _strip(node: object, tensors: dict[str, Tensor]) -> Any:
+def _strip(node: object, tensors: dict[str, Tensor], marked: Callable[[Tensor], bool] | None = None) -> Any:
     """Return `node` with each tensor moved to `tensors` and its place marked; dicts become pair lists."""
     if isinstance(node, Tensor):
         name = f"t{len(tensors)}"
         tensors[name] = node
-        return {"tensor": name, "channels_last": _is_channels_last(node)}
+        return {"tensor": name, "channels_last": (marked or _is_channels_last)(node)}
     if isinstance(node, Mapping):
-        return {"dict": [[key, _strip(value, tensors)] for key, value in node.items()]}
+        return {"dict": [[key, _strip(value, tensors, marked)] for key, value in node.items()]}
     if isinstance(node, (list, tuple)):
-        return [_strip(value, tensors) for value in node]
+        return [_strip(value, tensors, marked) for value in node]
     return node
 
 
 def _is_channels_last(tensor: Tensor) -> bool:
     """Say whether the layout must be restored: fused optimizers mix up a moment and a weight in different layouts."""
     return not tensor.is_contiguous() and tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+
+
+def _may_be_channels_last(tensor: Tensor) -> bool:
+    """Say whether `_is_channels_last` holds once the tensor is: with one channel or one pixel both layouts are one."""
+    return tensor.ndim == 4 and tensor.shape[1] > 1 and tensor.shape[2:].numel() > 1
 
 
 def _fill(node: object, tensors: dict[str, Tensor]) -> Any:

@@ -1,12 +1,15 @@
 """Everything that nayer writes goes through here. A reader sees the old file or the whole new one, never a part."""
 
+import glob
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+import shutil
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import IO
 
 from nayer_cli.errors import InputError
 from nayer_cli.storage.disk import cannot_write, is_full
@@ -51,6 +54,76 @@ def write_atomically(path: Path, parts: Iterable[Content], size: int) -> None:
         if isinstance(error, OSError):
             raise cannot_write(path, error, size) from error
         raise
+
+
+def write_by(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+    """Let `write` fill a temporary file beside `path`, flush it, and move it into place.
+
+    Raises:
+        EnvironmentFault: the disk is full; no part of the file is left.
+        InputError: the folder cannot be written; the same holds.
+
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.nayer-tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _opened(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC) as descriptor:
+            with open(descriptor, "w+b", closefd=False) as file:
+                write(file)
+            os.fsync(descriptor)
+        temporary.replace(path)
+        _flush(path.parent)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError):
+            raise cannot_write(path, error, 0) from error
+        raise
+
+
+@contextmanager
+def staged(folder: Path) -> Iterator[Path]:
+    """Yield a folder beside `folder` that takes its place when the block ends well, and is gone otherwise.
+
+    What a process that was killed left of the same is removed first. `folder` must not be there, or be empty.
+
+    Raises:
+        EnvironmentFault: the disk is full.
+        InputError: `folder` cannot be made.
+
+    """
+    target = Path(os.path.realpath(folder))
+    for left in _abandoned(target):
+        shutil.rmtree(left, ignore_errors=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.nayer-tmp")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        _flush(temporary)
+        temporary.replace(target)
+        _flush(target.parent)
+    except OSError as error:
+        raise cannot_write(folder, error, 0) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _abandoned(target: Path) -> Iterator[Path]:
+    """Yield the temporary folders for `target` whose process is no more."""
+    for path in target.parent.glob(f".{glob.escape(target.name)}.*.nayer-tmp"):
+        number = path.name.removesuffix(".nayer-tmp").rpartition(".")[2]
+        if path.is_dir() and not path.is_symlink() and number.isdecimal() and not _is_alive(int(number)):
+            yield path
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 def write_bytes(path: Path, content: Content) -> None:
