@@ -83,7 +83,7 @@ def _described(ctx: typer.Context) -> Iterator[tuple[str, Mapping[str, Any]]]:
         yield from config.describe(_method_config(schema, {"method.name": given} if given else {}), "method.")
 
 
-def _method_config(schema: type[Any], settings: Mapping[str, Any]) -> type[Any]:
+def _method_config(schema: type[Any], settings: dict[str, Any]) -> type[Any]:
     try:
         return plugin_settings.config_class("methods", checks.method_of(schema, settings))
     except InputError:  # a typo, which is told when the command runs
