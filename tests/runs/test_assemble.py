@@ -109,8 +109,8 @@ def test_only_a_processor_has_it_and_no_other_command(weights):
 
 def test_what_is_given_goes_before_the_preset_and_a_method_brings_its_own_table():
     config, _ = resolve({"method.name": "zskt", "schedule.kd_steps": 3})
-    assert config.schedule.kd_steps == 3 and config.schedule.cycles == 20
-    assert config.method["width"] == 64 and "g_steps" not in config.method
+    assert config.schedule.kd_steps == 3 and config.schedule.cycles == 30
+    assert config.method["width"] == 16 and "g_steps" not in config.method
 
 
 def test_an_unknown_setting_of_a_method_is_corrected():
