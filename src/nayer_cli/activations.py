@@ -15,7 +15,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 Stages = dict[tuple[int, int], Tensor]
-"""What the last activation function at each resolution returned: H, W → `[B, C, H, W]`, in order of execution."""
+"""Outputs of the last activation function at each resolution: H, W → `[B, C, H, W]`, in order of execution."""
 
 
 class Activations(Generic[T]):

@@ -1,4 +1,4 @@
-"""What a run may use: a text such as `20m`, `20cpu-m`, `450000images` or `2e15flop`, and what it means."""
+"""A budget, which limits a run: a text such as `20m`, `20cpu-m`, `450000images` or `2e15flop`, and its meaning."""
 
 import math
 import re
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from nayer_cli.errors import ConfigError
 
 SECONDS, PROCESSOR, IMAGES, FLOP = "seconds", "processor seconds", "images", "flop"
-"""What is counted."""
+"""The kinds of amounts that are counted."""
 FACTORS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 UNITS = {
     **{unit: (SECONDS, factor) for unit, factor in FACTORS.items()},
@@ -15,7 +15,7 @@ UNITS = {
     "images": (IMAGES, 1),
     "flop": (FLOP, 1),
 }
-"""What each unit counts, and how much of it one is."""
+"""The kind of amount that each unit counts, and how much of it one unit is."""
 FORM = re.compile(r"\s*(\d+(?:\.\d*)?(?:e\+?\d+)?|\.\d+)\s*([a-z-]*)\s*", re.IGNORECASE)
 
 

@@ -22,7 +22,7 @@ class Codes(nn.Module):
         self.register_buffer("pool", pool.detach().clone(), persistent=False)
 
     def renew(self, generator: torch.Generator) -> None:
-        """Draw anew what is drawn in every round; by default nothing is."""
+        """Draw again what changes in every round; by default nothing is."""
 
     def own(self) -> Sequence[nn.Parameter]:
         """Return the parameters that only the images of this process go through."""
@@ -127,14 +127,14 @@ class Noisy(Codes):
     """The noisy layer: BatchNorm, then one freshly drawn linear layer for each group of images (NAYER §3.3).
 
     A batch of B class embeddings in class order is split into groups of rows; group i goes through its own linear
-    layer W_i, so that the same class gives another code in every group. `renew` draws all layers anew.
+    layer W_i, so that the same class gives another code in every group. `renew` draws all layers again.
 
     Args:
         pool: LTE pool `[K, E]`.
         size: r.
         batch: B.
         group: rows per linear layer; by default K ("K-to-1").
-        renewed: whether every round draws the layers anew. If not, they are drawn once, are the same in every process,
+        renewed: whether every round draws the layers again. If not, they are drawn once, are the same in every process,
             and what they learned is kept in checkpoints.
         batch_norm: whether embeddings pass a BatchNorm first; it removes what all class names have in common.
 

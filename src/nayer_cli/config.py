@@ -40,7 +40,7 @@ class LteConfig:
 
 @dataclass(frozen=True)
 class EmbedConfig(LteConfig):
-    """Everything `nayer embed` can be told. A ready-made `file` is checked, and copied to `out`."""
+    """All settings of `nayer embed`. A ready-made `file` is checked, and copied to `out`."""
 
     out: str | None = setting(None, "file of the pool; default: an entry of the cache")
     device: str = setting("auto", "auto, cpu, cuda or cuda:N")
@@ -87,7 +87,7 @@ class StepsConfig:
 class ScheduleConfig(StepsConfig):
     """The lengths of all phases. Epochs of warm-up come before `epochs`, and are not counted in them.
 
-    These are plain: what a method of ours needs besides is in the presets, under its name.
+    The defaults are plain. Presets have what each method needs, under its name.
     """
 
     warmup_epochs: int = setting(0, "epochs that only make images, before the student starts", low=0)
@@ -187,7 +187,7 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class DistillConfig(RunConfig):
-    """Everything `nayer distill` can be told."""
+    """All settings of `nayer distill`."""
 
     kind: ClassVar[str] = "distill"
 
@@ -265,7 +265,7 @@ class ExportConfig:
 
 @dataclass(frozen=True)
 class QuantizeConfig(DistillConfig):
-    """Everything `nayer quantize` can be told. The teacher is the float model, its rounded copy the student."""
+    """All settings of `nayer quantize`. The teacher is the float model, its rounded copy the student."""
 
     kind: ClassVar[str] = "quantize"
 
@@ -277,7 +277,7 @@ class QuantizeConfig(DistillConfig):
 
 @dataclass(frozen=True)
 class TrainConfig(RunConfig):
-    """Everything `nayer train` can be told; the defaults are recipe A, by which the paper's teachers were trained."""
+    """All settings of `nayer train`; the defaults are recipe A, by which the paper's teachers were trained."""
 
     kind: ClassVar[str] = "train"
 
@@ -295,7 +295,7 @@ class TrainConfig(RunConfig):
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """Everything `nayer sample` can be told: images of a run, or of a classifier alone."""
+    """All settings of `nayer sample`: images of a run, or of a classifier alone."""
 
     run: str = setting("", "run directory to take images from")
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -332,7 +332,7 @@ class SampleConfig:
 
 @dataclass(frozen=True)
 class OnnxConfig(ModelFacts):
-    """Everything `nayer export` can be told."""
+    """All settings of `nayer export`."""
 
     model: str = setting("", "classifier to write: anything that teacher.name takes")
     out: str | None = setting(None, "the file to write; it must end in .onnx")
@@ -355,7 +355,7 @@ class OnnxConfig(ModelFacts):
 
 @dataclass(frozen=True)
 class BenchConfig:
-    """Everything `nayer bench` can be told."""
+    """All settings of `nayer bench`."""
 
     models: tuple[str, ...] = setting(
         (), "classifiers to time, each as in teacher.name, or an ONNX file; the first is what others are compared with"
@@ -373,7 +373,7 @@ class BenchConfig:
 
 @dataclass(frozen=True)
 class EvaluateConfig(ModelFacts):
-    """Everything `nayer eval` can be told. The facts of a model hold for all of `models`; weights for one alone."""
+    """All settings of `nayer eval`. The facts of a model hold for all of `models`; weights for one alone."""
 
     models: tuple[str, ...] = setting((), "classifiers to measure: each is anything that teacher.name takes")
     data: str = setting(

@@ -117,7 +117,7 @@ def layers_with_statistics(network: nn.Module) -> list[nn.Module]:
 
     They are BatchNorm2d and SyncBatchNorm with running statistics, and what replaces them in networks that are
     fine-tuned: the frozen layers of torchvision, timm, transformers and detectron2 share no class but the names of two
-    buffers. BatchNorm1d, whose input is no image, and InstanceNorm, whose variance is that within an image, do not
+    buffers. BatchNorm1d, whose input is not an image, and InstanceNorm, whose variance is that within an image, do not
     count.
     """
     return [module for module in network.modules() if _has_statistics(module)]

@@ -45,7 +45,7 @@ class Plan:
     kd_steps: int
     max_skipped: int = 20
     budget: Budget | None = None
-    """Ends the run in place of `epochs`, in the middle of an epoch where that is due."""
+    """Ends the run instead of `epochs`, in the middle of an epoch if necessary."""
 
     @property
     def total(self) -> int | None:
@@ -212,7 +212,7 @@ class Engine:
         self.meter.add("convergence.bounded", steps.nan_to_num(len(course) + 1.0))
 
     def keep(self, images: Tensor, labels: Tensor) -> None:
-        """Put images `[B, C, H, W]` in [0, 1] with labels `[B]` into the bank, but for some that are held back."""
+        """Put images `[B, C, H, W]` in [0, 1] with labels `[B]` into the bank, except some that are held back."""
         if self.holdout is not None:
             # At random: labels come in class order, so that every n-th image could be of one class.
             rng, count = self.rng["holdout"], -(-len(images) // self.holdout_stride)

@@ -1,4 +1,4 @@
-"""How good a classifier is on labelled images, and how far two classifiers agree."""
+"""Measure a classifier on labelled images, and the agreement of two classifiers."""
 
 import math
 from collections.abc import Iterator
@@ -50,7 +50,7 @@ class Scores:
     top1: float
     """`hits / n`."""
     top5: float
-    """With fewer than five classes, of as many as there are."""
+    """Top-5 accuracy, or top-K with fewer than five classes."""
     loss: float
     """Mean cross-entropy, in nats."""
     ece: float

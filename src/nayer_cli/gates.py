@@ -1,4 +1,4 @@
-"""Whether what was measured is good enough. Every command judges here, by counts of images: floats would not do."""
+"""Judge whether a measurement is good enough. Every command does it here, by counts of images: floats are not exact."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ class Gate(TypedDict):
 
 
 LEAST_AGREEMENT = 0.995
-"""Of the integers and of what another runtime makes of them: both compute the same."""
+"""Least agreement of the integers with another runtime, which computes the same."""
 LEAST_AFTER_ROUNDING = 0.98
-"""Of a fake-quantized network and its integers: biases are rounded, which tips an image here and there."""
+"""Least agreement of a fake-quantized network with its integers, whose rounded biases change single images."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Count:
 
 @dataclass(frozen=True)
 class Limits:
-    """The thresholds of a user; None is no threshold."""
+    """The thresholds of a user; None means no threshold."""
 
     min_top1: float | None = None
     max_drop: float | None = None
@@ -111,7 +111,7 @@ def judge(
     Args:
         shipped: by stage, what each gets right. A lone model may have the name ``""``: its gates name no stage.
         reference: what the reference gets right; only `max_drop` needs it.
-        limits: what is asked for. Where nothing is, there are no gates, whatever disagrees.
+        limits: the thresholds. Without any there are no gates, whatever disagrees.
         pairs: stages that ought to agree.
 
     """

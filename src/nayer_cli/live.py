@@ -12,7 +12,7 @@ from nayer_cli.synthesis import unnoticed
 from nayer_cli.types import ImageShape
 
 New = Callable[[str, int, ImageShape, int], Generator]
-"""What makes a generator, as `new_generator` does."""
+"""A function that makes a generator, as `new_generator` does."""
 
 
 class LiveGenerator(nn.Module):

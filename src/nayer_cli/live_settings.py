@@ -7,7 +7,7 @@ from nayer_cli.config import setting
 
 @dataclass(frozen=True)
 class PriorSettings:
-    """Of `prior.PriorGenerator`: a generator that lives as long as the run, and the terms of its loss."""
+    """Settings of `prior.PriorGenerator`: a generator that lives as long as the run, and the terms of its loss."""
 
     name: str = setting("", "the method")
     lr_g: float = setting(0.02, "learning rate of the generator's Adam", low=0)
@@ -30,7 +30,7 @@ class PriorSettings:
 
 @dataclass(frozen=True)
 class VaeSettings:
-    """Of `variational.VariationalMemory`: a VAE that remembers what the generator drew."""
+    """Settings of `variational.VariationalMemory`: a VAE that remembers what the generator drew."""
 
     vae_steps: int = setting(4, "steps of the VAE in a cycle", low=0)
     lr_vae: float = setting(5e-4, "learning rate of the VAE's Adam", low=0)

@@ -22,7 +22,7 @@ from nayer_cli.store import Store
 from nayer_cli.types import ImageShape
 
 EMBEDDINGS, COUNT, NOTHING = "embeddings", "count", "nothing"
-"""What a method may use of the class names."""
+"""The parts of the class names that a method can use."""
 
 
 class SynthBatch(NamedTuple):
@@ -39,7 +39,7 @@ class SynthBatch(NamedTuple):
     steps: int | None = None
     """Steps of this round, those left out counted, if the method says so. A round that took none of them failed."""
     rows: Mapping[str, Tensor] | None = None
-    """What the method's store takes over if the round succeeded: a tensor `[B, ...]` for each of its names."""
+    """Tensors that go to the method's store if the round succeeds: `[B, ...]` for each of its names."""
     course: Sequence[Tensor] = ()
     """Term `ce` of the images before each step of the round, in order; empty where a round is one step."""
 
@@ -61,7 +61,7 @@ class StudentLoss(NamedTuple):
     """The loss of one student step, and what it consists of."""
 
     total: Tensor
-    """What the student minimizes, 0-dimensional."""
+    """The loss that the student minimizes, 0-dimensional."""
     terms: Mapping[str, Tensor]
     """Its terms by name, unweighted, 0-dimensional, on the device. The log calls them `student.NAME`."""
 
@@ -95,7 +95,7 @@ class LoopState:
     spent: float = 0.0
     """Share of the budget that is used up, where there is one; the last step may exceed 1."""
     spent_before: float = 0.0
-    """What that was when the student began to learn."""
+    """That share when the student began to learn."""
 
     @property
     def student_epoch(self) -> int:
@@ -188,7 +188,7 @@ class Lesson(nn.Module):
     """Buffers whose rows are images of this process. All other state is the same in every process, but for running
     statistics of normalization layers, which are averaged after every round."""
     store: Store | None = None
-    """What the method remembers besides the bank, if anything. It is saved with checkpoints piece by piece, and is no
+    """The method's own memory besides the bank, if it has one. It is saved with checkpoints piece by piece, and is no
     part of the method's `state_dict`, which is copied before every round."""
 
     def replay(self, bank: MemoryBank, steps: int) -> Iterator[Batch]:
@@ -216,18 +216,18 @@ class Method(Lesson):
     batch: int
     """Images that one round makes, of this process."""
     uses_names: str = EMBEDDINGS
-    """What of the class names: their `embeddings`, only their `count` K, or `nothing`. Unless it is embeddings, a run
-    needs no text encoder, no network and no names. Where settings decide, `Config` has a property of this name."""
+    """The part of the class names that it uses: their `embeddings`, only their `count` K, or `nothing`. Only embeddings
+    make a run need a text encoder, and names. If settings decide, `Config` has a property of this name."""
     keeps: str = ""
-    """What the student's images come from: the `bank`, a `live` generator, or stored `features` that one decodes, or
-    two of them. By default the bank, or a live generator where the method has a `replay` of its own. Said as a
-    literal, like the next: `nayer info` reads both without importing the method."""
+    """The source of the student's images: the `bank`, a `live` generator, or stored `features` that one decodes, or
+    two of them. By default the bank, or a live generator if the method has its own `replay`. This must be a literal,
+    like the next: `nayer info` reads both without importing the method."""
     bytes_kept: int | None = None
     """Bytes that one image of 3×32×32 takes there, with the default settings; by default as an image of the bank."""
     may_quantize: bool = True
     """Whether the student may be a network with quantizers."""
     needs_student: bool = True
-    """Whether a round asks the student anything in warm-up, too. `nayer sample --model` has none. Said as a literal."""
+    """Whether rounds need the student even in warm-up. `nayer sample --model` has none. This must be a literal."""
     lends: tuple[str, ...] = ()
     """Beginnings of state names that another run of the same method may start from, such as `generator.`."""
 

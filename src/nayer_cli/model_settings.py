@@ -36,7 +36,7 @@ class ModelName:
     """The name of a classifier."""
 
     has_name: ClassVar[bool] = True
-    """A text in place of the table is its name: `reference = "resnet50"`."""
+    """A text instead of the table is the model's name: `reference = "resnet50"`."""
 
     name: str = setting(
         "", "a timm name, hf-hub:ORG/REPO, local-dir:DIR, a run directory, or py:package.module:factory"

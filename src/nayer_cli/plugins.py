@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(__file__).parent
 OUTSIDE = "py:"
-"""What the name of code from outside begins with."""
+"""Prefix of the names of code from outside."""
 ROOMS = {
     "datasets": "images/datasets",
     "encoders": "lte/encoders",

@@ -1,4 +1,4 @@
-"""Where a network looks: class activation maps, and Grad-CAM of its stages, to be compared with another network's."""
+"""Compare the regions that two networks look at: class activation maps, and Grad-CAM of their stages."""
 
 from collections.abc import Iterator
 

@@ -17,7 +17,7 @@ class Rehearsal(Batch):
     """Fresh images, and after them the remembered ones."""
 
     fresh: int
-    """How many of the images are fresh."""
+    """Number of fresh images among them."""
 
 
 class Memory(Protocol):

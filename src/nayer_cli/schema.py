@@ -45,7 +45,7 @@ def build(config_class: type[C], layer: Layer, prefix: str = "", also: Iterable[
 
 
 def _with_names(base: Any, layer: Layer) -> Layer:
-    """Let a text in place of a table stand for the name in it, where the table says that it has one."""
+    """Let a text stand for a table with that name, if the table has a name."""
     sections = {item.name for item in fields(base) if getattr(getattr(base, item.name), "has_name", False)}
     return {f"{key}.name" if key in sections and isinstance(value, str) else key: value for key, value in layer.items()}
 
@@ -87,7 +87,7 @@ def describe(config: Any, prefix: str = "") -> Iterator[tuple[str, Mapping[str, 
 
 
 def _build(base: C, tree: Mapping[str, Any], prefix: str, known: list[str]) -> C:
-    """Return `base` with the settings of `tree` in place of its own."""
+    """Return `base` with the settings of `tree` instead of its own."""
     hints, own = get_type_hints(type(base)), {item.name: item.metadata for item in fields(base)}  # type: ignore[arg-type]
     values: dict[str, Any] = {}
     for name, value in tree.items():

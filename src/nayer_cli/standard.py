@@ -11,7 +11,7 @@ from nayer_cli.generator import Generator, Layered, halved, new_generator, up_to
 from nayer_cli.types import ImageShape
 
 EPS = 0.8
-"""Of the BatchNorm layers after convolutions, as the released code has it."""
+"""ε of the BatchNorm layers after convolutions, as in the released code."""
 SMALL = 0.08
 """Weights start uniform between minus this and this."""
 

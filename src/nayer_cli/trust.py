@@ -1,4 +1,4 @@
-"""Whose word counts: what only the user may name, a file may not name for him.
+"""Refuse files that name what only the user may name: code to run and things to fetch.
 
 A file that somebody else wrote can shape a network and name classes. It can never name code, an address, or a path
 outside its folder, unless the user says so on his own command line.
@@ -13,7 +13,7 @@ from nayer_cli.errors import InputError
 from nayer_cli.types import Settings
 
 CODE = "py:"
-"""What a name of code begins with."""
+"""Prefix of a name of code."""
 FLAG = "--trust-code"
 PLUGINS = ("method.name", "method.generator")
 """Settings whose dotted names are code; those of the package have no dot."""

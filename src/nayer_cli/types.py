@@ -23,5 +23,5 @@ class Normalization(NamedTuple):
 
 
 INTERPOLATION, CROP = "bicubic", 1.0
-"""How pictures of another size are brought to a model's: timm's `interpolation` and `crop_pct`, which models that are
-saved name, so that timm prepares what was measured."""
+"""timm's `interpolation` and `crop_pct`, by which pictures get a model's size. Saved models name them, so that timm
+prepares images as they were measured."""

@@ -14,7 +14,7 @@ from nayer_cli.synthesis import weigh
 from nayer_cli.types import ImageShape
 
 KL_WEIGHT = 1e-5
-"""Of the VAE's prior on codes."""
+"""Weight of the KL divergence of the VAE's codes from their prior."""
 
 
 class Encoder(nn.Module):

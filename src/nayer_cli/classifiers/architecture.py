@@ -24,7 +24,7 @@ CONFIG = "config.json"
 FACTORY = trust.CODE
 HUB = "hf-hub:"
 LOADING = ("input_size", "num_classes", "mean", "std", "first_conv", "classifier", "fixed_input_size")
-"""What timm uses of `pretrained_cfg` when it loads weights."""
+"""The part of `pretrained_cfg` that timm uses to load weights."""
 OF_MODEL = ("num_classes", "label_names", "label_descriptions")
 """Facts that config.json may tell of the model, before those of its `pretrained_cfg`."""
 WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".th", ".bin", ".ckpt")
@@ -37,7 +37,7 @@ class Architecture:
     name: str
     """For display."""
     key: str
-    """What rebuilds it: timm's name without a tag, or `py:package.module:factory`."""
+    """The name that rebuilds it: timm's without a tag, or `py:package.module:factory`."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """timm's `pretrained_cfg`: input_size, mean, std, num_classes, label_names, first_conv, classifier …"""
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -45,9 +45,9 @@ class Architecture:
     quantization: Mapping[str, Any] = field(default_factory=dict)
     """The `Scheme` of a network of integers; empty for a float one."""
     folder: Path | None = None
-    """Where its weights lie, if it was named by a folder."""
+    """The folder of its weights, if it was named by a folder."""
     source: str = ""
-    """By what name timm finds pretrained weights; empty if there are none."""
+    """The name by which timm finds pretrained weights; empty if there are none."""
 
     @property
     def is_factory(self) -> bool:

@@ -1,4 +1,4 @@
-"""How large a network may be: told while it is counted, before any memory is taken for it."""
+"""Limits on the size of a network, checked while it is counted and before it takes any memory."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -98,6 +98,6 @@ FACTS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "fixed_input_size": (lambda value: isinstance(value, bool), "true or false"),
     "quantization": (_is_scheme, "an object of weights, activations, first_last and edges, with 2 to 8 bits each"),
 }
-"""What is used of it, with the kind that it must be of. The rest, such as `url` and `hf_hub_id`, is never looked at."""
+"""The facts that are used, with the kind that each must have. Others, such as `url` and `hf_hub_id`, are never read."""
 READ = ("input_size", "mean", "std", "num_classes", "first_conv", "classifier", "fixed_input_size")
-"""What is used of its `pretrained_cfg`."""
+"""The facts of its `pretrained_cfg` that are used."""

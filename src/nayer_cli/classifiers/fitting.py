@@ -1,4 +1,4 @@
-"""Where each tensor of a weight file belongs in a network: by name, below one prefix, or in order."""
+"""Match the tensors of a weight file with those of a network: by name, below one prefix, or in order."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path

@@ -25,7 +25,7 @@ from nayer_cli.types import CROP, INTERPOLATION, ImageShape, Normalization
 
 WRAP = "wrap it in a module that returns logits, and name its factory: py:package.module:factory"
 PROBABILITY_TOLERANCE = 1e-3
-"""How far from 1 a row of probabilities may sum, some being of 16 bits."""
+"""Largest distance of a row of probabilities from the sum 1; some have 16 bits."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def load_classifier(spec: ModelConfig) -> Classifier:
     """Load a classifier with its weights, in evaluation mode; its checkpoint tells what `spec` leaves open.
 
     Raises:
-        InputError: there is no such model, its weights are absent or do not fit, or it leaves facts untold.
+        InputError: there is no such model, its weights are absent or do not fit, or it leaves facts open.
         EnvironmentFault: the weights are on a hub that cannot be reached.
     """
     architecture = find(spec.name)

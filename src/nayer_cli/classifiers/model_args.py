@@ -1,4 +1,4 @@
-"""What the `model_args` of somebody else's config.json may say: what shapes a network, and nothing else.
+"""Check the `model_args` of somebody else's config.json, which may shape a network and nothing else.
 
 timm hands every keyword that it does not know on to a constructor, and keeps some for itself: `cache_dir`,
 `checkpoint_path`, `pretrained_cfg_overlay` and their like name files, folders and addresses. So only names of this

@@ -1,4 +1,4 @@
-"""What must be known to use a network: options go before its weights, these before timm's `pretrained_cfg`."""
+"""The facts needed to use a network. Options override its weights, and these override timm's `pretrained_cfg`."""
 
 import math
 from collections import Counter
@@ -46,9 +46,9 @@ def check_told(spec: ModelConfig, facts: Facts) -> None:
 
 
 MOST_CLASSES = 100_000
-"""What a file is believed; the largest sets that classifiers are made for have some 20,000."""
+"""Most classes that a file may claim; the largest sets that classifiers are made for have some 20,000."""
 LEAST_STD, MOST_STD, MOST_MEAN = 1e-6, 10.0, 1.0
-"""Of images in [0, 1] no mean is above 1, and no standard deviation above 0.5; some recipes leave it at 1 or 2."""
+"""Limits for images in [0, 1]: no mean is above 1, no standard deviation above 0.5; some recipes leave it at 1 or 2."""
 SCALE = "mean and std are for images in [0, 1], such as --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225"
 MOST_STEM_CHANNELS = 4
 """A first convolution with more inputs may be fed folded pixels, so it does not tell the image's channels."""

@@ -17,7 +17,7 @@ OURS = (
     *("vgg11_cifar", "vgg19_cifar"),
     *("wrn_16_1", "wrn_16_2", "wrn_40_1", "wrn_40_2"),
 )
-"""What the families in `models/` register; a test compares the two."""
+"""The names that the families in `models/` register; a test compares the two."""
 WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".th", ".bin", ".ckpt", ".onnx")
 """Ends of names of files that hold weights, and do not tell their architecture."""
 ENTRYPOINT = re.compile(r"^@register_model\s+def (\w+)", re.MULTILINE)

@@ -20,7 +20,7 @@ REFUSED = {
 """Events of Python's audit, and what they mean."""
 
 _here = local()
-"""Of each thread: `depth`, the number of blocks around it."""
+"""For each thread `depth`, the number of blocks around it."""
 
 
 @contextmanager

@@ -27,13 +27,13 @@ from nayer_cli.storage.text import printable
 Weights = dict[str, Tensor]
 
 FILE_NAMES = ("model.safetensors", "pytorch_model.bin")
-"""What timm calls the weights in a folder, best first."""
+"""timm's names for the weight file in a folder, best first."""
 WRAPPERS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model", "net", "module")
 """Keys under which training scripts keep the weights, best first: averaged weights are what they report."""
 DEEPEST = 10
 """Wrappers around wrappers; a hostile checkpoint may hold itself."""
 PREFIXES = ("module.", "_orig_mod.")
-"""What DistributedDataParallel and torch.compile put before every name."""
+"""Prefixes that DistributedDataParallel and torch.compile put before every name."""
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """Types that mean what they say; smaller ones are quantized, and need a scale."""
 MENTIONED = 3
@@ -48,7 +48,7 @@ BESIDE = (
     "lightning.pytorch.utilities.parsing.AttributeDict",
     "pytorch_lightning.utilities.parsing.AttributeDict",
 )  # fmt: skip
-"""What training scripts save beside the weights: numbers and arrays of NumPy, paths, options."""
+"""Types that training scripts save beside the weights: numbers and arrays of NumPy, paths, options."""
 COUNTER = "num_batches_tracked"
 """The buffer of BatchNorm that older checkpoints lack, and that evaluation does not use."""
 NO_CODE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"

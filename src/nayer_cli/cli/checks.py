@@ -23,7 +23,7 @@ from nayer_cli.storage.toml import Layer
 LEAST_MEMORY = 3_200_000_000
 """Bytes of address space that torch takes with its libraries, before there is a network."""
 WITHOUT_IMAGES = ("dfq-nagel", "analytic")
-"""What `nayer quantize` takes for a method, and is none."""
+"""Values of `--method` that `nayer quantize` takes, and that are not methods."""
 MODELS = ("model", "model.name", "teacher.name", "student.name", "reference.name", "reference")
 WEIGHTS = ("teacher.weights", "student.weights", "reference.weights", "model.weights", "weights")
 DATA = ("eval.data", "data")

@@ -107,4 +107,4 @@ BY_SETTING: Mapping[str, Complete] = {
     "quantizer.bits": bits,
     "device": devices,
 }
-"""What completes the settings that admit more than a few words."""
+"""Completion for settings with more than a few possible values."""

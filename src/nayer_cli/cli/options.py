@@ -98,7 +98,7 @@ OF_A_MODEL = {
     "std": (Text, "X,X,X"),
     "labels": (Text, "FILE|SET"),
 }
-"""What can be said of a model, with its type and what help shows for a value."""
+"""The facts of a model that have options, each with its type and the placeholder in help."""
 
 
 class ModelOptions(NamedTuple):
@@ -109,10 +109,10 @@ class ModelOptions(NamedTuple):
     section: str
     """The settings that they stand for: `teacher` for `teacher.weights`; empty where the schema is flat."""
     about: str = ""
-    """What the network is for."""
+    """The purpose of the network."""
     letter: str = ""
     prefixes: tuple[str, ...] = ("",)
-    """What goes before the name of each fact: `teacher-` for `--teacher-mean`. Help shows the first spelling alone."""
+    """Prefixes of the names of facts: `teacher-` for `--teacher-mean`. Help shows only the first spelling."""
     facts: tuple[str, ...] = tuple(OF_A_MODEL)
     shown: tuple[str, ...] = ()
     """Flags that help shows though they are a second spelling, which then is the first."""
@@ -382,4 +382,4 @@ OF_A_RUN: Group = {
         {"resume": Resume, "dry_run": DryRun},
     ),
 }
-"""What `distill`, `quantize` and `train` have in common."""
+"""Options that `distill`, `quantize` and `train` share."""

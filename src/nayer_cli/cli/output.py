@@ -1,4 +1,4 @@
-"""What the user sees: results on stdout, everything else on stderr. The only user of rich.
+"""Output for the user: results on stdout, everything else on stderr. The only user of rich.
 
 A result is a small table or, with `--json`, exactly one document. Progress is a live display on a terminal, and one
 line an epoch elsewhere; records of a kind that is not known here are passed over.
@@ -76,7 +76,7 @@ class Output:
             sys.stdout.flush()
 
     def note(self, message: str) -> None:
-        """Tell the user something that is no result."""
+        """Tell the user something that is not a result."""
         if speaks() and not self.quiet:
             _stderr().print(Text(message))
 

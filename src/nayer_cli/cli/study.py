@@ -26,7 +26,7 @@ EXAMPLES = (
     ("nayer study table1 --scale paper --print", "one command line per run, for a scheduler"),
 )
 STUDIES = Path("studies")
-"""Where studies go that are not told where to go."""
+"""Default folder of studies."""
 
 Name = Annotated[
     str,

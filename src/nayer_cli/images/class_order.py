@@ -1,4 +1,4 @@
-"""Which output of the model stands for which class of the data.
+"""Match the outputs of a model with the classes of the data.
 
 The costliest silent mistake of an evaluation: torchvision sorts class folders as text (1, 10, 2), timm
 naturally (1, 2, 10), and a model may follow neither. So names decide where both sides have them, and a
@@ -13,7 +13,7 @@ from nayer_cli.errors import InputError
 
 Names = Sequence[str]
 GLOSSES = {"n02012849": "bird", "n03126707": "machine"}
-"""What tells apart the classes of ImageNet that timm calls alike: its two cranes."""
+"""Words that tell apart the two classes of ImageNet to which timm gives the same name, its cranes."""
 HINT = "give the data's classes the names of the model's, or name its folders by class index, 0 to K-1"
 
 

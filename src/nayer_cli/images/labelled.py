@@ -60,7 +60,7 @@ class LabelledImages:
             raise InputError(f"{where} holds no images")
         self.shape, self.class_names, self.where = shape, class_names, where
         self.order_is_assumed = False
-        """Whether nothing but its place says which output of the model stands for a class."""
+        """Whether classes are matched with outputs only by their order."""
         self.unreadable: dict[str, str] = {}
         """Damaged images met so far, with what is wrong with them."""
         self._source, self._order = source, order
@@ -81,7 +81,7 @@ class LabelledImages:
         """Yield uint8 images `[B, C, H, W]` and int64 labels `[B]` on the CPU; the last batch may be smaller.
 
         Raises:
-            InputError: more than 1 % of the images are damaged, or a label is no class index of the model.
+            InputError: more than 1 % of the images are damaged, or a label is not a class index of the model.
 
         """
         self.prepare()
@@ -165,7 +165,7 @@ def open_images(
         shape: the model's input.
         class_names: the model's class names by index, if it carries any. The data's classes are matched to
             them; without, folders count in torchvision's (text) order.
-        num_classes: the model's number of outputs; checked even where there are no names.
+        num_classes: the model's number of outputs; checked even without names.
         limit: most images used, evenly spaced through the data.
         part: (i, n) takes every n-th of them, from the i-th.
 

@@ -19,7 +19,7 @@ MODES = {1: "L", 3: "RGB"}
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Formats that are read, whatever a file is called. Pillow knows others that start programs, as EPS does."""
 MOST_PIXELS = 89_478_485
-"""Of an image: where Pillow begins to suspect that a small file was made to fill the memory."""
+"""Most pixels of an image. Above this, Pillow suspects a small file that was made to fill the memory."""
 
 
 def decode(file: Path | IO[bytes]) -> Image.Image:
@@ -28,7 +28,7 @@ def decode(file: Path | IO[bytes]) -> Image.Image:
     Like timm and torchvision, it ignores the EXIF orientation.
 
     Raises:
-        OSError, SyntaxError, ValueError and others of Pillow: the file is no image, damaged, or declares too many
+        OSError, SyntaxError, ValueError and others of Pillow: the file is not an image, damaged, or declares too many
             pixels.
 
     """

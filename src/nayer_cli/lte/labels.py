@@ -1,4 +1,4 @@
-"""Class names: from a file or a known data set, in index order, and told apart before they become prompts."""
+"""Read class names from a file or a known data set, in index order, and make them differ before they become prompts."""
 
 import io
 import re
@@ -84,7 +84,7 @@ def check_names(names: Sequence[str], outputs: int, teacher: str, source: str) -
         source: what gave the names, for messages.
 
     Raises:
-        InputError: there are more or fewer names, or one is no name.
+        InputError: there are more or fewer names, or one is not a name.
 
     """
     if outputs < 2:
@@ -168,7 +168,7 @@ def _known_set(spec: str) -> list[Label] | None:
 
 
 def _first_synonyms(names: Sequence[str]) -> tuple[str, ...]:
-    """Shorten names to the first synonym, but for those that would be equal: a cardigan is a jacket and a dog."""
+    """Shorten names to the first synonym, except those that would be equal: a cardigan is a jacket and a dog."""
     short = [name.partition(",")[0].strip() for name in names]
     alike = {index for group in _repeated(short) for index in group}
     return tuple(names[k] if k in alike else short[k] for k in range(len(names)))

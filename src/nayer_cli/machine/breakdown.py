@@ -1,4 +1,4 @@
-"""What errors of CUDA, cuBLAS, cuDNN and NCCL mean: torch raises all of them as `RuntimeError`, told apart by text.
+"""Explain errors of CUDA, cuBLAS, cuDNN and NCCL, which torch raises as `RuntimeError`: only the text differs.
 
 Nothing here imports torch.
 """
@@ -36,7 +36,7 @@ _LACKS = (
         "often memory is short (try a smaller --batch-size) or another program uses the GPU (see nvidia-smi)",
     ),
 )
-"""What errors say, what it means, and what to do: the machine lacks something."""
+"""Errors because the machine lacks something: their text, what it means, and what to do."""
 _OF_PEERS = "NCCL|Connection (reset|closed) by peer|Broken pipe|Socket Timeout|timed out waiting|watchdog"
 
 

@@ -1,4 +1,4 @@
-"""Whether there is a CUDA device, asked of the driver: torch takes seconds to import."""
+"""Ask the driver whether there is a CUDA device, without torch, which takes seconds to import."""
 
 import ctypes
 import os
@@ -16,7 +16,7 @@ def check(name: str) -> None:
     """Make sure, as far as that goes without torch, that `--device name` can be had.
 
     Raises:
-        ConfigError: `name` is no device's.
+        ConfigError: `name` is not a device.
         EnvironmentFault: this machine has no such device.
 
     """

@@ -11,7 +11,7 @@ from nayer_cli.machine.distributed import local_rank, local_size
 def resolve_device(name: str) -> torch.device:
     """Return the device called `name`: `auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:N`.
 
-    Of several processes on one machine, each gets the CUDA device of its own number, or the only one that it sees.
+    Each of several processes on one machine gets the CUDA device of its own number, or the only one that it sees.
     Float32 is exact from here on, without TF32.
 
     Raises:

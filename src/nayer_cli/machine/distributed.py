@@ -39,7 +39,7 @@ class Group:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+        """Whether this is the process that writes files and output."""
         return self.rank == 0
 
     def share(self, count: int, what: str) -> int:

@@ -1,4 +1,4 @@
-"""How much memory this process has taken at most."""
+"""The most memory that this process has used."""
 
 import sys
 

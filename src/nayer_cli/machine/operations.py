@@ -1,4 +1,4 @@
-"""How many floating-point operations are done: convolutions, matrix products and attention, forward and backward."""
+"""Count floating-point operations: convolutions, matrix products and attention, forward and backward."""
 
 from typing import Any
 

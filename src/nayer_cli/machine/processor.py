@@ -19,9 +19,9 @@ class Ability(NamedTuple):
     spellings: tuple[str, ...]
     """Words of the operating systems, any of which means it; in small letters."""
     present: str
-    """What follows where it is there."""
+    """What a processor with it can do."""
     absent: str
-    """What follows where it is not."""
+    """What a processor without it does instead."""
 
 
 AVX2 = Ability(

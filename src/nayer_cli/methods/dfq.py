@@ -87,7 +87,7 @@ class Method(method.Method):
         return SynthBatch(images.detach().clamp(0, 1), judgement.logits.argmax(1), detached, skipped, 1)
 
     def replay(self, bank: MemoryBank, steps: int) -> Iterator[Batch]:
-        """Yield `steps` batches of the generator's images, of codes of their own; the bank stays unread."""
+        """Yield `steps` batches of the generator's images, from new codes; the bank stays unread."""
         return self.generator.replay(steps)
 
     def _prior(self, images: Tensor, t: Tensor, now: Statistics) -> dict[str, Tensor]:

@@ -97,7 +97,7 @@ class Method(method.Method):
         return SynthBatch(images.detach(), labels, detached, skipped, 1)
 
     def replay(self, bank: MemoryBank, steps: int) -> Iterator[Batch]:
-        """Yield batches [x; x̃]: as many images of the averaged generator as of the generator, of codes of their own."""
+        """Yield batches [x; x̃]: as many images of the averaged generator as of the generator, from new codes."""
         for _ in range(steps):
             images = self._fresh(self.generator.network, self.classes)
             if self.config.past:
@@ -137,7 +137,7 @@ class Method(method.Method):
 
     @torch.no_grad()
     def _fresh(self, network: Generator, classes: Tensor) -> Tensor:
-        """Draw a batch of images for the student, of codes of their own; running statistics do not notice."""
+        """Draw a batch of images for the student, from new codes; running statistics do not notice."""
         with unnoticed(network), self.parts.precision():
             images: Tensor = network(self._codes(self.batch, classes, self._labels(self.batch)))
         return images.float()

@@ -16,7 +16,7 @@ from nayer_cli.replay_memory import Ring, rehearse, remembered
 
 @dataclass(frozen=True)
 class Config(PriorSettings):
-    """Settings of MB-DFKD; the defaults are those of its port in KAKR's code, but for `js_reduction`."""
+    """Settings of MB-DFKD; the defaults are those of its port in KAKR's code, except `js_reduction`."""
 
     name: str = setting("mb-dfkd", "the method")
     replay: float = setting(0.125, "remembered images in a student's batch, per fresh one", above=0, high=1)

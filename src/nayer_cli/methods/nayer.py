@@ -52,7 +52,7 @@ class Config:
 
     @property
     def uses_names(self) -> str:
-        """What of the class names: codes that are classes or noise alone read no text."""
+        """The part of the class names that is used: codes of classes or noise alone read no text."""
         return method.COUNT if self.codes in ("onehot", "noise", "noise-fresh") else method.EMBEDDINGS
 
 

@@ -17,7 +17,7 @@ from nayer_cli.variational import VariationalMemory
 
 @dataclass(frozen=True)
 class Config(VaeSettings, PriorSettings):
-    """Settings of PRE-DFKD; the defaults are those of the authors' code, but for `js_reduction`."""
+    """Settings of PRE-DFKD; the defaults are those of the authors' code, except `js_reduction`."""
 
     name: str = setting("pre-dfkd", "the method")
     replay: float = setting(0.125, "remembered images in a student's batch, per fresh one; 0: none", low=0, high=1)

@@ -1,4 +1,4 @@
-"""What a graph of ONNX holds and does: parameters, and operations for one image."""
+"""Count the parameters of an ONNX graph, and its operations for one image."""
 
 from math import prod
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ Sizes = dict[str, list[int]]
 
 
 class Counts(NamedTuple):
-    """Of a file."""
+    """The counts of a file."""
 
     parameters: int
     """Numbers that it stores; as torch counts them: no scales, zero points, statistics or indices."""

@@ -16,7 +16,7 @@ INPUT, OUTPUT = "images", "logits"
 INT8 = 3
 """ONNX's number of the type."""
 MOST_BYTES = 2**31 - 1
-"""Of a file without external data."""
+"""Most bytes of a file without external data."""
 OPSET, FORMAT = 21, 10
 """Versions of the operators and of the file format: the oldest ones that have four-bit integers."""
 
@@ -46,7 +46,7 @@ class Value(NamedTuple):
     dims: tuple[int, ...]
     """One of them may be `BATCH`."""
     integers: Integers | None = None
-    """Of which it was made."""
+    """The integers that it was made from."""
 
 
 Operand = Value | Tensor | Array | str | float | None

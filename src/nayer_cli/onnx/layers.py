@@ -1,4 +1,4 @@
-"""How the layers of a deployed network are written, so that ONNX Runtime fuses them into integer kernels.
+"""Write the layers of a deployed network so that ONNX Runtime fuses them into integer kernels.
 
 Activations are uint8 always, signed ones plus 128: kernels want one type for what they read and what they return.
 Ranges narrower than the container are a Clip of integers, which fuses; a Clip of floats before would not.
@@ -19,7 +19,7 @@ from nayer_cli.quant.lanes import MIDDLE, can_saturate
 MOST = 2**CONTAINER - 1
 PACKED_BITS = 4
 LOWEST, HIGHEST = -128, 127
-"""Of int8."""
+"""Limits of int8."""
 
 
 def grid(call: Call, layer: Grid, x: Operand) -> Value:

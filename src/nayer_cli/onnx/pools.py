@@ -14,7 +14,7 @@ RESIZING: dict[str, dict[str, Any]] = {
     "bilinear": {"mode": "linear", "coordinate_transformation_mode": "half_pixel"},
     "bicubic": {"mode": "cubic", "coordinate_transformation_mode": "half_pixel", "cubic_coeff_a": -0.75},
 }
-"""How ONNX says what torch does by a name."""
+"""ONNX's words for torch's modes."""
 
 
 def _max_pool2d(

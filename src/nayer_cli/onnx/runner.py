@@ -16,7 +16,7 @@ from nayer_cli.types import ImageShape
 PROVIDERS = ["CPUExecutionProvider"]
 HINT = "write the file again with nayer export or nayer quantize"
 SILENT = 4
-"""What the runtime says of its own accord; faults are exceptions."""
+"""Level of the runtime's own messages; faults are exceptions."""
 CONVOLUTIONS, PRODUCTS = ("Conv",), ("Gemm", "MatMul")
 INTEGER_CONVOLUTIONS = ("QLinearConv", "ConvInteger")
 INTEGER_PRODUCTS = ("QGemm", "QLinearMatMul", "MatMulInteger", "MatMulIntegerToFloat")

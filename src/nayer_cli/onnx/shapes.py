@@ -1,4 +1,4 @@
-"""What each node of a graph returns, as a writer must know it: sizes that follow the batch, and constants."""
+"""The values of a graph's nodes as a writer needs them: sizes that depend on the batch, and constants."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from nayer_cli.types import ImageShape
 
 
 class Shape(tuple[int, ...]):
-    """Of a tensor that depends on the images; the size of the batch is `BATCH`."""
+    """The shape of a tensor that depends on the images; the size of the batch is `BATCH`."""
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""What TensorRT's ONNX parser refuses of a quantized file, by our own reading of its rules.
+"""Find what TensorRT's ONNX parser would refuse in a quantized file, by our own reading of its rules.
 
 Read in the source of onnx-tensorrt 10 (`QuantDequantLinearHelper` and the importer of Clip): bytes are signed, zero
 stands for zero, scales are positive constants, only weights have one for each channel, and Clip takes no bytes.

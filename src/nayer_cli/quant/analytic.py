@@ -17,14 +17,14 @@ from nayer_cli.quant.trace import module_of
 from nayer_cli.types import Normalization
 
 MOST_NOISE = 0.05
-"""Of the variance that a BatchNorm knows: above this part, rounding has changed what the network computes."""
+"""Share of the variance that a BatchNorm knows. With more noise, rounding has changed what the network computes."""
 DEAD = 1e-6
 """Channels with less than this part of a layer's mean variance say nothing about noise."""
 
 
 @dataclass(frozen=True)
 class Noise:
-    """What rounding adds to what one layer returns."""
+    """The noise that rounding adds to the output of one layer."""
 
     layer: str
     share: float

@@ -27,7 +27,7 @@ def calibrate(network: fx.GraphModule, batches: Iterable[Tensor], group: Group, 
     Args:
         network: as `quantize` returned it.
         batches: normalized images `[B, C, H, W]` on the network's device.
-        group: processes with images of their own; all get the mean of their scales.
+        group: processes, each with its own images; all get the mean of their scales.
         clip: minimize the mean squared error; otherwise nothing is clipped.
 
     Raises:
@@ -54,12 +54,12 @@ def calibrate_weights(network: nn.Module, *, clip: bool = True) -> None:
 
 @torch.no_grad()
 def recalibrate_statistics(network: nn.Module, batches: Iterable[Tensor], group: Group) -> None:
-    """Measure the running statistics of all BatchNorm layers anew, as plain means over `batches`.
+    """Measure the running statistics of all BatchNorm layers again, as plain means over `batches`.
 
     Args:
         network: in any mode; it gets back the one it had.
         batches: normalized images.
-        group: processes with images of their own.
+        group: processes, each with its own images.
 
     """
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]

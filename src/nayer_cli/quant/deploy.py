@@ -12,7 +12,7 @@ from nayer_cli.quant.quantizers import ActivationQuantizer, shortened
 from nayer_cli.quant.trace import erase, module_of
 
 LARGEST_BIAS = 2.0**30
-"""Of an int32, with room for the sum that is added to it."""
+"""Limit of a bias as int32, with room for the sum that is added to it."""
 SCALE_BITS = 7
 """Stored bits of the mantissa of a weight's scale: products with sums below 2¹⁶ are exact."""
 

@@ -28,7 +28,7 @@ TAIL = 3
 
 
 class Pair(NamedTuple):
-    """Two layers, of which only the second reads the first."""
+    """Two layers, where only the second reads the first."""
 
     first: str
     second: str

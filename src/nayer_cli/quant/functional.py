@@ -109,7 +109,7 @@ class _Functional:
         self.now[node] = self.now[target]
 
     def _base(self, node: fx.Node) -> fx.Node | None:
-        """Return of which other node a node is a view, if it is one."""
+        """Return the node that a node is a view of, if it is one."""
         base = next((one for one in node.all_input_nodes if self._share(one, node)), None)
         if base is None or isinstance(self.seen.values[base], Tensor):
             return base

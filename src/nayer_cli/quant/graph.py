@@ -1,4 +1,4 @@
-"""Where quantizers go in a network: `quantize` returns a copy that rounds weights and activations while it learns."""
+"""Insert quantizers in a network: `quantize` returns a copy that rounds weights and activations while it learns."""
 
 import operator
 from collections.abc import Iterator
@@ -96,7 +96,7 @@ class KeptFloat:
     """An operation of a quantized network that computes in float32."""
 
     name: str
-    """Of its node in the graph."""
+    """The name of its node in the graph."""
     what: str
     """Its type."""
     reason: str

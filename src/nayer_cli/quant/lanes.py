@@ -1,4 +1,4 @@
-"""Which integers every processor multiplies without loss.
+"""The integers that every processor multiplies without loss.
 
 x86 processors with AVX2 or AVX-512 and without VNNI multiply unsigned activations by signed weights two at a time, and
 add both products in a lane of 16 bits, which saturates (`vpmaddubsw`). Which two weights meet depends on the kernel, so
@@ -9,7 +9,7 @@ from torch import Tensor
 
 LANE = 2**15 - 1
 MIDDLE = 128
-"""What the bytes of signed activations have added to them, and so what stands for zero among them."""
+"""The offset that is added to signed activations to store them as bytes, and so the byte that stands for zero."""
 
 
 def largest_byte(high: int, signed: bool) -> int:

@@ -1,4 +1,4 @@
-"""What the values of a network are like, told without an image: mean, variance and limits of each channel."""
+"""Follow the values of a network without an image: mean, variance and limits of each channel."""
 
 import operator
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""What an operation is: every spelling of each kind, as a module, a function or a method, and why a kind stays float.
+"""The kinds of operations: every spelling of each, as a module, a function or a method, and why a kind stays float.
 
 Whoever rewrites a graph asks here. Each spelling has an ONNX rule as well, which a test holds.
 """
@@ -19,7 +19,7 @@ Kinds = tuple[tuple[type[nn.Module], ...], tuple[Callable[..., Any], ...], tuple
 RECTIFIERS: Kinds = ((nn.ReLU, nn.ReLU6), (F.relu, F.relu6, torch.relu), ("relu", "relu_"))
 """Activation functions that an integer's range does for free."""
 SIX: Kinds = ((nn.ReLU6,), (F.relu6,), ())
-"""Those of them that also end at 6."""
+"""The ones among them that also end at 6."""
 CURVES: Kinds = (
     (
         *(nn.SiLU, nn.GELU, nn.Hardswish, nn.LeakyReLU, nn.ELU, nn.Mish, nn.PReLU, nn.SELU, nn.CELU, nn.Softplus),
@@ -61,15 +61,15 @@ PASSAGES: Kinds = (
     ),
     ("flatten", "view", "reshape", "permute", "transpose", "contiguous", "squeeze", "unsqueeze", "expand"),
 )
-"""What returns nothing but values that it was given, and zeros."""
+"""Operations that return only values that they were given, and zeros."""
 HOMOGENEOUS: Kinds = (
     (nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Flatten),
     (F.relu, torch.relu, F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, torch.mean, torch.flatten),
     ("relu", "relu_", "mean", "flatten"),
 )
-"""What maps s · x to s · f(x) for positive s, channel by channel."""
+"""Operations that map s · x to s · f(x) for positive s, channel by channel."""
 NORMS: Kinds = ((nn.LayerNorm, nn.GroupNorm, nn.RMSNorm), (F.layer_norm, F.group_norm, F.rms_norm, F.normalize), ())
-"""What divides by a size that it measures of each image."""
+"""Operations that divide by a size that they measure in each image."""
 SHARES: Kinds = ((nn.Softmax,), (F.softmax, torch.softmax), ("softmax",))
 PRODUCTS: Kinds = (
     (),
@@ -113,7 +113,7 @@ REASONS = (
     (SHARES, "a quotient of exponentials: integers would need a table"),
     (PRODUCTS, "a product of two tensors, and only layers have integers to multiply"),
 )
-"""Why an operation stays float; additions and the like do only where nothing rounds what they return."""
+"""The reasons why operations stay float; additions and the like do only if nothing rounds their outputs."""
 
 
 def is_kind(node: object, kinds: Kinds, network: fx.GraphModule) -> bool:

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 KINDS = (nn.Conv2d, nn.Linear, nn.MaxPool2d, nn.AvgPool2d)
 PADDINGS = {"reflect": nn.ReflectionPad2d, "replicate": nn.ReplicationPad2d, "circular": nn.CircularPad2d}
 SAME = 1e-4
-"""Of what a layer returns: beyond this part of the largest value its plain form is another one."""
+"""Largest difference of a layer from its plain form, as a share of its largest output."""
 
 
 @torch.no_grad()
@@ -134,7 +134,7 @@ BUILDERS: dict[Any, Callable[..., nn.Module]] = {
     F.max_pool2d: nn.MaxPool2d,
     F.avg_pool2d: nn.AvgPool2d,
 }
-"""What makes the layer that a function computes, from the arguments after the first."""
+"""Functions that make the layer that a function computes, from the arguments after the first."""
 
 
 def _is_same(layer: nn.Module, plain: nn.Module, x: Tensor) -> bool:

@@ -18,7 +18,7 @@ from nayer_cli.quant.graph import QuantizedLayer
 from nayer_cli.quant.quantizers import ActivationQuantizer, Quantizer
 
 LOW, HIGH = -0.1, 1.1
-"""What the rectified sigmoid is stretched to, γ and ζ (AdaRound, eq. 23)."""
+"""The limits γ and ζ to which the rectified sigmoid is stretched (AdaRound, eq. 23)."""
 BETA = (20.0, 2.0)
 """The exponent of the regularizer, from the first of its steps to the last (AdaRound, eq. 24)."""
 WARMUP = 0.2
@@ -31,14 +31,14 @@ CHUNK = 16
 
 @dataclass(frozen=True)
 class Recipe:
-    """How long each block is fitted, and how fast."""
+    """The number of steps in which a block is fitted, and its learning rates."""
 
     steps: int = 500
     batch: int = 16
     lr: float = 0.02
-    """Of Adam on the roundings V."""
+    """Learning rate of Adam on the roundings V."""
     lr_scale: float = 1e-3
-    """Of Adam on the steps of activations, as a part of each."""
+    """Learning rate of Adam on the steps of activations, as a share of each step."""
     regularizer: float = 0.5
     """Weight of mean(1 − |2h − 1|^β), beside an error of 1 at the start."""
 
@@ -82,7 +82,7 @@ def reconstruct(
         images: normalized `[N, C, H, W]`, on the network's device.
         generator: draws batches and what stays float; on the network's device.
         recipe: how long and how fast.
-        group: processes with images of their own, which learn the same.
+        group: processes, each with its own images, which learn the same.
         tell: called after each block, with how many are done, of how many.
 
     Returns:
@@ -107,7 +107,7 @@ def reconstruct(
 
 @dataclass(frozen=True)
 class _Lesson:
-    """What a block is given and should return, `[N, …]` each: the float input, the rounded one, the float output."""
+    """Inputs of a block and its target, `[N, …]` each: the float input, the rounded one, the float output."""
 
     exact: Tensor
     rounded: Tensor

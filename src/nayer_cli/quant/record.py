@@ -1,4 +1,4 @@
-"""What a network does to images of a known size, as a graph: seen while it runs, so its code may branch on sizes.
+"""Record what a network does to images of a known size as a graph, while it runs: its code may branch on sizes.
 
 It runs with two images and again with three others. What then is the same is a constant, and numbers that grow with the
 batch are multiples of it. Layers of torch are one node each; all other modules are looked into.
@@ -41,7 +41,7 @@ CONSTANT = "_tensor_constant"
 
 
 class Unseen(Exception):
-    """What the network does cannot be told from what it calls; the message says why."""
+    """The calls of a network do not say what it does; the message says why."""
 
 
 def record(network: nn.Module, two: Tensor, three: Tensor) -> fx.GraphModule:

@@ -1,4 +1,4 @@
-"""How many bits: the scheme of a quantized network, without torch."""
+"""The scheme of a quantized network, its numbers of bits, without torch."""
 
 import re
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from nayer_cli.errors import ConfigError
 
 LEAST, MOST = 2, 8
 WEIGHT_RANGES = ("7bit", "u8u8", "full")
-"""What happens to 8-bit weights of which two products could exceed 16 bits: see `Scheme.weight_range`."""
+"""The ways to treat 8-bit weights if two products could exceed 16 bits: see `Scheme.weight_range`."""
 
 
 @dataclass(frozen=True)
@@ -16,15 +16,15 @@ class Scheme:
 
     weights: int
     activations: int
-    """Of what an activation function returns."""
+    """Bits of the outputs of activation functions."""
     first_last: int = 8
-    """Of the weights of the first and the last layer; 0: as `weights`."""
+    """Bits of the weights of the first and the last layer; 0: the same as `weights`."""
     edges: int = 8
-    """Of everything else that a layer or an addition reads or returns: the input, residual sums, layers without an
+    """Bits of everything else that a layer or an addition reads or returns: the input, residual sums, layers without an
     activation function, pooled features; 0: as `activations`."""
     weight_range: str = WEIGHT_RANGES[0]
-    """Of 8-bit weights where two products could exceed 16 bits, which saturates on x86 without VNNI. `7bit`: they stay
-    within ±64. `u8u8`: ONNX files store them unsigned, for kernels that add in 32 bits. `full`: nothing is done."""
+    """The range of 8-bit weights if two products could exceed 16 bits, which saturates on x86 without VNNI. `7bit`:
+    they stay within ±64. `u8u8`: ONNX files store them unsigned, for kernels that add in 32 bits. `full`: no limit."""
 
     @property
     def first_last_bits(self) -> int:

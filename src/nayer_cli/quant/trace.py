@@ -24,7 +24,7 @@ DROPOUTS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, t
 NOISE = 3
 """Images by which a graph is compared with its network: not as many as those that it was traced with."""
 TOLERANCE = 1e-5
-"""Of logits, as a part of the largest."""
+"""Largest difference of logits, as a share of the largest logit."""
 
 
 def trace(network: nn.Module, shape: ImageShape) -> fx.GraphModule:

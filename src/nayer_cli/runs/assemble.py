@@ -44,7 +44,7 @@ from nayer_cli.types import ImageShape, Settings
 
 FREE_SHARE = 0.5  # of the free memory of a device, that a bank may take where its place is left open
 PTQ = "imagenet-ptq"
-"""The preset by which large images are made where they only calibrate."""
+"""The preset for large images that are only made to choose quantization steps."""
 LAPTOP = "laptop"  # the preset for processors
 HOLDOUT = 1000  # images kept from the student where there is no evaluation data
 
@@ -226,7 +226,7 @@ def budget(config: RunConfig) -> Budget | None:
     """Return what the run may use, if that is limited.
 
     Raises:
-        ConfigError: the text is no budget, or what it counts cannot be counted.
+        ConfigError: the text is not a budget, or what it counts cannot be counted.
 
     """
     if config.schedule.budget is None:
@@ -301,7 +301,7 @@ def class_names(lte: LteConfig, teacher: Classifier, *, needed: bool = True) -> 
     """Names of the teacher's classes: those of `--labels`, or its own; None if there are none and none are needed.
 
     Raises:
-        InputError: there are none, not as many as the teacher has outputs, or one is no name.
+        InputError: there are none, not as many as the teacher has outputs, or one is not a name.
 
     """
     names = read_labels(lte.labels, lte.dedupe) if lte.labels else teacher.labels

@@ -1,4 +1,4 @@
-"""What a student begins with: its own weights, or layers of its teacher."""
+"""Give a student its first weights: its own, or layers of its teacher."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace

@@ -103,14 +103,14 @@ class Runner:
     parameters: int
     macs: int | None
     batch: int | None = None
-    """How many images it takes at a time; None: any number."""
+    """Number of images that it takes at a time; None: any number."""
 
     def takes(self, count: int) -> bool:
-        """Whether it takes so many images at a time."""
+        """Whether it takes that many images at a time."""
         return self.batch in (None, count)
 
     def step(self, count: int) -> Step:
-        """Return what classifies so many images, and waits until that is done."""
+        """Return what classifies that many images, and waits until that is done."""
         images = torch.randn(count, *self.shape, device=self.device).contiguous(memory_format=torch.channels_last)
         if self.device.type == "cpu":
             return lambda: self.network(images)
@@ -144,7 +144,7 @@ def _open(name: str, config: BenchConfig, device: torch.device, threads: int) ->
 
 
 def _classifier(name: str, config: BenchConfig) -> Classifier:
-    """Load a model, or make one of which the architecture alone is named."""
+    """Load a model, or make one if only its architecture is named."""
     spec = ModelConfig(
         name=name, num_classes=config.num_classes, input_size=config.input_size, channels=config.channels
     )
@@ -190,7 +190,7 @@ def _onnx(name: str, threads: int) -> Runner:
 
 
 def _speeds(runners: Sequence[Runner], batch: int, config: BenchConfig, now: Now, log: RunLog) -> list[Speed | None]:
-    """Let all that take so many images at a time do so by turns; None for the others."""
+    """Let all that take that many images at a time do so by turns; None for the others."""
     ready = [runner for runner in runners if runner.takes(batch)]
     log.note(f"{config.repeats} turns of {len(ready)} models with {batch} image{'s' if batch > 1 else ''} at a time")
     seconds = dict(

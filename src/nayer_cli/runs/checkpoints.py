@@ -23,7 +23,7 @@ class Checkpoints:
         self.bank = path / "bank"
         self._seals: dict[str, Seal] = {}
         self._newest: Path | None = None
-        """What was written or read last."""
+        """The checkpoint that was written or read last."""
 
     def save(
         self, name: str, state: object, keep: int, shards: Mapping[str, Any] | None = None, needed: Sequence[str] = ()
@@ -77,10 +77,10 @@ class Checkpoints:
         delete([path for path in present if path.name not in needed])
 
     def newest_valid(self, warn: Callable[[str], None] = lambda message: None) -> Path:
-        """Return the newest checkpoint of which every byte is as it was written.
+        """Return the newest checkpoint whose every byte is as it was written.
 
         Args:
-            warn: is told of each damaged one that is passed over.
+            warn: is called with each damaged one that is skipped.
 
         Raises:
             RunFailed: there is no checkpoint, or none is intact.

@@ -1,4 +1,4 @@
-"""How quick synthesis is, and how different the images of a class are from each other (NAYER, Table 4)."""
+"""Measure the steps that images take, and the difference of the images of a class (NAYER, Table 4)."""
 
 import math
 from collections.abc import Iterator, Sequence

@@ -30,7 +30,7 @@ class Inheritance(TypedDict):
 
     parameters: int
     layers: dict[str, str]
-    """Where each layer or block of the student was in the teacher."""
+    """The place in the teacher of each layer or block of the student."""
 
 
 class Network(Scores, total=False):
@@ -40,13 +40,13 @@ class Network(Scores, total=False):
     parameters: Required[int]
     bn_layers: int
     sha256: str
-    """Of its weights and statistics, wherever they are stored."""
+    """SHA-256 of its weights and statistics, wherever they are stored."""
     hub: str
     """The repository on the Hugging Face hub that its weights came from."""
     license: str
-    """What that repository is licensed under, where timm knows it."""
+    """The license of that repository, if timm knows it."""
     inherited: Inheritance
-    """Of a student that began with layers of its teacher."""
+    """The layers that the student took from its teacher, if any."""
 
 
 class Best(TypedDict):
@@ -68,7 +68,7 @@ class Convergence(TypedDict):
 
     rounds: int
     share: float
-    """Of the rounds that came to it."""
+    """Share of the rounds that reached it."""
     steps: float | None
     """Mean over those; null if there is none."""
     bounded: float
@@ -79,7 +79,7 @@ class Diversity(TypedDict):
     """The differences of images of a class: means over classes of means over all pairs, null without a pair."""
 
     images: int
-    """How many were compared, the newest of each class."""
+    """Number of images that were compared, the newest of each class."""
     features: float | None
     """1 − cosine of the teacher's penultimate features."""
     features_round: float | None
@@ -93,7 +93,7 @@ class Synthesis(TypedDict):
     """The addition of `eval.synthesis`."""
 
     convergence: dict[str, Convergence]
-    """By phase: `warm-up`, `student`. Empty where a round is one step."""
+    """Convergence by phase: `warm-up`, `student`. Empty if a round is one step."""
     diversity: Diversity | None
 
 
@@ -234,7 +234,7 @@ class Speed(TypedDict):
 
     batch: int
     seconds: Median
-    """Of one batch."""
+    """Seconds of one batch."""
     images_per_s: float
     faster: Median | None
     """Seconds of the first model over those of this one, turn by turn: 2 is twice as fast; null without the first."""
@@ -253,7 +253,7 @@ class Timed(TypedDict):
     input: list[int]
     """Channels, height, width."""
     bytes: int
-    """Of the file, or of the weights of a network that is in none."""
+    """Size of the file, or of the weights of a network without one."""
     parameters: int
     macs: int | None
     """Multiplications with additions of convolutions and matrix products, for one image; null if they are unknown."""
@@ -290,7 +290,7 @@ class Sampled(TypedDict, total=False):
 
 
 class Exported(TypedDict):
-    """What `nayer export` returns."""
+    """The document that `nayer export` returns."""
 
     path: str
     bytes: int
@@ -303,12 +303,12 @@ class Exported(TypedDict):
     writer: str
     """`nayer`, or `torch.onnx` for a network that nayer has no rules for."""
     images: int
-    """On which file and network were compared; they are no photographs."""
+    """On which file and network were compared; they are not photographs."""
     agreement: float
     """Part of the images that both put in the same class."""
     largest_difference: float
-    """Of two logits."""
+    """Largest difference of two logits."""
     range: float
     """From the least logit to the largest."""
     coarser: str
-    """What the file rounds more coarsely than the network; empty if nothing."""
+    """The values that the file rounds more coarsely than the network; empty if none."""

@@ -25,13 +25,13 @@ class EmbedResult:
     """Width E of an embedding."""
     encoder: str
     revision: str
-    """What identifies the encoder's weights."""
+    """The version of the encoder's weights."""
     prompt: str | None
     """The template; None of an encoder that reads no text."""
     cached: bool
-    """Whether the pool was there already, so that no encoder was loaded."""
+    """Whether the pool already existed, so that no encoder was loaded."""
     sha256: str
-    """Of the file at `path`."""
+    """Size of the file at `path`."""
 
 
 def embed(settings: Mapping[str, object]) -> EmbedResult:

@@ -29,7 +29,7 @@ from nayer_cli.storage.files import check_writable, delete, leftovers, make_fold
 from nayer_cli.storage.runlog import Listener, RunLog
 
 RUNS = Path("runs")
-"""Where runs go that are not told where to go."""
+"""Default folder of runs."""
 
 
 class RunFolder:

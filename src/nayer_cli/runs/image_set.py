@@ -43,7 +43,7 @@ class ImageSet:
 
 
 class Source(NamedTuple):
-    """Where images come from."""
+    """The origin of the images."""
 
     found: ImageSet
     model: Classifier | None
@@ -56,7 +56,7 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True)
 class Form:
-    """How images are written."""
+    """The format in which images are written."""
 
     format: str
     """`npz`, `npy` or `png`."""

@@ -35,7 +35,7 @@ BYTES_IN_BANK = 3 * 32 * 32 + 8
 """An image of 3×32×32 in the memory bank, with its label."""
 
 MISMATCH = "operator torchvision::nms does not exist"
-"""What torchvision says beside a torch of another build."""
+"""torchvision's error if torch comes from another build."""
 MEND_MISMATCH = "pip install --force-reinstall torch torchvision"
 """Mends it: one command finds a pair that fits."""
 

@@ -1,4 +1,4 @@
-"""What methods make images with: the teacher as a judge of them, and the other parts that `method.Parts` names."""
+"""Build the parts that methods make images with: the teacher as a judge, and the others that `method.Parts` names."""
 
 from torch import Tensor
 

@@ -32,7 +32,7 @@ class Role(NamedTuple):
     flag: str
     """The option that names it; empty where it is an argument."""
     prefix: str = ""
-    """What goes before the names of its facts."""
+    """Prefix of the options for its facts."""
     weights: str = "weights"
 
     def option(self, fact: str) -> str:
@@ -94,7 +94,7 @@ def told(role: Role, spec: ModelConfig, rest: str, *, needs_names: bool = False)
 
 
 def named(classifier: Classifier, labels: str | None) -> Classifier:
-    """Give a classifier the names in `labels`, a file or a known set, in place of those that it carries.
+    """Give a classifier the names in `labels`, a file or a known set, instead of those that it carries.
 
     Raises:
         InputError: there is no such file or set, or it names more or fewer classes than there are outputs.
@@ -129,7 +129,7 @@ def assumption(classifier: Classifier, data: LabelledImages) -> str:
 
 
 def _onnx(spec: ModelConfig, role: Role) -> Classifier:
-    """Open an ONNX file, which tells all about itself: only its normalization and its names may be said anew."""
+    """Open an ONNX file, which says everything about itself: only its normalization and its names can be overridden."""
     if role.command != "eval":
         return load_classifier(spec)  # which says what can be done with it
     from nayer_cli.classifiers.onnx_file import load_onnx  # what runs it need not be installed

@@ -22,7 +22,7 @@ from nayer_cli.storage import files
 IMAGES = 32
 """On which file and network are compared: half of them noise, half of them smooth."""
 TOLERANCE = 1e-3
-"""Of float logits, as a part of their range."""
+"""Largest difference of float logits, as a share of their range."""
 
 
 def export_onnx(settings: Mapping[str, object]) -> Exported:
@@ -98,11 +98,11 @@ def _write(file: Path, classifier: Classifier, config: OnnxConfig) -> str:
 
 
 class Comparison(NamedTuple):
-    """What a file and its network say about the same images."""
+    """The answers of a file and its network to the same images."""
 
     images: int
     same: int
-    """How many of them they put in the same class."""
+    """Number of images that both put in the same class."""
     largest: float
     """Difference of two logits."""
     range: float
@@ -111,7 +111,7 @@ class Comparison(NamedTuple):
 
 @torch.no_grad()
 def compare(file: Path, classifier: Classifier, *, inside: bool = False) -> Comparison:
-    """Run a file and the network that it was made of on the same images, which are no photographs.
+    """Run a file and the network that it was made of on the same images, which are not photographs.
 
     Args:
         file: written by `write_classifier`.

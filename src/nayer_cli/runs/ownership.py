@@ -1,4 +1,4 @@
-"""Whose a folder is. What a file says proves that nayer made it; what it is called proves nothing."""
+"""Decide whether a folder is a run's. The content of a file proves that nayer made it; its name proves nothing."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Where the files are that a run was started with: kept absolute, found again from any folder, or named anew."""
+"""The paths of the files that a run was started with: kept absolute, so found from any folder, or named again."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,7 +25,7 @@ OPTIONS_OF: dict[type, dict[str, str]] = {
     TrainConfig: {"student.name": "--model", "data": "--data"},
     QuantizeConfig: {"teacher.name": "--model", "teacher.weights": "--weights"},
 }
-"""What is called otherwise, or comes besides, in a command with these settings."""
+"""Options that have another name, or exist only, in a command with these settings."""
 COMMANDS: dict[type, str] = {TrainConfig: "train", QuantizeConfig: "quantize"}
 KEPT = ("lte.file", "lte.cache_dir", "reuse")
 """Settings that may be paths and are not read again: the run has kept what it needs."""
@@ -87,7 +87,7 @@ def _paths(settings: Settings) -> Iterator[tuple[str, Path]]:
 
 
 def _is_name(key: str, value: str) -> bool:
-    """Say whether `value` names something that is no file: a network, or a data set."""
+    """Say whether `value` names something that is not a file: a network, or a data set."""
     if key.endswith(".name"):
         scheme = value.partition(":")[0]
         return scheme in ("builtin", "hf-hub", "py") or (scheme == value and timm.is_model(value))

@@ -297,7 +297,7 @@ def _at_hand(config: QuantizeConfig) -> int:
 
 
 def _with_room(config: QuantizeConfig, images: int) -> QuantizeConfig:
-    """Let the bank hold so many images besides those that are planned, unless its size is given."""
+    """Let the bank hold that many images besides those that are planned, unless its size is given."""
     if config.bank.capacity:
         return config
     plan = assemble.plan(config.schedule, images, assemble.budget(config))

@@ -36,7 +36,7 @@ class Provenance:
     """The command."""
     method: str
     encoder: str | None
-    """What embedded the class names, where a method used their embeddings."""
+    """The encoder of the class names, if a method used their embeddings."""
     label_names: list[str] | None
 
 
@@ -51,14 +51,14 @@ class Recorder:
     output: OutputConfig
     names: Sequence[str]
     shards: dict[str, Shards]
-    """Where the bank and the method's store are kept; empty for a bank of real data, which is read again instead."""
+    """Shards of the bank and of the method's store; empty for a bank of real data, which is read again instead."""
     fingerprints: dict[str, str] = field(default_factory=dict)
-    """What tells teacher, classes and data apart from others of the same name."""
+    """Fingerprints that tell teacher, classes and data from others of the same name."""
     best: Best | None = None
     """The best top-1 over the epochs: an oracle, since choosing by it would choose on the evaluation data."""
 
     facts: dict[str, Any] = field(default_factory=dict)
-    """What a command found out during the run, and reports at its end."""
+    """Facts that a command finds during the run and reports at its end."""
 
     def __post_init__(self) -> None:
         """Listen to the teacher's features only where that is asked for."""
@@ -186,12 +186,12 @@ class Recorder:
 
         Args:
             engine: the run that is over.
-            teacher: what is known of it besides.
+            teacher: what else is known about it.
             student: likewise.
             scores: of what is kept as the student, if that is not the network that learned.
             shipped: scores of all that is kept, by stage, if that is more than the student: gates are about the worst.
             pairs: stages that ought to agree: a warning where they do not.
-            quantization: what `nayer quantize` reports besides.
+            quantization: what else `nayer quantize` reports.
             about: what the run was.
 
         """

@@ -1,4 +1,4 @@
-"""Whether a run may start or go on where it is asked to, decided before any work is done."""
+"""Decide whether a run may start or continue in a folder, before any work is done."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -31,7 +31,7 @@ FREE_TO_CHANGE = (
 """Settings that a resumed run may change, since what was learned so far keeps its meaning."""
 
 AUTO = "auto"
-"""What `--resume` says to go on with the run in `--out` if there is one."""
+"""The value of `--resume` that continues the run in `--out` if there is one."""
 
 
 def begin(

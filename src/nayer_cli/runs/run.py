@@ -38,9 +38,9 @@ class Job:
     recorder: Recorder
     device: torch.device
     encoder: str | None = None
-    """What embedded the class names, where the method uses their embeddings."""
+    """The encoder of the class names, if the method uses their embeddings."""
     inherited: Inherited | None = None
-    """What the student began with of its teacher, if it began with any of it."""
+    """The layers that the student took from its teacher at the start, if any."""
 
 
 def fingerprints(teacher: Classifier) -> dict[str, str]:
@@ -182,7 +182,7 @@ def _preset(job: Job) -> str | None:
 
 
 def _about_teacher(teacher: Classifier, spec: ModelConfig) -> Network:
-    """Return, besides, with how many layers the term `bn` compares; with 0, total variation replaces it."""
+    """Return also the number of layers that the term `bn` compares with; if 0, total variation replaces it."""
     about: Network = {
         **_about(teacher),
         "bn_layers": len(layers_with_statistics(teacher.network)),

@@ -1,4 +1,4 @@
-"""What `nayer sample` may be asked for: told before torch is imported, and again by the recipe."""
+"""Check the settings of `nayer sample`, before torch is imported and again in the recipe."""
 
 from pathlib import Path
 
@@ -49,7 +49,7 @@ def has_manifest(config: SampleConfig) -> bool:
 
 
 def asks_for_classes(config: SampleConfig) -> bool:
-    """Say whether it matters of which classes images are."""
+    """Say whether the classes of the images matter."""
     return bool(config.classes or config.per_class)
 
 

@@ -52,7 +52,7 @@ class Shards:
     def load(self, manifests: Sequence[dict[str, Any]]) -> None:
         """Fill the store with what the manifests of all processes list.
 
-        Those of as many processes as there are now are restored exactly; otherwise all rows are dealt out anew.
+        Those of as many processes as there are now are restored exactly; otherwise all rows are divided again.
         """
         if len(manifests) == self.group.size:
             manifest = manifests[self.group.rank]

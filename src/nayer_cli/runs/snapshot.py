@@ -80,7 +80,7 @@ def _restore_own(engine: Engine, of_method: Tree, own: Tree) -> None:
 
 
 def _deal_out(engine: Engine, of_method: Tree, processes: Sequence[Tree]) -> None:
-    """Divide what all processes had; random sequences start afresh, but for those that all share."""
+    """Divide what all processes had; random sequences start afresh, except those that all share."""
     group, device = engine.group, engine.student.descent.skipped.device
     rows = {key: torch.cat([own["rows"][key] for own in processes]) for key in engine.method.rank_local}
     mine = {key: value.tensor_split(group.size)[group.rank] for key, value in rows.items()}

@@ -11,7 +11,7 @@ STAGES = {
     "deployed": "integers",
     "onnxruntime": "ONNX Runtime",
 }
-"""What is shown for each stage of a result's `quantization`."""
+"""The words for each stage of a result's `quantization`."""
 
 
 def floats_by_reason(quantization: Mapping[str, Any]) -> Counter[tuple[str, str]]:

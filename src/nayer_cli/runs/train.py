@@ -43,7 +43,7 @@ class Supervised(Lesson):
     """Learning from labels, and from a teacher where there is one: the bank holds real images, no round makes any.
 
     Args:
-        teacher: whom to learn from besides, or None.
+        teacher: a network to learn from as well, or None.
         augment, rng, batch_size: how the bank is sampled.
         config: weights of the losses.
     """

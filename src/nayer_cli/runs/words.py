@@ -9,7 +9,7 @@ from nayer_cli.storage import hub
 from nayer_cli.types import Settings
 
 FETCHED = ("timm:", "hfds/", "hfids/", "tfds/", "wds/")
-"""What names of data sets begin with that are fetched, or opened by whatever a name says."""
+"""Prefixes of data sets that are fetched, or opened by code that the name chooses."""
 NOT_FOLLOWED = ("output.out", "lte.cache_dir", "teacher.max_parameters", "student.max_parameters")
 """Settings that name where to write, and how much may be built: those of a run are never followed."""
 

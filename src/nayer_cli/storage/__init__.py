@@ -1,1 +1,1 @@
-"""What is read from disk and written to it: files, settings, checkpoints, records, and the hub's cache."""
+"""Everything that is read from disk or written to it: files, settings, checkpoints, records, and the hub's cache."""

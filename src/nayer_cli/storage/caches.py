@@ -1,4 +1,4 @@
-"""Where caches are, told without the packages that fill them."""
+"""Find caches without the packages that fill them."""
 
 import os
 from pathlib import Path

@@ -20,7 +20,7 @@ from nayer_cli.storage.tensors import save_tensors
 
 FORMAT = "nayer.checkpoint/2"
 DAMAGED = (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
-"""What reading a file can raise whose content is not what we wrote."""
+"""Exceptions of reading a file whose content is not what we wrote."""
 
 
 class Seal(NamedTuple):

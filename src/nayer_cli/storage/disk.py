@@ -13,7 +13,7 @@ LACKING = (*FULL, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE)
 
 
 def is_full(error: OSError) -> bool:
-    """Say whether there is no room: for bytes, for files, or for this user."""
+    """Say whether space is short: for bytes, for files, or for this user."""
     return error.errno in FULL
 
 

@@ -21,7 +21,7 @@ BLOCK = 2**20
 TEMPORARY = re.compile(r"\..+\.\d+\.nayer-tmp")
 """Names of the files that are being written: no reader looks for them, and nobody else's are called so."""
 PROBE = "probe"
-"""What a file is called that is made to see whether one can be made."""
+"""Name of a file that is made only to see whether one can be made."""
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 """Makes opening fail where somebody has put a symbolic link: what it points to is not ours to write."""
 
@@ -222,7 +222,7 @@ def check_writable(folder: Path) -> None:
 
 
 def delete(paths: Iterable[Path]) -> None:
-    """Delete files that we have written and need no longer; one that is gone already is no fault."""
+    """Delete files that we have written and need no longer; one that is gone already is not a fault."""
     for path in paths:
         path.unlink(missing_ok=True)
 

@@ -7,7 +7,7 @@ from nayer_cli.errors import InputError, did_you_mean
 from nayer_cli.storage.text import printable, user_path
 
 OF_LIBRARIES = ("timm:", "torch/", "hfds/", "hfids/", "tfds/", "wds/")
-"""How names of images begin that timm's factory opens."""
+"""Prefixes of data that timm's factory opens."""
 
 
 def require_weights(path: str | Path) -> None:

@@ -1,4 +1,4 @@
-"""Reports of a running run: one JSON object a line in `metrics.jsonl`, and records for whoever listens."""
+"""Report a run in progress: one JSON object a line in `metrics.jsonl`, and records for listeners."""
 
 import json
 import threading
@@ -115,7 +115,7 @@ def _open_writer(folder: Path) -> Any:
 
 
 def _leave_faults_to_who_waits() -> None:
-    """Print no traceback where a thread cannot write its file: TensorBoard raises it again in whoever flushes."""
+    """Print no traceback if a thread cannot write its file: TensorBoard raises the error again when it is flushed."""
     usual = threading.excepthook
 
     def hook(fault: threading.ExceptHookArgs) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 from nayer_cli.errors import InputError
 
 LONGEST_FILE = 16 * 2**20
-"""Bytes above which a file is no list of names and no description of a model."""
+"""Bytes above which a file is not a list of names and no description of a model."""
 LONGEST_NAME = 1000
-"""Characters above which a line is no name of a class."""
+"""Characters above which a line is not a class name."""
 SHOWN = 120
 INVISIBLE = {"Zs", "Zl", "Zp", "Cf"}
 """Unicode's categories of spaces, and of marks that only tell how to set what is around them."""

@@ -22,7 +22,7 @@ DEEPEST = 20
 MOST_DOTS = 4000
 """In a configuration; tomllib takes memory that grows with their square."""
 INTEGERS = range(-(2**63), 2**63)
-"""What TOML promises to hold; tomllib holds any number, and Python then refuses to write it down."""
+"""Limits of TOML's integers. tomllib reads larger ones, which Python then refuses to write."""
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:

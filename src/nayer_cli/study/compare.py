@@ -25,11 +25,11 @@ FIGURES = {
     "steps to converge": ("synthesis", "convergence", "student", "steps"),
     "diversity": ("synthesis", "diversity", "features"),
 }
-"""Where a result tells what."""
+"""The place of each figure in a result."""
 
 
 class Comparison(TypedDict):
-    """What `nayer compare` returns; each list has a value for each run, null where there is none."""
+    """The document that `nayer compare` returns; each list has a value for each run, or null."""
 
     schema: str
     runs: list[str]
@@ -41,7 +41,7 @@ def compare(runs: Sequence[str]) -> Comparison:
     """Compare run directories.
 
     Raises:
-        InputError: one is no run directory, or its result cannot be read.
+        InputError: one is not a run directory, or its result cannot be read.
 
     """
     for run in runs:

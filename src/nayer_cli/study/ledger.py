@@ -28,7 +28,7 @@ FIGURES = (
     "synthesis",
     "quantization",
 )
-"""What of a result is kept as it is."""
+"""The fields of a result that are kept unchanged."""
 OF_A_START = ("nayer", "python", "torch", "platform", "gpu", "threads")
 PATHS = ("teacher.weights", "student.weights", "eval.data", "data", "lte.file", "reuse")
 """Settings that may be paths of one machine: of a file its name is kept, and its SHA-256 besides."""

@@ -10,7 +10,7 @@ from nayer_cli.study.table import Column, Row, Run, Table
 
 COLORS = ("#2563eb", "#d97706", "#059669", "#dc2626", "#7c3aed", "#0891b2", "#be185d", "#65a30d", "#92400e", "#475569")
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 900, 340, 48, 42, 12
-"""Of a plot, in pixels, and its margins."""
+"""Size and margins of a plot, in pixels."""
 STEPS, LINES = (0.01, 0.02, 0.05, 0.1, 0.2), 6
 """Between two lines of a plot, as fractions; and how many there are at most."""
 STYLE = """

@@ -40,7 +40,7 @@ SCHEMAS: dict[str, type[RunConfig]] = {schema.kind: schema for schema in (Distil
 """Commands that a run of a study may be one of."""
 PARTS = ("title", "note", "seeds", "base", "rows", "columns", "paper", "scales")
 OF_A_LINE = ("title", "command", "paper")
-"""What a row or a column says besides settings."""
+"""Keys of a row or a column that are not settings."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 SMALLEST = "digits"
 """The scale of the shipped studies that takes minutes and no data: the default."""
@@ -76,7 +76,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Study:
-    """What is compared, at one scale."""
+    """A study at one scale."""
 
     name: str
     scale: str
@@ -137,7 +137,7 @@ def read(source: str, scale: str | None, seeds: Sequence[int] | None, changes: L
     Args:
         source: a shipped name, or a TOML file.
         scale: one of those of the file; by default `digits`, or the only one, or none.
-        seeds: in place of the file's.
+        seeds: instead of the file's.
         changes: dotted keys over the file's: `base.…`, `rows.ROW.…`, `columns.COLUMN.…`; others belong to `base`.
 
     Raises:
@@ -261,7 +261,7 @@ def _check_parts(document: Any, known: Sequence[str], where: str) -> None:
 
 
 def _check(cell: Cell, where: str) -> None:
-    """Check the settings of a run, but for those of its method, whose owner is not imported here."""
+    """Check the settings of a run, except those of its method, whose owner is not imported here."""
     reserved = [key for key in cell.settings if key.startswith("output.out")]
     if reserved:
         raise ConfigError(f"{reserved[0]} of {where} is given by the study", hint="leave it out, and use --out")

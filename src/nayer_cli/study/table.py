@@ -20,7 +20,7 @@ MEASURES = {
     "diversity": ("synthesis", "diversity", "features"),
     "diversity_round": ("synthesis", "diversity", "features_round"),
 }
-"""What else results may tell, and where."""
+"""Further figures of a result, and their places."""
 
 
 class Difference(TypedDict):
@@ -48,7 +48,7 @@ class Run(TypedDict):
 
 
 class Row(TypedDict):
-    """What the runs of a row in a column tell; accuracies are fractions of 1, and null where there are none."""
+    """The figures of a row in a column; accuracies are fractions of 1, or null if there are none."""
 
     name: str
     title: str
@@ -78,7 +78,7 @@ class Column(TypedDict):
 
 
 class Table(TypedDict):
-    """What `nayer study --table --json` prints."""
+    """The document that `nayer study --table --json` prints."""
 
     schema: str
     study: str

@@ -1,4 +1,4 @@
-"""Running what of a study is missing: one run after the other, or as lines for whoever starts many at once."""
+"""Run the missing part of a study: one run after another, or as command lines for a scheduler."""
 
 import json
 import shlex
@@ -19,11 +19,11 @@ STUDY_FORMAT = "nayer.study/1"
 
 @dataclass
 class Outcome:
-    """What came of it."""
+    """The outcome of a study."""
 
     done: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
-    """Why, by the run's name."""
+    """The error of each failed run, by its name."""
     busy: list[str] = field(default_factory=list)
     """Runs that another process is at."""
 

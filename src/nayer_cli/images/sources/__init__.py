@@ -1,1 +1,1 @@
-"""Where labelled images come from, one kind a file."""
+"""Sources of labelled images, one kind in each file."""

@@ -15,7 +15,7 @@ from nayer_cli.storage.text import printable, unfit, user_path
 
 NAMES = ("images", "labels", "class_names")
 PLAUSIBLE = 100
-"""How many times smaller than its pixels a file of pictures may be; deflate reaches 1000 on zeros."""
+"""Largest ratio of the size of the pixels to that of their file; deflate reaches 1000 on zeros."""
 UNSUSPECTED = 128 * 2**20
 """Bytes that may be declared by however small a file."""
 

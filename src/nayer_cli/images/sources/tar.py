@@ -19,7 +19,7 @@ from nayer_cli.storage.text import escaped, printable, user_path
 LARGEST_IMAGE = 128 * 2**20
 """Bytes of an image file."""
 PLAUSIBLE = 100
-"""How many times smaller than its images an archive may be; they are compressed already, and gzip reaches 1000."""
+"""Largest ratio of the size of images to that of their archive; they are compressed already, and gzip reaches 1000."""
 
 
 def recognizes(spec: str) -> bool:
