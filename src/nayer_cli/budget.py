@@ -52,5 +52,8 @@ def parse_budget(text: str) -> Budget:
     counts, factor = UNITS[unit]
     amount = float(found[1]) * factor
     if not 0 < amount < math.inf:
-        raise ConfigError(f"a budget of '{text}' is out of range: it must be greater than 0, and finite")
+        raise ConfigError(
+            f"a budget of '{text}' is out of range: it must be greater than 0, and finite",
+            hint="for example: --budget 20m",
+        )
     return Budget(text.strip(), counts, amount)

@@ -25,7 +25,9 @@ from nayer_cli.storage.toml import to_toml as to_toml
 class LteConfig:
     """The pool of label-text embeddings."""
 
-    file: str | None = setting(None, "a ready-made pool (safetensors); otherwise found in the cache or built")
+    file: str | None = setting(
+        None, "a ready-made pool of label-text embeddings (safetensors); default: from the cache, or built"
+    )
     labels: str | None = setting(None, "class names: a text file, or a known set; default: the teacher's own")
     encoder: str = setting(
         "clip",
@@ -51,7 +53,7 @@ class EmbedConfig(LteConfig):
 class BankConfig:
     """The memory bank."""
 
-    capacity: int | None = setting(None, "images kept at most; default: every image of the run", low=1)
+    capacity: int | None = setting(None, "most images kept; default: every image of the run", low=1)
     policy: str = setting(
         "fifo", "which image leaves when the bank is full: the oldest, or one at random", choices=("fifo", "reservoir")
     )

@@ -249,7 +249,10 @@ def _judge(model: nn.Module, images: Tensor, labels: Tensor, device: torch.devic
     logits = model(send(images, device).float() / 255).float()
     num_classes = logits.shape[1]
     if int(labels.max()) >= num_classes:  # still on the CPU; on CUDA such a label would end the process
-        raise InputError(f"the data has a label {int(labels.max())}, but the model has {num_classes} classes")
+        raise InputError(
+            f"the data has a label {int(labels.max())}, but the model has {num_classes} classes",
+            hint="give data with the classes of the model",
+        )
     labels = send(labels, device)
     best, prediction = logits.max(1)  # of the logits: probabilities can tie where logits do not
     confidence = (best - logits.logsumexp(1)).exp()

@@ -125,7 +125,7 @@ def part(kind: str, name: str, attribute: str) -> Any:
     """
     module = load(kind, name)
     if not hasattr(module, attribute):
-        raise InputError(f"'{name}' is no {kind.rstrip('s')}: it does not define {attribute}")
+        raise InputError(f"'{name}' is not a {kind.rstrip('s')}: it does not define {attribute}")
     return getattr(module, attribute)
 
 

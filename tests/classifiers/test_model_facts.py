@@ -84,7 +84,7 @@ def test_a_thousand_classes_alone_do_not_make_an_imagenet_network() -> None:
 @pytest.mark.parametrize(
     ("mean", "std", "message"),
     [
-        ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375), "pixels of 0 to 255"),
+        ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375), "pixels from 0 to 255"),
         ((0.5,), (58.395,), "std of 'net' is 58.395"),
         ((127.5,), (0.5,), "mean of 'net' is 127.5"),
         ((0.5,), (0.0,), "must be positive, not 0"),

@@ -182,7 +182,10 @@ def _described(path: Path, *, folder: Path | None = None, source: str = "") -> A
     said = document.get("pretrained_cfg", document)
     key = document.get("architecture") or said.get("architecture")
     if not key:
-        raise InputError(f"{path} does not describe a timm model: it names no architecture")
+        raise InputError(
+            f"{path} does not describe a timm model: it names no architecture",
+            hint='its config.json must have an "architecture", a name that nayer info --models lists',
+        )
     facts = {fact: said.get(fact) for fact in READ} | {fact: document.get(fact, said.get(fact)) for fact in OF_MODEL}
     known = {fact: value for fact, value in facts.items() if value is not None}
     quantization = document.get("quantization", {})
@@ -269,7 +272,9 @@ def _call_factory(key: str) -> nn.Module:
     except Exception as error:  # code of the user
         raise InputError(f"{key} failed: {type(error).__name__}: {error}") from error
     if not isinstance(network, nn.Module):
-        raise InputError(f"{key} returned a {type(network).__name__}, not a torch.nn.Module")
+        raise InputError(
+            f"{key} returned a {type(network).__name__}, not a torch.nn.Module", hint="let it return the network itself"
+        )
     return network
 
 

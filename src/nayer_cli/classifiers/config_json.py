@@ -24,7 +24,10 @@ def read_model_json(path: Path) -> dict[str, Any]:
     """
     document = read_json(path)
     if not isinstance(document, dict) or not isinstance(document.get("pretrained_cfg", {}), dict):
-        raise InputError(f"{path} does not describe a timm model: it is not an object of settings")
+        raise InputError(
+            f"{path} does not describe a timm model: it is not an object of settings",
+            hint="name a folder saved by timm or nayer",
+        )
     for facts in (document, document.get("pretrained_cfg", {})):
         for fact, (fits, what) in FACTS.items():
             value = facts.get(fact)

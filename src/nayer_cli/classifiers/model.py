@@ -272,7 +272,10 @@ def _require_pretrained(architecture: Architecture, num_classes: int | None) -> 
             hint="choose a model that was fine-tuned for classification",
         )
     if num_classes != own:
-        raise InputError(f"the pretrained '{architecture.name}' has {own} classes, not {num_classes}")
+        raise InputError(
+            f"the pretrained '{architecture.name}' has {own} classes, not {num_classes}",
+            hint=f"leave out --num-classes, or give a weight file that has {num_classes}",
+        )
 
 
 def _filled(
@@ -356,7 +359,10 @@ def _require_logits(logits: Tensor, name: str) -> None:
     if not logits.is_floating_point():
         raise InputError(f"'{name}' returns {str(logits.dtype).removeprefix('torch.')}, not real logits", hint=WRAP)
     if not logits.isfinite().all():
-        raise InputError(f"'{name}' answers noise with NaN or infinity, though its weights are finite")
+        raise InputError(
+            f"'{name}' answers noise with NaN or infinity, though its weights are finite",
+            hint="its forward may divide by zero or overflow: check it, or choose another model",
+        )
     if (logits >= 0).all() and (logits.sum(1) - 1).abs().max() < PROBABILITY_TOLERANCE:
         raise InputError(
             f"'{name}' returns probabilities (no row has a negative number, each sums to 1), not logits",

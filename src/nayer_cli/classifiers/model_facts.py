@@ -111,7 +111,9 @@ def check_scale(normalization: Normalization, name: str) -> Normalization:
     """
     mean, std = normalization
     if not all(map(math.isfinite, mean + std)):
-        raise InputError(f"mean and std of '{name}' must be finite numbers, not {_listed(mean)} and {_listed(std)}")
+        raise InputError(
+            f"mean and std of '{name}' must be finite numbers, not {_listed(mean)} and {_listed(std)}", hint=SCALE
+        )
     if min(std) < LEAST_STD:
         raise InputError(f"std of '{name}' must be positive, not {min(std):g}", hint=SCALE)
     for what, values, most in (("mean", mean, MOST_MEAN), ("std", std, MOST_STD)):

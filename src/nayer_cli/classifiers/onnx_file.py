@@ -141,4 +141,7 @@ def load_onnx(path: Path) -> Classifier:
             scheme=Scheme(**scheme) if scheme else None,
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"what {path} says about its classifier is damaged: {error}") from error
+        raise InputError(
+            f"what {path} says about its classifier is damaged: {error}",
+            hint="export the model again with nayer export or nayer quantize",
+        ) from error

@@ -78,7 +78,10 @@ def find_weights(folder: Path) -> Path:
     for name in FILE_NAMES:
         if (folder / name).is_file():
             return folder / name
-    raise InputError(f"{folder} holds no weights: there is no {' or '.join(FILE_NAMES)}")
+    raise InputError(
+        f"{folder} holds no weights: there is no {' or '.join(FILE_NAMES)}",
+        hint="name a folder saved by timm or nayer, or a weight file",
+    )
 
 
 def read_weights(path: Path) -> Weights:
@@ -128,7 +131,10 @@ def require_finite(network: nn.Module, where: str) -> None:
     """
     for name, value in network.state_dict().items():
         if isinstance(value, Tensor) and value.is_floating_point() and not value.isfinite().all():
-            raise InputError(f"weight {name} of {where} is not finite (NaN or infinity)")
+            raise InputError(
+                f"weight {name} of {where} is not finite (NaN or infinity)",
+                hint="its training diverged: name an earlier checkpoint",
+            )
 
 
 def _read_safetensors(path: Path) -> Weights:
@@ -136,7 +142,9 @@ def _read_safetensors(path: Path) -> Weights:
         check_header(path)
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{path} is not a valid safetensors file: {error}") from error
+        raise InputError(
+            f"{path} is not a valid safetensors file: {error}", hint="copy or download it again"
+        ) from error
 
 
 def _read_checkpoint(path: Path) -> Any:

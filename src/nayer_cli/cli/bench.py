@@ -30,10 +30,10 @@ def command(
     threads: options.Threads = None,
     **_: Any,
 ) -> None:
-    """Show what classifiers take on this machine: file size, parameters, operations, latency and throughput.
+    """Compare classifiers on this machine: file size, parameters, operations, latency and throughput.
 
     The models take turns (A B A B), after a warm-up that does not count. Figures are medians. Each model is compared
-    with the first one turn by turn, and the interval holds with a probability of 95 %. ONNX files run in ONNX Runtime,
+    with the first one turn by turn, with a 95 % interval. ONNX files run in ONNX Runtime,
     everything else in torch. An architecture alone, such as resnet18, gets random weights.
     """
     given = settings.read(ctx, SCHEMA, OF_THE_MODEL)

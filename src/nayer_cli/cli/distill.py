@@ -17,7 +17,7 @@ EXAMPLES = (
         "your own checkpoint, measured on your own images",
     ),
     ("nayer distill --config runs/one/config.toml --seed 1 --set method.adv=1.0", "an earlier run, varied"),
-    ("nayer distill --resume runs/one", "go on where a run stopped"),
+    ("nayer distill --resume runs/one", "continue where a run stopped"),
 )
 MODELS = (
     options.ModelOptions(
@@ -37,7 +37,7 @@ OF_THE_MODEL = options.settings_of(*MODELS)
 def command(ctx: typer.Context, init: options.Init = None, **_: Any) -> None:
     """Teach a small student what a teacher knows, without its training data.
 
-    Needs the teacher's weights and its class names. Nothing given at all runs the demonstration. Data is used only to
+    Needs the teacher's weights and its class names. Without any option it runs the demonstration. Data is used only to
     measure, and only if you name some with --eval-data.
     """
     running.run(ctx, SCHEMA, OF_THE_MODEL, run_rows)

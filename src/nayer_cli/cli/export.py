@@ -32,8 +32,8 @@ def command(
 ) -> None:
     """Write any classifier as an ONNX file: float, or the integers of a quantized one for the runtime that you name.
 
-    The file takes any number of images. Its metadata tells how they are prepared, and the names of the classes. ONNX
-    Runtime runs it before it is put in place, and what it says must be what the network says.
+    The file takes any number of images. Its metadata says how to prepare them, and names the classes. Before the
+    file is put in place, ONNX Runtime runs it, and its answers must be those of the network.
     """
     given = settings.read(ctx, SCHEMA, OF_THE_MODEL)
     output = running.output(ctx)

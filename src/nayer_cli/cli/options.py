@@ -219,10 +219,10 @@ Method = Annotated[
 Epochs = Annotated[Int, _setting("schedule.epochs", "--epochs -e", METHOD, "N")]
 Budget = Annotated[Text, _setting("schedule.budget", "--budget", METHOD, "AMOUNT", schema=TrainConfig)]
 BatchSize = Annotated[Int, _setting("schedule.batch_size", "--batch-size -b", METHOD, "N")]
-Lr = Annotated[Float, _setting("optimizer.lr", "--lr", METHOD, "X", "the student's")]
+Lr = Annotated[Float, _setting("optimizer.lr", "--lr", METHOD, "X", "student")]
 BankSize = Annotated[Int, _setting("bank.capacity", "--bank-size", METHOD, "N", "memory bank")]
 
-Init = Annotated[Text, _setting("init", "--init", MODELS, "", "the student's")]
+Init = Annotated[Text, _setting("init", "--init", MODELS, "")]
 
 Bits = Annotated[Text, _setting("quantizer.bits", "--bits", QUANTIZATION, "wNaM", schema=QuantizeConfig)]
 FirstLastBits = Annotated[
@@ -261,7 +261,7 @@ TrainEpochs = Annotated[Int, _setting("schedule.epochs", "--epochs -e", METHOD, 
 TrainBatchSize = Annotated[Int, _setting("schedule.batch_size", "--batch-size -b", METHOD, "N", schema=TrainConfig)]
 TrainLr = Annotated[Float, _setting("optimizer.lr", "--lr", METHOD, "X", schema=TrainConfig)]
 
-EvalData = Annotated[Text, _setting("eval.data", "--eval-data", EVALUATION, "DATA", "measure on")]
+EvalData = Annotated[Text, _setting("eval.data", "--eval-data", EVALUATION, "DATA", "data to measure on")]
 EvalMinTop1 = Annotated[Float, _setting("eval.min_top1", "--min-top1", EVALUATION, "X", schema=EvaluateConfig)]
 EvalMaxDrop = Annotated[Float, _setting("eval.max_drop", "--max-drop", EVALUATION, "X", schema=EvaluateConfig)]
 Split = Annotated[Text, _setting("eval.split", "--split", EVALUATION, "NAME")]

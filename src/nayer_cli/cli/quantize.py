@@ -18,7 +18,7 @@ EXAMPLES = (
     ("nayer quantize --model runs/one --bits w4a4 --mode ptq --reconstruct", "roundings are learned block by block"),
     ("nayer quantize --model resnet50 --bits w4a4 --epochs 50", "from ImageNet weights of timm"),
     ("nayer quantize --model runs/one --bits w4a8 --eval-data images/val --max-drop 0.01", "a gate in a pipeline"),
-    ("nayer quantize --resume runs/w4a4", "go on where a run stopped"),
+    ("nayer quantize --resume runs/w4a4", "continue where a run stopped"),
 )
 
 MODELS = (
@@ -43,7 +43,7 @@ def command(
     generator: options.FromRun = None,
     **_: Any,
 ) -> None:
-    """Turn a classifier into one of few bits, down to integers that run, without its training data.
+    """Turn a classifier into a copy of 2 to 8 bits that runs on integers, without its training data.
 
     The float model teaches its rounded copy on synthetic images. RUN/student is the network of integers, and
     RUN/model.onnx the same for ONNX Runtime. Accuracies of all stages are shown side by side, if there is data to

@@ -10,7 +10,7 @@ from nayer_cli.config import SampleConfig
 
 SCHEMA = SampleConfig
 EXAMPLES = (
-    ("nayer sample runs/one --count 100 --out images", "what the student saw: PNG files, one folder a class"),
+    ("nayer sample runs/one --count 100 --out images", "what the student saw: PNG files, one folder for each class"),
     ("nayer sample runs/one --classes cat,dog --per-class 8 --grid grid.png --upscale 4", "one picture"),
     ("nayer sample runs/one --source generator", "fresh images"),
     ("nayer sample --model resnet50 --count 512 --out calibration", "a calibration set for any tool, without a run"),
@@ -37,8 +37,8 @@ def command(
 ) -> None:
     """Write synthetic images of a run, from its memory bank or fresh from its generator, or images for a model alone.
 
-    With --model there is no run and no student: images are made from what the network's own layers tell, for tools that
-    want images to choose steps by. manifest.json beside them tells what they are. All is written, or nothing.
+    With --model there is no run and no student: images are made from the network's own statistics, for tools that
+    calibrate with images. manifest.json beside them describes them. Either everything is written, or nothing.
     """
     given = settings.read(ctx, SCHEMA, OF_THE_MODEL)
     output = running.output(ctx)

@@ -76,7 +76,7 @@ def command(
 ) -> None:
     """Compare methods or settings over seeds: the tables of the paper, or one of your own.
 
-    Runs what is missing, one run after the other, and goes on after one that fails. The table goes to the screen, and
+    Runs what is missing, one run after another, even if one fails. The table goes to the screen, and
     into the study's folder as table.md, .csv, .json and .html. --set changes a setting of all runs, or of some with
     rows.ROW. or columns.COLUMN. before its name.
     """

@@ -15,7 +15,7 @@ EXAMPLES = (
         "nayer train --model wrn_16_2 --data train.tar --teacher runs/teacher --epochs 200",
         "distillation on real images, the yardstick for data-free runs",
     ),
-    ("nayer train --resume runs/teacher", "go on where a run stopped"),
+    ("nayer train --resume runs/teacher", "continue where a run stopped"),
 )
 
 MODELS = (

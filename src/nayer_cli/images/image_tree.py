@@ -48,7 +48,10 @@ def arrange(files: Iterable[tuple[str, T]], folders: Iterable[str], split: str, 
     """
     paths = [(_parts(name), item) for name, item in files]
     if deep := next((parts for parts, _ in paths if len(parts) > DEEPEST), None):
-        raise InputError(f"'{printable('/'.join(deep))}' in {where} lies {len(deep):,} folders deep")
+        raise InputError(
+            f"'{printable('/'.join(deep))}' in {where} lies {len(deep):,} folders deep",
+            hint="move its images up, to CLASS/IMAGE.jpg",
+        )
     root = _class_root([parts for parts, _ in paths], split, where)
     depth = len(root)
     images = [(parts, item) for parts, item in paths if parts[:depth] == root and len(parts) > depth + 1]

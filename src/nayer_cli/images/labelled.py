@@ -199,7 +199,10 @@ def _check_channels(source: Source, shape: ImageShape, where: str) -> None:
         raise InputError(f"images of {where} have no pixels: their shape is {list(source.images.shape[1:])}")
     found = source.images.shape[-1] if isinstance(source, ArraySource) else 3
     if found != shape.channels and not (shape.channels in MODES and found in (1, 3, 4)):
-        raise InputError(f"images of {where} have {found} channels, but the model takes {shape.channels}")
+        raise InputError(
+            f"images of {where} have {found} channels, but the model takes {shape.channels}",
+            hint="convert the images, or choose a model that takes them",
+        )
 
 
 def _reorder(names: Sequence[str], order: Sequence[int]) -> list[str]:

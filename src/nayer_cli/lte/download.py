@@ -50,7 +50,10 @@ def cached(repo: str) -> Path | None:
     try:
         found = try_to_load_from_cache(repo, "modules.json", cache_dir=constants.HF_HUB_CACHE)
     except ValueError as error:
-        raise InputError(f"'{repo}' is neither a folder nor the name of a model: {error}") from error
+        raise InputError(
+            f"'{repo}' is neither a folder nor the name of a model: {error}",
+            hint="for example: --encoder sentence-transformers/all-MiniLM-L6-v2, or a folder",
+        ) from error
     return Path(found).parent if isinstance(found, str) else None
 
 
@@ -66,7 +69,10 @@ def _download(repo: str, what: str) -> Path:
         ) from error
     except Exception as error:  # the client passes on those of its HTTP library, and has changed that library
         if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
-            raise InputError(f"{repo} on the hub is no sentence-transformers model: it has no modules.json") from error
+            raise InputError(
+                f"{repo} on the hub is not a sentence-transformers model: it has no modules.json",
+                hint="choose a model that was saved with SentenceTransformer.save_pretrained",
+            ) from error
         raise _unavailable(f"{what}, and downloading it failed: {first_line(error)}") from error
 
 

@@ -68,7 +68,10 @@ def check(spec: str) -> None:
     if name in known or name == "py" or user_path(spec).is_dir():
         return
     if spec.startswith((".", "/", "~")):
-        raise InputError(f"there is no folder {spec} with a text encoder")
+        raise InputError(
+            f"there is no folder {spec} with a text encoder",
+            hint="name a folder that SentenceTransformer.save_pretrained wrote, or choose clip or sbert",
+        )
     if "/" not in spec and (close := get_close_matches(name, known, n=1, cutoff=0.7)):
         raise InputError(
             f"no text encoder is called '{spec}' (did you mean '{close[0]}'?)",

@@ -203,11 +203,17 @@ def _in_order(document: object, path: Path) -> list[Any]:
     if isinstance(document, list):
         return document
     if not isinstance(document, dict):
-        raise InputError(f"{path} holds neither a list of names nor an object of index and name")
+        raise InputError(
+            f"{path} holds neither a list of names nor an object of index and name",
+            hint='for example: ["cat", "dog"], or {"0": "cat", "1": "dog"}',
+        )
     indices = [str(index) for index in range(len(document))]
     missing = [index for index in indices if index not in document]
     if missing:
-        raise InputError(f"{path} names {len(document)} classes, but none with the index {missing[0]}")
+        raise InputError(
+            f"{path} names {len(document)} classes, but none with the index {missing[0]}",
+            hint="name every class from 0 on",
+        )
     return [document[index] for index in indices]
 
 

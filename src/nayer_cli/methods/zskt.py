@@ -42,7 +42,10 @@ class Method(method.Method):
         self.config = config
         self.temperature, self.batch = config.temperature, parts.batch_size
         if config.attention and len(config.teacher_stages) != len(config.student_stages):
-            raise ConfigError("method.teacher_stages and method.student_stages must have the same length")
+            raise ConfigError(
+                "method.teacher_stages and method.student_stages must have the same length",
+                hint="name as many modules of the student as of the teacher, in the same order",
+            )
         self.generator = LiveGenerator(
             parts, config.generator, config.code_size, config.width, config.lr_g, max_norm=config.clip
         )

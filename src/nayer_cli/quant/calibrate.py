@@ -107,7 +107,10 @@ def _spread(count: int, most: int, device: torch.device) -> Tensor:
 
 def _scale_of(quantizer: Quantizer, values: Tensor, largest: Tensor, clip: bool) -> Tensor:
     if not bool(largest.isfinite()):
-        raise RunFailed("what the network computes from the calibration images is not finite")
+        raise RunFailed(
+            "what the network computes from the calibration images is not finite",
+            hint="check the model with nayer eval, or choose another --method",
+        )
     return _best_scale(values[None], largest.view(1, 1), quantizer, clip).view(())
 
 

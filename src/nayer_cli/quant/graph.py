@@ -121,7 +121,10 @@ def quantize(network: nn.Module, shape: ImageShape, scheme: Scheme, *, frozen: b
     traced = trace(network, shape)
     layers = list(_layers(traced))
     if not layers:
-        raise InputError("the network cannot be quantized: it has no convolution or linear layer with padding by zeros")
+        raise InputError(
+            "the network cannot be quantized: it has no convolution or linear layer with padding by zeros",
+            hint="choose a network that has one",
+        )
     for node in layers:
         ends = node in (layers[0], layers[-1])
         _quantize_layer(traced, node, scheme.first_last_bits if ends else scheme.weights)

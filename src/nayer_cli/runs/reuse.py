@@ -88,7 +88,10 @@ def _newest() -> RunFolder:
 def _settings_of(folder: RunFolder, given: Settings) -> dict[str, Any]:
     """Return the settings of a run that hold for one that uses its images."""
     if not folder.has_images:
-        raise InputError(f"{folder.path} has no synthetic images: it is not a run of nayer distill")
+        raise InputError(
+            f"{folder.path} has no synthetic images: it is not a run of nayer distill",
+            hint="name a run of nayer distill",
+        )
     old = folder.settings()
     kept = {key: value for key, value in old.items() if key.startswith(KEPT)}
     if given.get("method.name", kept.get("method.name")) != kept.get("method.name"):

@@ -90,7 +90,10 @@ def _of_run(config: SampleConfig) -> Source:
     """Take images of a run; its teacher is loaded where fresh ones are made, or where a manifest tells of it."""
     folder = find(config.run)
     if not folder.has_images:
-        raise InputError(f"{folder.path} has no synthetic images: it is not a run of nayer distill")
+        raise InputError(
+            f"{folder.path} has no synthetic images: it is not a run of nayer distill",
+            hint="name a run of nayer distill",
+        )
     names, teacher = _names_of(folder), None
     class_indices(config.classes, names)  # a wrong one is told before anything is loaded
     if config.source == "generator":

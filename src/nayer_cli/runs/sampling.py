@@ -77,26 +77,26 @@ def _needs_student(name: str) -> bool:
 
 def _check_source(config: SampleConfig) -> None:
     if bool(config.run) == bool(config.model.name):
-        fault = "a run and a model are named" if config.run else "neither RUN nor --model is given"
+        fault = "both RUN and --model are given" if config.run else "neither RUN nor --model is given"
         raise InputError(fault, hint="nayer sample RUN, or nayer sample --model resnet18 --out images")
     if config.run and (config.model != ModelConfig() or config.method["name"] != AUTO or len(config.method) > 1):
-        raise ConfigError(
-            "facts of a model and --method are about --model; a run tells them itself", hint="leave them out"
-        )
+        raise ConfigError("facts of a model and --method are for --model: a run has its own", hint="leave them out")
     if config.model.name and config.source != "bank":
-        raise ConfigError("--source is about a run; for a model all images are fresh", hint="leave it out")
+        raise ConfigError("--source is for runs: with --model all images are fresh", hint="leave it out")
 
 
 def _check_form(config: SampleConfig) -> None:
     form = format_of(config)
     if config.grid and (config.format or config.values or config.layout != "nchw"):
-        raise ConfigError("--grid writes one picture alone", hint="leave it out, or --format, --values and --layout")
+        raise ConfigError("--grid writes only one picture", hint="leave it out, or --format, --values and --layout")
     if is_file(config) and Path(str(config.out)).suffix != f".{form}":
-        raise ConfigError(f"--out {config.out} is no place for {form}", hint="name a folder, or leave out --format")
+        raise ConfigError(f"--out {config.out} cannot hold {form}", hint="name a folder, or leave out --format")
     if form == PNG and (values_of(config) != "pixels" or config.layout != "nchw"):
-        raise ConfigError("PNG files hold pixels, in no layout of axes", hint="choose --format npz or npy")
+        raise ConfigError(
+            "PNG files hold plain pixels, without --values and --layout", hint="choose --format npz or npy"
+        )
     if form in ARRAYS and config.upscale > 1 and not config.grid:
-        raise ConfigError("--upscale is about pictures", hint="leave it out, or choose --format png")
+        raise ConfigError("--upscale is for PNG files and grids", hint="leave it out, or choose --format png")
 
 
 def _check_place(config: SampleConfig) -> None:

@@ -13,7 +13,7 @@ OF_LIBRARIES = ("timm:", "torch/", "hfds/", "hfids/", "tfds/", "wds/")
 def require_weights(path: str | Path) -> None:
     """Raise InputError if there is no such weight file."""
     if not user_path(path).is_file():
-        raise InputError(f"there is no weight file {path}")
+        raise InputError(f"there is no weight file {path}", hint="check the path: it is relative to the current folder")
 
 
 def require_onnx(path: str | Path) -> None:

@@ -60,7 +60,9 @@ def read_tables(path: Path) -> dict[str, Any]:
     except InputError as error:
         raise ConfigError(str(error), hint=error.hint) from error
     except ValueError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+        raise ConfigError(
+            f"{path} is not valid TOML: {error}", hint="correct that line; a run's config.toml is an example"
+        ) from error
 
 
 def _parse(text: str) -> dict[str, Any]:

@@ -95,7 +95,10 @@ def _channels_last(images: NDArray[Any], path: Path) -> NDArray[np.uint8]:
         )
     if images.ndim not in (3, 4) or not images.size:
         but = "no pixels" if images.ndim in (3, 4) else "not [N, H, W, C] or [N, C, H, W]"
-        raise InputError(f"images in {path} have shape {list(images.shape)}: {but}")
+        raise InputError(
+            f"images in {path} have shape {list(images.shape)}: {but}",
+            hint="save images as [N, H, W, C] or [N, C, H, W]",
+        )
     if images.ndim == 3:
         return images[..., None]
     if images.shape[-1] > 4 and images.shape[1] <= 4:

@@ -74,7 +74,7 @@ class TarSource:
         except Exception as error:  # damaged archives bring about whatever their compression runs into
             # After the first line tarfile goes on with one for each compression that it tried.
             reason = printable(str(error).partition(":\n")[0]) or type(error).__name__
-            raise InputError(f"cannot read archive {self.path}: {reason}") from error
+            raise InputError(f"cannot read archive {self.path}: {reason}", hint="copy or download it again") from error
 
 
 class _Archive(tarfile.TarFile):

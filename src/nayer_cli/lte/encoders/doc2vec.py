@@ -120,7 +120,10 @@ def open_encoder(argument: str | None, device: str) -> Encoder:
         raise InputError("encoder 'doc2vec' needs a model", hint="--encoder doc2vec:FILE, saved by gensim's Doc2Vec")
     file = user_path(argument)
     if not file.is_file():
-        raise InputError(f"there is no Doc2Vec model {file}")
+        raise InputError(
+            f"there is no Doc2Vec model {file}",
+            hint="name a file that gensim's Doc2Vec.save wrote: --encoder doc2vec:FILE",
+        )
     return Doc2VecEncoder(file)
 
 

@@ -23,7 +23,10 @@ def open_encoder(argument: str | None, device: str) -> Encoder:
     if folder.is_dir():
         return SentenceEncoder(argument, f"sha256:{digest(folder)}", folder, device)
     if argument.startswith((".", "/", "~")):
-        raise InputError(f"there is no folder {argument} with a text encoder")
+        raise InputError(
+            f"there is no folder {argument} with a text encoder",
+            hint="name a folder that SentenceTransformer.save_pretrained wrote, or a model of the hub: ORG/NAME",
+        )
     repo = argument if "/" in argument else f"sentence-transformers/{argument}"
     try:
         folder = download.snapshot(repo, argument)
