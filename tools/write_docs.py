@@ -20,22 +20,21 @@ LEDGER = DOCS.parents[1] / "results"
 WRITTEN = "<!-- Written by tools/write_docs.py: change the program, not this page. -->"
 
 COMMANDS_INTRODUCTION = """\
-Every option of every command. What has no option is set with `--set KEY=VALUE`; [settings.md](settings.md) lists all
-settings.
+Every option of every command. `--set KEY=VALUE` sets what has no option; [settings](settings.md) lists everything.
 
 **Precedence**, highest first: command line, `NAYER_*` variables, configuration file (`--config`), preset. Each option
-has a variable, and `NAYER_SET` holds assignments as `--set` does: `NAYER_SET='method.adv=1.0 lte.prompt="a {name}"'`.
-Unknown options, settings and variables are refused. With `--resume`, the run directory holds the settings, and only
-the command line can add to them.
+has a variable, and `NAYER_SET` takes assignments like `--set`: `NAYER_SET='method.adv=1.0 lte.prompt="a {name}"'`.
+Unknown options, settings and variables are refused. With `--resume`, settings come from the run directory, and
+only the command line can add to them.
 
 **Output.** The result goes to stdout: a small table, or one JSON document with `--json`. Progress, notes and errors go
-to stderr: a live display on a terminal, one line an epoch elsewhere, warnings and errors only with `--quiet`.
-`NO_COLOR` and `TERM=dumb` are honoured.
+to stderr: a live display on a terminal, elsewhere one line for each epoch. With `--quiet`, only warnings and errors.
+`NO_COLOR` and `TERM=dumb` turn colour off.
 
 | exit code | meaning |
 |---|---|
 | 0 | done |
-| 1 | a gate (`--min-top1`, `--max-drop`) was not met; the result is written and printed all the same |
+| 1 | a gate (`--min-top1`, `--max-drop`) was not met; the result is still written and printed |
 | 2 | usage, configuration or input is wrong |
 | 3 | the machine lacks something: an extra, a cached model, a device, memory |
 | 4 | the run failed |
@@ -44,7 +43,7 @@ to stderr: a live display on a terminal, one line an epoch elsewhere, warnings a
 """
 
 SETTINGS_INTRODUCTION = """\
-Every setting, as in `--set schedule.epochs=100`, or in a file for `--config`:
+Every setting with its meaning, default and possible values. Use `--set schedule.epochs=100`, or a file for `--config`:
 
 ```toml
 preset = "cifar10"
@@ -53,7 +52,7 @@ preset = "cifar10"
 epochs = 100
 ```
 
-Values are TOML; text needs no quotes on the command line, and a list may be written `0.5,0.5,0.5`. The defaults of
+Values are TOML. On the command line, text needs no quotes, and a list may be written `0.5,0.5,0.5`. The defaults of
 `distill` are those without a preset.
 """
 
