@@ -83,7 +83,7 @@ class Staged:
 
 
 class Penultimate:
-    """Lets a network return beside its logits what its last linear layer reads, `[B, D]`; None where there is none.
+    """Lets a network return, besides its logits, the input of its last linear layer, `[B, D]`, or None without one.
 
     A network that ends otherwise, as in a 1×1 convolution, has none.
     """

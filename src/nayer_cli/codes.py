@@ -1,4 +1,4 @@
-"""Codes: what the generator of NAYER is fed with. One class each, with one signature (NAYER, Table 4).
+"""Codes: the inputs of NAYER's generator. One class each, with one signature (NAYER, Table 4).
 
 E is the length of a class embedding, K the number of classes, r the length of a code, B the rows of a batch.
 """

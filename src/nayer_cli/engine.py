@@ -29,7 +29,7 @@ CHECK_STRIDE = 100
 CONVERGED = 0.1
 """Cross-entropy below which a round has converged (NAYER, Table 4)."""
 SHARE = 10**12
-"""Parts of a budget, of which processes tell each other the number."""
+"""Number of parts of a budget: processes compare how many are used."""
 COOLER = "start again with a lower learning rate or with --amp off; the last good checkpoint is kept"
 
 

@@ -109,7 +109,7 @@ def evaluate(
         batch_size: images per forward pass.
         reference: another such network, or what `measure` found for it on the same data.
         group: processes that have a part of the data each, and all get the scores of the whole.
-        interruption: whether a run of which this is a part was asked to end.
+        interruption: whether the surrounding run was asked to end.
 
     Raises:
         InputError: the data cannot be read, or has labels that the model has no output for.

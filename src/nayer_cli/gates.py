@@ -63,7 +63,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two stages that ought to give the same classes.
+    """Two stages that should give the same classes.
 
     Args:
         reference: the earlier stage.
@@ -112,7 +112,7 @@ def judge(
         shipped: by stage, what each gets right. A lone model may have the name ``""``: its gates name no stage.
         reference: what the reference gets right; only `max_drop` needs it.
         limits: the thresholds. Without any there are no gates, whatever disagrees.
-        pairs: stages that ought to agree.
+        pairs: stages that should agree.
 
     """
     gates = []

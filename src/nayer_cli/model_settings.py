@@ -1,4 +1,4 @@
-"""Settings of a classifier: its name, and what its checkpoint does not tell. The same in every command."""
+"""Settings of a classifier: its name, and what its checkpoint does not say. The same in every command."""
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,4 +1,4 @@
-"""Fresh images beside remembered ones, which the generator may draw no more; and a ring of some batches."""
+"""Join fresh images with remembered ones, which the generator may no longer draw. A ring remembers some batches."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Memory(Protocol):
     """The questions that `rehearse` asks."""
 
     def recall(self) -> Tensor:
-        """Return remembered images `[n, C, H, W]`; n is 0 where there are none."""
+        """Return remembered images `[n, C, H, W]`; n is 0 if there are none."""
         ...
 
     def learn(self, fresh: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""The config.json of a model, in timm's layout, checked before anything is built of it."""
+"""The config.json of a model, in timm's layout, checked before anything is built from it."""
 
 import math
 from collections.abc import Callable, Mapping

@@ -18,7 +18,7 @@ def load_weights(network: nn.Module, weights: Weights, *, name: str, path: Path,
     """Copy `weights` into `network`, all of them.
 
     Tensors that share memory in the network, as tied weights do, need only one of their names. Where every name in
-    the file stands behind one prefix more (or less) than in the network, as Lightning has `model.`, that is left out.
+    the file has one prefix more (or less) than in the network, such as Lightning's `model.`, the prefix is ignored.
 
     Args:
         network: is changed.

@@ -1,4 +1,4 @@
-"""A student that begins with its teacher's layers: which of them fit, and which of many alike are taken.
+"""A student that begins with its teacher's layers: find those that fit, and choose among many alike.
 
 Layers are told by where they are in the tree of modules, and by names and shapes of what they hold. An element of a
 sequence, such as a block of a stage, is taken whole or not at all, since half a block computes nothing sensible.
@@ -47,7 +47,7 @@ def inherit(student: nn.Module, teacher: nn.Module) -> Inherited:
 
 
 def spread(count: int, among: int) -> list[int]:
-    """Choose `count` of the indices below `among`: the middle of each of so many equal parts."""
+    """Choose `count` of the indices below `among`: the middle of each of that many equal parts."""
     return [among * (2 * number + 1) // (2 * count) for number in range(count)]
 
 

@@ -1,4 +1,4 @@
-"""Classifiers: a network with all that one must know to use it; loading, creating and saving them."""
+"""Classifiers: a network with everything needed to use it; loading, creating and saving them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field

@@ -42,7 +42,7 @@ def may_exist(name: str) -> bool:
 
 
 def check(name: str) -> None:
-    """Refuse what looks like the name of a network, and is none; paths and prefixes are for others to check.
+    """Refuse a word that looks like a network's name and is not one; others check paths and prefixes.
 
     Raises:
         InputError: there is no such network.

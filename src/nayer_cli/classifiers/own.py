@@ -1,4 +1,4 @@
-"""Names of networks in Python code of the user's own, looked at without running anything.
+"""Names of networks in the user's own Python code, found without running anything.
 
 There is one form, `py:package.module:Net`, for a class or a function without arguments. The module is looked for where
 Python looks, and then in the current folder. What people write instead is turned into it, or answered with it.

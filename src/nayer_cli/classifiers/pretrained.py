@@ -1,4 +1,4 @@
-"""Classifiers of the Hugging Face hub: brought into its cache without long waits, with errors for people."""
+"""Classifiers of the Hugging Face hub: fetched into its cache without long waits, with errors for people."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence

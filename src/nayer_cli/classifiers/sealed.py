@@ -1,4 +1,4 @@
-"""A block in which nothing is fetched and no pickled code is loaded, whatever a library thinks of."""
+"""A block in which no library can fetch anything or load pickled code."""
 
 import sys
 from collections.abc import Iterator

@@ -52,7 +52,7 @@ BESIDE = (
 COUNTER = "num_batches_tracked"
 """The buffer of BatchNorm that older checkpoints lack, and that evaluation does not use."""
 NO_CODE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-"""The variable that makes torch.load refuse pickled code whatever its caller asks for."""
+"""The variable that makes torch.load refuse pickled code, no matter what its caller asks for."""
 
 
 class Inert:

@@ -1,4 +1,4 @@
-"""Offers of the Tab key, without torch and within a fraction of a second."""
+"""Completion with the Tab key, without torch and within a fraction of a second."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any

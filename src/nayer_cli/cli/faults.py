@@ -50,7 +50,7 @@ def report(error: BaseException, *, debug: bool) -> int:
 
 
 def _is_first() -> bool:
-    """Say whether no other process of this job has reported a fault, of which this one would be a consequence."""
+    """Say whether this is the first fault of the job: a later one is only its consequence."""
     if "RANK" not in os.environ:
         return True
     from nayer_cli.machine.distributed import is_first_fault

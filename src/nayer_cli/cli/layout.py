@@ -9,7 +9,7 @@ from nayer_cli.cli.results import Rows
 
 GAP = 3
 NARROWEST = 22
-"""Characters of a column of figures, the widest of which is a confidence interval."""
+"""Characters of a column of figures; the widest figure is a confidence interval."""
 
 
 def table(rows: Rows, width: int | None = None) -> list[str]:

@@ -1,4 +1,4 @@
-"""From a parsed command line to settings: layers, their precedence, and what contradicts itself."""
+"""From a parsed command line to settings: layers, their precedence, and contradictions."""
 
 import os
 import shlex

@@ -1,1 +1,1 @@
-"""Image generators, one a file."""
+"""Image generators, one in each file."""

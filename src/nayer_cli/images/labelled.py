@@ -36,7 +36,7 @@ class LabelledImages:
 
     Args:
         source: where the images come from.
-        shape: what every image is brought to.
+        shape: the shape to which every image is resized.
         order: the model's class index for each label of the source; None leaves labels as they are.
         class_names: names by the model's class index, if known.
         where: the data's name, for messages.

@@ -14,10 +14,10 @@ Pixels = NDArray[np.uint8]
 """`[H, W, C]`"""
 
 MODES = {1: "L", 3: "RGB"}
-"""Pillow's mode for each number of channels that picture files can be brought to."""
+"""Pillow's mode for each number of channels to which picture files can be converted."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-"""Formats that are read, whatever a file is called. Pillow knows others that start programs, as EPS does."""
+"""Formats that are read, by content and not by name. Pillow knows others that start programs, such as EPS."""
 MOST_PIXELS = 89_478_485
 """Most pixels of an image. Above this, Pillow suspects a small file that was made to fill the memory."""
 

@@ -109,7 +109,7 @@ def canonical(name: str) -> str:
 
 
 def distinct_names(names: Sequence[str], dedupe: str = "error") -> tuple[str, ...]:
-    """Return names for the prompts, no two of which are equal by `canonical`.
+    """Return names for the prompts, all different by `canonical`.
 
     Args:
         names: class names in index order.

@@ -44,7 +44,7 @@ class Pool:
     revision: str = "unknown"
     prompt: str = "unknown"
     same: tuple[tuple[int, int], ...] = ()
-    """Classes of one name whose rows are the same, because whoever made the table did not tell them apart."""
+    """Classes with the same name and the same row, because the table's maker did not tell them apart."""
 
 
 def build_pool(encoder: Encoder, names: Sequence[str], prompt: str, dedupe: str = "error") -> Pool:

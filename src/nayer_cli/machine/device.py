@@ -56,7 +56,7 @@ def _of_this_process(device: torch.device) -> torch.device:
 
 
 def _cuda_devices() -> str:
-    """Say what CUDA devices there are, or why there are none."""
+    """Name the CUDA devices, or say why there are none."""
     if torch.version.cuda is None:
         return "this torch is built without CUDA"
     if not torch.cuda.device_count():

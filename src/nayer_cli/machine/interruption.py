@@ -63,7 +63,7 @@ class Interruption:
             yield number
 
     def unless_asked(self, items: Iterable[T]) -> Iterator[T]:
-        """Pass on `items`, of which other processes may have more or less: they meet only at the end.
+        """Pass on `items`. Other processes may have more or fewer: they meet only at the end.
 
         Raises:
             Stopped: the run was asked to end.

@@ -17,7 +17,7 @@ class Ability(NamedTuple):
 
     name: str
     spellings: tuple[str, ...]
-    """Words of the operating systems, any of which means it; in small letters."""
+    """Words of the operating systems for it, in small letters; any of them will do."""
     present: str
     """What a processor with it can do."""
     absent: str

@@ -1,4 +1,4 @@
-"""Speed by turns: steps are timed A B A B, so that a drift of the machine meets all of them. Without torch."""
+"""Time steps in turns, A B A B, so that a drift of the machine affects all of them. Without torch."""
 
 import math
 import time

@@ -1,1 +1,1 @@
-"""Data-free methods, one a file."""
+"""Data-free methods, one in each file."""

@@ -91,7 +91,7 @@ class Method(method.Method):
         return self.generator.replay(steps)
 
     def _prior(self, images: Tensor, t: Tensor, now: Statistics) -> dict[str, Tensor]:
-        """Unweighted losses that keep images plausible whatever the student says."""
+        """Unweighted losses that keep images plausible, independent of the student."""
         terms = {
             "ce": CONFIDENCE[self.config.confidence](t),
             "balance": losses.balance(t, of_all=self.parts.group.mean),

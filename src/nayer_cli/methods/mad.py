@@ -115,7 +115,7 @@ class Method(method.Method):
         return StudentLoss(weigh(self.config, terms), terms)
 
     def _prior(self, images: Tensor, judgement: Judgement, labels: Tensor | None) -> dict[str, Tensor]:
-        """Unweighted losses that keep images plausible whatever the student says."""
+        """Unweighted losses that keep images plausible, independent of the student."""
         t = judgement.logits
         terms = {"ce": losses.one_hot(t) if labels is None else losses.cross_entropy(t, labels)}
         terms |= self.parts.prior(images, judgement.statistics, self.parts.critic.distance)

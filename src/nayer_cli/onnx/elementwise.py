@@ -1,4 +1,4 @@
-"""Rules of what works on each value by itself: activations, arithmetic, softmax."""
+"""Rules of operations on each value by itself: activations, arithmetic, softmax."""
 
 import operator
 from typing import Any

@@ -1,4 +1,4 @@
-"""Rules of what only moves values, and so is written with integers wherever there are some."""
+"""Rules of operations that only move values, and so can be written with integers."""
 
 import operator
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Rules of what picks, repeats, turns and joins elements of float tensors."""
+"""Rules of operations that pick, repeat, turn and join elements of float tensors."""
 
 from collections.abc import Sequence
 from typing import Any

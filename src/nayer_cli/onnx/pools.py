@@ -1,4 +1,4 @@
-"""Rules of what pools, averages and resizes."""
+"""Rules of operations that pool, average and resize."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Run ONNX files with ONNX Runtime on the processor, and tell what of them runs as integers."""
+"""Run ONNX files with ONNX Runtime on the processor, and report which parts run as integers."""
 
 from collections.abc import Iterator
 from importlib import import_module

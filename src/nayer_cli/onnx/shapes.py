@@ -39,7 +39,7 @@ def holds_shapes(result: object) -> bool:
 
 
 class _Recorder(fx.Interpreter):
-    """Runs a network, and keeps what each node returns: constants as they are, and shapes of what is none."""
+    """Runs a network, and keeps what each node returns: constants as they are, and the shapes of everything else."""
 
     def __init__(self, network: fx.GraphModule) -> None:
         super().__init__(network)

@@ -1,4 +1,4 @@
-"""Rules of what sums over axes, or takes the largest along them."""
+"""Rules of operations that sum over axes, or take the largest along them."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -38,7 +38,7 @@ def write_onnx(
         shape: of one image.
         path: the file.
         storage: of weights: `int8`, or `int4`, which packs those of at most four bits.
-        exact: whether 8-bit weights of which two products could exceed 16 bits are stored as uint8: every processor
+        exact: whether 8-bit weights whose products could exceed 16 bits in pairs are stored as uint8: every processor
             multiplies these without loss, those without VNNI more slowly.
         symmetric: whether the integers are those that TensorRT reads; see `layers`.
         normalization: becomes the first step of the file, which then takes images in [0, 1].

@@ -1,4 +1,4 @@
-"""Scales and biases from BatchNorm alone: the network stays what it is, and no image is needed.
+"""Scales and biases from BatchNorm alone: the network stays as it is, and no image is needed.
 
 What differs from `dfq_nagel` (Nagel et al., ICCV 2019): nothing is equalized, since each output channel has a scale of
 its own, so ReLU6 stays ReLU6 and BatchNorm stays where it is.

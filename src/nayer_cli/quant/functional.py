@@ -1,4 +1,4 @@
-"""From a graph that changes tensors in place to one that computes the same and changes none.
+"""Turn a graph that changes tensors in place into one that computes the same without.
 
 Quantizers are put between a tensor and those that read it. That is right only where a tensor has one value for all of
 its life: an activation that works in place also changes what a skip connection reads, and a view changes its base.
@@ -169,7 +169,7 @@ class _Functional:
     def _fitted(self, value: object, shape: Sequence[int]) -> fx.Node:
         """Return a value, repeated if need be, of a shape."""
         if not isinstance(value, fx.Node) or not isinstance(self.seen.values[value], Tensor):
-            raise NotFunctional("a tensor is overwritten with something that is none")
+            raise NotFunctional("a tensor is overwritten with something that is not a tensor")
         if self.seen.values[value].shape == shape:
             return self.now[value]
         return self.graph.call_method("expand", (self.now[value], *self._open(shape)))
@@ -194,7 +194,7 @@ class _Functional:
         raise NotFunctional(f"'{view.name}' is a view that is changed, of a kind that is not known")
 
     def _joined(self, part: fx.Node, parts: fx.Node, value: fx.Node) -> fx.Node:
-        """Return the base of several parts, of which one has become `value`."""
+        """Return the base of several parts after one of them became `value`."""
         if self._kind(parts) not in PARTS or part.target is not operator.getitem:
             raise NotFunctional(f"'{part.name}' is one of several views and is changed")
         found = self.seen.values[parts]

@@ -9,7 +9,7 @@ from nayer_cli.quant.lanes import largest_byte
 
 SMALLEST_SCALE = 1e-8
 FINE_BITS = 7
-"""Activations of so many bits and more have powers of two for steps: see `shortened`."""
+"""Activations with this many bits or more have powers of two as steps: see `shortened`."""
 MANTISSA = 23
 """Stored bits of a float32's mantissa."""
 
@@ -45,7 +45,7 @@ class LearnedStep(torch.autograd.Function):
 
 
 def shortened(x: Tensor, bits: int, *, up: bool = False) -> Tensor:
-    """Round positive float32 numbers to so many stored bits of mantissa; 0 bits make powers of two.
+    """Round positive float32 numbers to that many stored bits of mantissa; 0 bits make powers of two.
 
     Runtimes multiply sums by scales in orders of their own, and a value halfway between two steps then goes either way.
     Where scales are short, products are exact in any order: up to whole numbers of 23 − `bits` bits.

@@ -1,4 +1,4 @@
-"""`nayer bench`: what classifiers take in memory, operations and time on this machine."""
+"""`nayer bench`: memory, operations and time of classifiers on this machine."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -78,7 +78,7 @@ def bench(settings: Mapping[str, object], *, listen: Listener | None = None, now
 
 @contextmanager
 def _threads(wanted: int | None) -> Iterator[int]:
-    """Within the block torch computes with so many threads; how many there are."""
+    """Within the block torch computes with that many threads; yields their number."""
     before = torch.get_num_threads()
     torch.set_num_threads(wanted or before)
     try:

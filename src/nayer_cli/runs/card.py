@@ -1,4 +1,4 @@
-"""The model card that is saved beside a student."""
+"""The model card that is saved with a student."""
 
 from collections.abc import Mapping
 from typing import Any, cast

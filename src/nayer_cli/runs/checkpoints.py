@@ -1,4 +1,4 @@
-"""The checkpoints of a run: written so that one can always be trusted, and read only after a look at every byte."""
+"""The checkpoints of a run: one is always intact, and every byte is checked before it is read."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""`nayer eval`: how good classifiers are on labelled images, against thresholds and against a reference."""
+"""`nayer eval`: measure classifiers on labelled images, against thresholds and a reference."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields

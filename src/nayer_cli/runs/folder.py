@@ -1,4 +1,4 @@
-"""The run directory: what is where, and how a run gets one for itself alone."""
+"""The run directory: its files, and how a run gets one for itself alone."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A set of images as files, with a manifest that tells all that another tool must know of them. Whole, or not there."""
+"""A set of images as files, with a manifest that tells another tool everything it needs. Complete, or not there."""
 
 import zipfile
 from collections.abc import Sequence
@@ -214,7 +214,7 @@ def write_folders(out: Path, found: ImageSet, upscale: int) -> None:
 
 
 def folder_name(index: int, names: Sequence[str]) -> str:
-    """Return a safe name whatever the class is called: the index makes it unique, the slug readable."""
+    """Return a safe name for any class name: the index makes it unique, and the slug readable."""
     return f"{index:05d}-{folders.slug(names[index].split(',')[0]).lower()}"
 
 

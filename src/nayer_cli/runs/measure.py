@@ -58,7 +58,7 @@ class Measure:
         return {"agreement": same.rate, "agreement_on": "held-back synthetic images"} if same else {}
 
     def _on_held_back(self, model: nn.Module, reference: nn.Module, holdout: MemoryBank) -> Count | None:
-        """Count the images that all processes have held back on which both networks agree; None if there are none."""
+        """Count the held-back images of all processes on which both networks agree; None if there are none."""
         images, _ = holdout.take(torch.arange(len(holdout), device=holdout.labels.device), self.device)
         shares = self.group.collect(count_same(model, reference, images))
         total = Count(sum(share.hits for share in shares), sum(share.n for share in shares))

@@ -1,4 +1,4 @@
-"""Models as commands take them: loaded with what the user says of them, and asked for by the options that say it."""
+"""Load models with the facts that the user gives, and ask for missing facts by the names of their options."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

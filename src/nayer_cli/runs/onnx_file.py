@@ -1,4 +1,4 @@
-"""`nayer export`: a classifier as an ONNX file, compared with what it was made of before it is put in place."""
+"""`nayer export`: a classifier as an ONNX file, compared with its network before it is put in place."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields

@@ -32,7 +32,7 @@ def is_vacant(folder: Path) -> bool:
 
 
 def check_contained(folder: Path) -> None:
-    """Make sure that whatever a run writes below `folder` stays there.
+    """Make sure that everything a run writes below `folder` stays there.
 
     Raises:
         InputError: something below it is a symbolic link, or neither a file nor a folder.

@@ -95,7 +95,7 @@ def quantize(
 
 
 def _require_quantizable(settings: Settings) -> None:
-    """Refuse bits that are none, and a method whose student cannot have quantizers, before anything is loaded."""
+    """Refuse wrong bits, and a method whose student cannot have quantizers, before anything is loaded."""
     parse_bits(str(settings.get("quantizer.bits") or QuantizeConfig().quantizer.bits))
     name = str(settings.get("method.name") or "nayer")
     plugins.check("methods", name, extra=WITHOUT_IMAGES)

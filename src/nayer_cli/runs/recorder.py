@@ -126,7 +126,7 @@ class Recorder:
         self.log({"event": "saved", "path": str(path)})
 
     def restore(self, engine: Engine) -> None:
-        """Put the engine where the newest intact checkpoint left it, whatever the number of processes was then.
+        """Put the engine where the newest intact checkpoint left it, for any earlier number of processes.
 
         Raises:
             InputError: the plan ends before that, or teacher, classes or data are not those of the run.
@@ -190,7 +190,7 @@ class Recorder:
             student: likewise.
             scores: of what is kept as the student, if that is not the network that learned.
             shipped: scores of all that is kept, by stage, if that is more than the student: gates are about the worst.
-            pairs: stages that ought to agree: a warning where they do not.
+            pairs: stages that should agree: a warning if they do not.
             quantization: what else `nayer quantize` reports.
             about: what the run was.
 

@@ -1,4 +1,4 @@
-"""Reuse of an earlier run by `nayer quantize`: of its student, images, LTE pool and generator."""
+"""Reuse of an earlier run by `nayer quantize`: its student, images, LTE pool and generator."""
 
 from pathlib import Path
 from typing import Any

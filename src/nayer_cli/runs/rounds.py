@@ -18,7 +18,7 @@ class NoStudent(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Refuse to answer."""
-        raise RunFailed("the method asked a student, and there is none", hint="choose another --method")
+        raise RunFailed("the method needs a student, but there is none", hint="choose another --method")
 
 
 def make(

@@ -27,7 +27,7 @@ from nayer_cli.types import Settings
 
 
 def sample(settings: Settings, *, listen: Listener | None = None) -> Sampled:
-    """Write images as an array, as `CLASS/NNNNN.png` folders, or as one grid; fewer where there are not so many.
+    """Write images as an array, as `CLASS/NNNNN.png` folders, or as one grid; fewer if there are not that many.
 
     Args:
         settings: keys of `SampleConfig`, such as `{"run": "runs/one"}` or `{"model.name": "resnet18", "out": "x"}`.

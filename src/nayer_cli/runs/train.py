@@ -99,7 +99,7 @@ def train(
         if not value:
             raise InputError(f"{key} is missing", hint="for example: nayer train --model wrn_16_2 --data train.tar")
     if config.eval.max_drop is not None and not config.teacher.name:
-        raise ConfigError("--max-drop compares with a teacher, and there is none", hint="gate with --min-top1")
+        raise ConfigError("--max-drop compares with a teacher, but there is none", hint="gate with --min-top1")
     role, rest = models.TEACHERS["train"], f"--model {config.student.name} --data {config.data}"
     teacher = models.load(config.teacher, role, rest=rest) if config.teacher.name else None
     name = f"train-{folders.slug(config.student.name)}"

@@ -1,4 +1,4 @@
-"""Checks of what a run directory, which may be somebody else's, may name without the user's own word."""
+"""Check what a run directory, perhaps somebody else's, may name without the user's consent."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The reason why a file system refuses to write: room, number of files, a quota, or no permission at all."""
+"""Find out why a file system refuses to write: space, number of files, a quota, or permissions."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Everything that nayer writes goes through here. A reader sees the old file or the whole new one, never a part."""
+"""Everything that nayer writes goes through here. A reader sees the old file or the complete new one, never a part."""
 
 import glob
 import json
@@ -109,7 +109,7 @@ def staged(folder: Path) -> Iterator[Path]:
 
 
 def _abandoned(target: Path) -> Iterator[Path]:
-    """Yield the temporary folders for `target` whose process is no more."""
+    """Yield the temporary folders for `target` whose process has ended."""
     for path in target.parent.glob(f".{glob.escape(target.name)}.*.nayer-tmp"):
         number = path.name.removesuffix(".nayer-tmp").rpartition(".")[2]
         if path.is_dir() and not path.is_symlink() and number.isdecimal() and not _is_alive(int(number)):

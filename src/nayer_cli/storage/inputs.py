@@ -1,4 +1,4 @@
-"""Checks that the files a user names are there: made by every command first, and again where they are read."""
+"""Check that the files a user names exist: every command does it first, and again when it reads them."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Tensors into a safetensors file, one at a time: nothing is copied that lies in host memory as the file has it.
+"""Write tensors to a safetensors file one at a time, without copying those that lie in host memory in its form.
 
 The library's own writer leaves the order of the metadata to chance and makes a temporary file of its own, which
 stays for ever where the process is killed. The format: https://github.com/huggingface/safetensors#format

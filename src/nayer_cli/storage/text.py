@@ -1,4 +1,4 @@
-"""Text from files that strangers made: bounded, decoded, and fit for a message of one line."""
+"""Text from strangers' files: bounded, decoded, and fit for a message of one line."""
 
 import json
 import re

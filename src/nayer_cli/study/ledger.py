@@ -1,4 +1,4 @@
-"""The ledger: one JSON file for each run, with all that says how its figures came about."""
+"""The ledger: one JSON file for each run, with everything that its figures depend on."""
 
 import hashlib
 import json

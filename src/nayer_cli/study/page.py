@@ -1,4 +1,4 @@
-"""The table of a study as one HTML page that asks for nothing else: figures, curves and pictures are in it."""
+"""The table of a study as one HTML page that contains figures, curves and pictures."""
 
 import base64
 import math

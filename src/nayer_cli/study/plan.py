@@ -1,4 +1,4 @@
-"""A study: a TOML file of rows, columns and seeds, and the runs that it consists of.
+"""A study: a TOML file of rows, columns and seeds, and its runs.
 
 ```toml
 title = "Two ways to feed the generator"

@@ -1,4 +1,4 @@
-"""The table of a study, from whatever of its runs has ended: nothing is computed here but statistics."""
+"""The table of a study, from its finished runs: nothing but statistics is computed here."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence

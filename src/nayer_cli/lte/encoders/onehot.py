@@ -20,7 +20,7 @@ class OneHot:
     revision = "1"
 
     def encode(self, texts: Sequence[str]) -> Tensor:
-        """Return the identity `[K, K]`, whatever the K texts are.
+        """Return the identity `[K, K]` for any K texts.
 
         Raises:
             InputError: there are more than `MOST` texts.
