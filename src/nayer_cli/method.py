@@ -95,7 +95,7 @@ class LoopState:
     spent: float = 0.0
     """Share of the budget that is used up, where there is one; the last step may exceed 1."""
     spent_before: float = 0.0
-    """That share when the student began to learn."""
+    """The used share when the student began to learn."""
 
     @property
     def student_epoch(self) -> int:

@@ -39,7 +39,7 @@ class ImageSet:
     labels: Tensor
     """`[n]`."""
     names: Sequence[str]
-    """Of the classes, in the order of the model's outputs."""
+    """Names of the classes, in the order of the model's outputs."""
 
 
 class Source(NamedTuple):
@@ -49,7 +49,7 @@ class Source(NamedTuple):
     model: Classifier | None
     """The network that they are for, where it had to be loaded."""
     about: dict[str, Any]
-    """What the manifest says of it; `source` says in a word."""
+    """Facts about the origin for the manifest; `source` is its kind."""
     name: str
     """For messages."""
 
