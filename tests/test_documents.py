@@ -67,6 +67,7 @@ def shorten(words: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
     if words[0] not in ("distill", "train", "quantize") or "--resume" in words:
         return words
     monkeypatch.setenv("NAYER_BATCH_SIZE", "4")
+    monkeypatch.setattr("nayer_cli.runs.forecast.PIXELS", 1)
     if words[0] != "train" and not {"dfq", "kakr", "mb-dfkd", "pre-dfkd", "mad", "zskt", "zaq", "zeroq"}.intersection(
         words
     ):

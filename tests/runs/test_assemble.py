@@ -47,7 +47,7 @@ def test_only_a_method_that_reads_names_asks_for_an_encoder(which, tmp_path, mon
         raise StopError
 
     monkeypatch.setattr("nayer_cli.runs.distill._pool", lambda config, *_: asked.append(config.lte.encoder))
-    monkeypatch.setattr("nayer_cli.runs.distill._critic", end)  # what is made next
+    monkeypatch.setattr("nayer_cli.runs.makers.critic", end)  # what is made next
     changes = {**WITHOUT_DATA, "lte.encoder": "clip"} | ({"method.codes": codes[0]} if codes else {})
     with pytest.raises(StopError):
         distill(quick(tmp_path, changes, name))

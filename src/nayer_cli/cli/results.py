@@ -56,7 +56,7 @@ def _kept(keeps: str, mb_per_1000_images: float) -> str:
 def run_rows(result: Document) -> Rows:
     """Return teacher and student of a run side by side; of a dry run, the settings that it would have."""
     if result.get("dry_run"):
-        return fact_rows(result["config"])
+        return dry_rows(result)
     teacher, student = result["teacher"] or {}, result["student"]
     on = student.get("agreement_on", "evaluation data")
     agreement = f"agreement on {on}" if on == "evaluation data" else f"agreement on {on}, not accuracy"
@@ -80,10 +80,20 @@ def run_rows(result: Document) -> Rows:
     ]
 
 
+def dry_rows(result: Document) -> Rows:
+    """Return what a run would take, and the settings that it would have."""
+    found = result.get("forecast")
+    if not found:
+        return fact_rows(result["config"])
+    memory = f"{found['memory'] / 1e9:.1f} GB at most" if found["memory"] else "–"
+    takes = {"time": clock(found["seconds"]["total"]), "memory": memory, "disk": f"{found['disk'] / 1e9:.2g} GB"}
+    return fact_rows({**takes, **result["config"]})
+
+
 def quantization_rows(result: Document) -> Rows:
     """Return the accuracy of each stage of a quantized model, and how much of it runs as integers."""
     if result.get("dry_run"):
-        return fact_rows(result["config"])
+        return dry_rows(result)
     about, student = result["quantization"], result["student"]
     onnx = about["onnx"]
     rows: Rows = [("", "top-1", "95 % interval", "images", "agreement with the float model")]

@@ -1,6 +1,7 @@
 """`nayer distill`: a student from a teacher, without data. `distill` is also the Python API."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from nayer_cli.lte.pool import Pool, load_pool, save_pool
 from nayer_cli.machine.distributed import Group, join
 from nayer_cli.machine.rng import Streams, seeded
 from nayer_cli.method import EMBEDDINGS, Method
-from nayer_cli.runs import assemble, makers, run
+from nayer_cli.runs import assemble, forecast, makers, run
 from nayer_cli.runs import folder as folders
 from nayer_cli.runs.beginning import begin_with, fitting, paced, sentence
 from nayer_cli.runs.documents import Result
@@ -27,6 +28,7 @@ from nayer_cli.runs.recorder import Recorder
 from nayer_cli.runs.resume import begin
 from nayer_cli.runs.run import Job, carry_out, shorten
 from nayer_cli.runs.shards import Shards
+from nayer_cli.runs.sizing import follow_memory, tell
 from nayer_cli.storage.checkpoint import fingerprint
 from nayer_cli.storage.runlog import Listener, RunLog
 from nayer_cli.types import Settings
@@ -57,22 +59,40 @@ def distill(
     with group.main_first():  # it fetches what the others then find
         config, teacher = assemble.resolve(settings, DistillConfig, "distill")
     unused = assemble.unused_text(settings, config)
-    if dry_run:
-        config = shorten(config)
     if not config.student.name:
         raise InputError("no student is named", hint="add --student, for example --student resnet18")
     with seeded(Streams(config.seed)["student"]):  # the constructors of its layers draw ambiently
         student = new_classifier(config.student, teacher)
+    chosen, much = "", ""
+    if existing is None:
+        config, chosen, much = follow_memory(config, settings, teacher, student, group)
+    whole, config = config, shorten(config) if dry_run else config
     inherited = begin_with(config.init, student, config.student, teacher)
     name = f"{folders.slug(teacher.name)}-{folders.slug(student.name)}"
     with folders.run_folder(config.output.out, name, group, existing=existing, temporary=dry_run) as folder:
         log = folder.log(listen, config.output)
         if unused:
             log.note(unused, level="warning")
+        tell(log, chosen, much)
         job = prepare(config, teacher, student, folder, log, group, inherited=inherited)
         if config.init != "own" and existing is None:
             log.note(sentence(student, inherited))
+        if existing is None:
+            trial = partial(_trial, teacher, group, inherited)
+            forecast.tell(job, forecast.of_run(job, whole, trial, always=dry_run))
         return carry_out(job, resume=existing is not None, dry_run=dry_run)
+
+
+def _trial(
+    teacher: Classifier,
+    group: Group,
+    inherited: Inherited | None,
+    config: DistillConfig,
+    student: Classifier,
+    folder: RunFolder,
+) -> Job:
+    """Put together what a forecast measures."""
+    return prepare(config, teacher, student, folder, RunLog(None), group, inherited=inherited)
 
 
 def prepare(

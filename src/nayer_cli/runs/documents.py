@@ -158,6 +158,17 @@ class Quantization(TypedDict):
     onnx: OnnxFile | None
 
 
+class Forecast(TypedDict):
+    """What the whole of a run will take on this machine."""
+
+    seconds: dict[str, float]
+    """By phase, and their `total`."""
+    memory: int | None
+    """Bytes of the host that one process takes at most; null on a GPU."""
+    disk: int
+    """Bytes of the run directory."""
+
+
 class Result(TypedDict):
     """The document of `distill`, `train` and `quantize`, and `result.json`."""
 
@@ -184,6 +195,7 @@ class Result(TypedDict):
     synthesis: NotRequired[Synthesis]
     quantization: NotRequired[Quantization]
     dry_run: NotRequired[bool]
+    forecast: NotRequired[Forecast | None]
     config: NotRequired[dict[str, Any]]
 
 

@@ -59,8 +59,9 @@ class Measure:
 
     def _on_held_back(self, model: nn.Module, reference: nn.Module, holdout: MemoryBank) -> Count | None:
         """Count the held-back images of all processes on which both networks agree; None if there are none."""
-        images, _ = holdout.take(torch.arange(len(holdout), device=holdout.labels.device), self.device)
-        shares = self.group.collect(count_same(model, reference, images))
+        slots = torch.arange(len(holdout), device=holdout.labels.device).split(self.batch_size)
+        own = [count_same(model, reference, holdout.take(some, self.device)[0]) for some in slots]
+        shares = [share for part in self.group.collect(own) for share in part]
         total = Count(sum(share.hits for share in shares), sum(share.n for share in shares))
         return total if total.n else None
 

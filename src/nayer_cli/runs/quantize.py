@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -14,14 +15,14 @@ from nayer_cli.config import QuantizeConfig
 from nayer_cli.engine import Engine
 from nayer_cli.errors import ConfigError, InputError
 from nayer_cli.gates import LEAST_AFTER_ROUNDING, LEAST_AGREEMENT, Count, Pair
-from nayer_cli.machine.distributed import join
+from nayer_cli.machine.distributed import Group, join
 from nayer_cli.quant import analytic, dfq_nagel, graph
 from nayer_cli.quant.calibrate import calibrate, recalibrate_statistics
 from nayer_cli.quant.deploy import deploy
 from nayer_cli.quant.moments import Gaussian
 from nayer_cli.quant.reconstruct import Recipe, reconstruct
 from nayer_cli.quant.scheme import Scheme, parse_bits
-from nayer_cli.runs import assemble, distill, documents
+from nayer_cli.runs import assemble, distill, documents, forecast
 from nayer_cli.runs import folder as folders
 from nayer_cli.runs.documents import Result, Scores, Stages
 from nayer_cli.runs.export import export
@@ -30,7 +31,8 @@ from nayer_cli.runs.resume import begin
 from nayer_cli.runs.reuse import WITHOUT_IMAGES, complete, lend
 from nayer_cli.runs.run import Job, conclude, shorten, start
 from nayer_cli.runs.sample import images_of
-from nayer_cli.storage.runlog import Listener
+from nayer_cli.runs.sizing import follow_memory, tell
+from nayer_cli.storage.runlog import Listener, RunLog
 from nayer_cli.types import Settings
 
 BATCH, PIXELS = 128, 2**20
@@ -69,6 +71,10 @@ def quantize(
     if teacher.scheme is not None:
         raise InputError(f"'{teacher.name}' is already quantized", hint="name the float model that it was made from")
     _require_images(config)
+    chosen, much = "", ""
+    if existing is None:
+        config, chosen, much = follow_memory(config, settings, teacher, teacher, group)
+    whole = _without_learning(config)
     config = _without_learning(_shortened(config) if dry_run else config)
     old = images_of(RunFolder(Path(config.reuse))) if config.reuse and existing is None else None
     if old:
@@ -80,18 +86,32 @@ def quantize(
         log = folder.log(listen, config.output)
         if unused:
             log.note(unused, level="warning")
-        if chosen := _chosen_text(settings, config):
-            log.note(chosen)
+        tell(log, chosen, much)
+        if course := _chosen_text(settings, config):
+            log.note(course)
         given, named = _at_hand(config), config.quantizer.calibration if _is_imageless(config) else None
         job = distill.prepare(config, teacher, student, folder, log, group, given=given, named=named)
         quantization = Quantization(job, config, network, outputs)
         job.engine.before_learning = quantization.begin
+        if existing is None:
+            found = forecast.of_run(
+                job, whole, partial(_trial, teacher, group), images=len(old[1]) if old else 0, always=dry_run
+            )
+            forecast.tell(job, found)
         start(job, resume=existing is not None)
         if old:
             log.note(f"quantizing '{teacher.name}', with {len(old[1]):,} images of {config.reuse}")
             lend(job.engine, RunFolder(Path(str(config.reuse))), *old)
         job.engine.run()
         return quantization.conclude(dry_run=dry_run)
+
+
+def _trial(teacher: Classifier, group: Group, config: QuantizeConfig, student: Classifier, folder: RunFolder) -> Job:
+    """Put together what a forecast measures: steps are chosen by the images of the first rounds."""
+    job = distill.prepare(config, teacher, student, folder, RunLog(None), group)
+    assert isinstance(student.network, fx.GraphModule)
+    job.engine.before_learning = Quantization(job, config, student.network, None).begin
+    return job
 
 
 def _require_quantizable(settings: Settings) -> None:

@@ -21,7 +21,7 @@ from nayer_cli.method import Lesson, LoopState
 from nayer_cli.runs import assemble
 from nayer_cli.runs.assemble import LAPTOP, Machine, automatic_preset, preset_for
 from nayer_cli.runs.card import model_card
-from nayer_cli.runs.documents import Network, Quantization, Result, Scores
+from nayer_cli.runs.documents import Forecast, Network, Quantization, Result, Scores
 from nayer_cli.runs.recorder import Provenance, Recorder
 from nayer_cli.storage.checkpoint import digest, fingerprint
 
@@ -41,6 +41,8 @@ class Job:
     """The encoder of the class names, if the method uses their embeddings."""
     inherited: Inherited | None = None
     """The layers that the student took from its teacher at the start, if any."""
+    forecast: Forecast | None = None
+    """What the whole will take here, where that was measured."""
 
 
 def fingerprints(teacher: Classifier) -> dict[str, str]:
@@ -125,6 +127,7 @@ def conclude(
     )
     if dry_run:
         result["dry_run"], result["config"] = True, to_layer(job.config)
+        result["forecast"] = job.forecast
     extra = {
         "teacher": job.teacher.name if job.teacher else None,
         "method": job.method,

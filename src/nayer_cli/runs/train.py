@@ -24,7 +24,7 @@ from nayer_cli.machine.distributed import Group, join
 from nayer_cli.machine.interruption import Interruption
 from nayer_cli.machine.rng import Streams
 from nayer_cli.method import Batch, Lesson, StudentLoss
-from nayer_cli.runs import assemble, models, run
+from nayer_cli.runs import assemble, forecast, models, run
 from nayer_cli.runs import folder as folders
 from nayer_cli.runs.beginning import begin_with, paced, sentence
 from nayer_cli.runs.documents import Result
@@ -33,6 +33,7 @@ from nayer_cli.runs.measure import Measure
 from nayer_cli.runs.recorder import Recorder
 from nayer_cli.runs.resume import begin
 from nayer_cli.runs.run import Job, carry_out
+from nayer_cli.runs.sizing import OF_BANK, follow_memory, limit_gb, tell
 from nayer_cli.storage.checkpoint import fingerprint
 from nayer_cli.storage.runlog import Listener, RunLog
 from nayer_cli.synthesis import weigh
@@ -105,21 +106,36 @@ def train(
     name = f"train-{folders.slug(config.student.name)}"
     with folders.run_folder(config.output.out, name, group, existing=existing, temporary=dry_run) as folder:
         log = folder.log(listen, config.output)
-        job = prepare(config, teacher, folder, log, group, steps=1 if dry_run else None)
+        free = None if existing else settings
+        job = prepare(config, teacher, folder, log, group, steps=1 if dry_run else None, free=free)
         if config.init != "own" and existing is None:
             log.note(sentence(job.student, job.inherited))
+        if existing is None:
+            forecast.tell(job, forecast.of_training(job, always=dry_run))
         return carry_out(job, resume=existing is not None, dry_run=dry_run)
 
 
 def prepare(
-    config: TrainConfig, teacher: Classifier | None, folder: RunFolder, log: RunLog, group: Group, steps: int | None
+    config: TrainConfig,
+    teacher: Classifier | None,
+    folder: RunFolder,
+    log: RunLog,
+    group: Group,
+    steps: int | None,
+    free: Settings | None = None,
 ) -> Job:
-    """Put the parts together: images, network, engine, recorder."""
+    """Put the parts together: images, network, engine, recorder.
+
+    All settings but those in `free`, which the user gave, may follow the memory; without it none does.
+    """
     computer = assemble.machine(config, group)
     classifier, data = _network_and_data(config, teacher, group)
+    if free is not None:
+        config, *said = follow_memory(config, free, teacher, classifier, group, len(data))
+        tell(log, *said)
     inherited = begin_with(config.init, classifier, config.student, teacher)
     classifier.network.load_state_dict(group.from_main(classifier.network.state_dict()))
-    bank = _fill_bank(data, classifier.shape, computer, folder)
+    bank = _fill_bank(data, classifier.shape, computer, folder, limit_gb(config, classifier.shape))
     _say_about(data, config, teacher, classifier, log, group)
     critic = Critic(assemble.model(teacher, computer)) if teacher else None
     model = assemble.model(classifier, computer)
@@ -228,9 +244,12 @@ def _open(config: TrainConfig, shape: ImageShape, names: Sequence[str] | None, g
     return open_images(config.data, split=config.split, shape=shape, class_names=names, part=part)
 
 
-def _fill_bank(data: LabelledImages, shape: ImageShape, computer: assemble.Machine, folder: RunFolder) -> MemoryBank:
-    """Decode all images once, as uint8, to where the engine samples them."""
-    bank = assemble.bank(BankConfig(), len(data), shape, computer, folder.path)
+def _fill_bank(
+    data: LabelledImages, shape: ImageShape, computer: assemble.Machine, folder: RunFolder, limit: float | None
+) -> MemoryBank:
+    """Decode all images once, as uint8, to where the engine samples them; `limit` is that of the memory, in GB."""
+    settings = BankConfig() if limit is None else BankConfig(budget_gb=min(OF_BANK * limit, BankConfig.budget_gb))
+    bank = assemble.bank(settings, len(data), shape, computer, folder.path)
     for images, labels in data.batches(1024):
         bank.write(torch.arange(bank.added, bank.added + len(images)), {"images": images, "labels": labels})
         bank.added += len(images)
