@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from nayer_cli.schema import setting
+from nayer_cli.types import CROP_MODES, INTERPOLATIONS
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,24 @@ class ModelFacts:
     mean: tuple[float, ...] | None = setting(None, "normalization mean per channel, for images in [0, 1]")
     std: tuple[float, ...] | None = setting(
         None, "normalization standard deviation per channel, for images in [0, 1]", above=0
+    )
+    preparation: str = setting(
+        "model",
+        "how pictures of another size are brought to the model's: as its configuration says, which is timm's way for"
+        " timm's networks (model), or bicubic with the shorter side as long as the model's (nayer)",
+        choices=("model", "nayer"),
+    )
+    interpolation: str | None = setting(
+        None, "how pictures are resized, if the configuration does not say", choices=INTERPOLATIONS
+    )
+    crop_pct: float | None = setting(
+        None, "share of the resized picture's side that is kept, if the configuration does not say", above=0, high=1
+    )
+    crop_mode: str | None = setting(
+        None,
+        "which side is resized to fit, if the configuration does not say: the shorter (center), both (squash), the"
+        " longer (border)",
+        choices=CROP_MODES,
     )
     labels: str | None = setting(
         None, "class names in the order of the outputs: a text file, or a known set; default: those of the checkpoint"

@@ -22,6 +22,20 @@ class Normalization(NamedTuple):
     std: tuple[float, ...]
 
 
-INTERPOLATION, CROP = "bicubic", 1.0
-"""timm's `interpolation` and `crop_pct`, by which pictures get a model's size. Saved models name them, so that timm
-prepares images as they were measured."""
+class Preparation(NamedTuple):
+    """How a picture of another size is brought to a model's, in timm's words.
+
+    The defaults are nayer's own way: the shorter side is kept whole, and a picture of the right size stays as it is.
+    """
+
+    interpolation: str = "bicubic"
+    crop_pct: float = 1.0
+    """Share of the resized picture, side by side, that is kept."""
+    crop_mode: str = "center"
+    """`center`: the shorter side fits, and the rest is cut off. `squash`: both sides fit. `border`: the longer fits."""
+    border: tuple[float, ...] = ()
+    """What surrounds a picture in mode `border`, one value of 0 to 1 for each channel."""
+
+
+INTERPOLATIONS = ("bicubic", "bilinear", "nearest", "box", "hamming", "lanczos")
+CROP_MODES = ("center", "squash", "border")

@@ -6,9 +6,15 @@ from nayer_cli.cli.results import evaluation_rows
 PATH = "/home/somebody/experiments/2026-11-27-wrn_40_2-wrn_16_2/student"
 
 
+PREPARED = {
+    "input_size": [3, 224, 224],
+    "preparation": {"interpolation": "bicubic", "crop_pct": 0.875, "crop_mode": "center"},
+}
+
+
 def evaluation(model):
     scores = {"top1": 0.9123, "ci95": (0.9012, 0.9234), "top5": 0.99, "loss": 0.3, "ece": 0.02, "n": 10000}
-    return {"model": model, **scores, "agreement": None, "drop": None, "parameters": 2243546}
+    return {"model": model, **scores, "agreement": None, "drop": None, "parameters": 2243546, **PREPARED}
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])

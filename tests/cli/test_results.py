@@ -30,6 +30,8 @@ MEASURED = {
     "agreement": None,
     "drop": 0.1,
     "parameters": 1000,
+    "input_size": [3, 224, 240],
+    "preparation": {"interpolation": "bicubic", "crop_pct": 0.875, "crop_mode": "squash"},
 }
 
 
@@ -55,6 +57,11 @@ def test_images_that_were_left_out_are_shown():
     _, row = results.evaluation_rows({"reference": None, "results": [MEASURED | {"skipped": 10}]})
     assert "1,000 (10 unreadable left out)" in row
     assert "1,000" in results.evaluation_rows({"reference": None, "results": [MEASURED | {"skipped": 0}]})[1]
+
+
+def test_a_measurement_tells_how_pictures_were_prepared():
+    heading, row = results.evaluation_rows({"reference": None, "results": [MEASURED]})
+    assert (heading[-1], row[-1]) == ("prepared", "224×240, bicubic, crop 0.875, squash")
 
 
 @pytest.mark.parametrize(("layers", "words"), [(20, "20"), (0, "none: total variation instead"), (None, "–")])

@@ -19,6 +19,7 @@ from nayer_cli.runs.distill import distill
 from nayer_cli.runs.embed import embed
 from nayer_cli.runs.quantize import quantize
 from nayer_cli.runs.train import train
+from onnx import TensorProto, helper, numpy_helper
 from tiny_clip import fill_hub_cache
 
 CLASSES = dataset.find("cifar10").class_names
@@ -51,6 +52,7 @@ def write_example_files(folder: Path) -> None:
         _write_weights(Path("resnet56.pth"), "resnet56_cifar_a")
         _write_weights(Path("resnet20.pth"), "resnet20_cifar_a")
         write_own_weights(Path("cnn.pth"))
+        write_peer(Path("peer.onnx"))
         embed({"labels": "classes.txt", "encoder": "onehot", "out": "pool.safetensors"})
         _write_runs()
 
@@ -73,6 +75,23 @@ def _write_images(folder: Path, images: Any, labels: Any) -> None:
 def _write_weights(path: Path, model: str) -> None:
     state = timm.create_model(model, num_classes=len(CLASSES)).state_dict()
     torch.save({"epoch": 200, "state_dict": {f"module.{name}": value for name, value in state.items()}}, path)
+
+
+def write_peer(path: Path) -> None:
+    """Write a classifier of 32×32 pixels that tells nothing of itself."""
+    weight = numpy_helper.from_array(
+        np.random.default_rng(0).normal(size=(3, len(CLASSES))).astype("float32"), "weight"
+    )
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["input"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "weight"], ["output"]),
+    ]
+    given = helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, 32, 32])
+    found = helper.make_tensor_value_info("output", TensorProto.FLOAT, [1, len(CLASSES)])
+    graph = helper.make_graph(nodes, "peer", [given], [found], [weight])
+    model = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 17)])
+    path.write_bytes(model.SerializeToString())
 
 
 def write_own_weights(path: Path) -> None:

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from timm.data import resolve_data_config
 from timm.data.transforms_factory import create_transform
 
 from nayer_cli.images.pictures import decode, fit
-from nayer_cli.types import ImageShape
+from nayer_cli.types import ImageShape, Preparation
 
 RGB, GRAY = ImageShape(3, 8, 8), ImageShape(1, 8, 8)
 
@@ -29,6 +30,25 @@ def test_other_sizes_go_through_the_evaluation_transform_of_timm(size, shape):
     transform = create_transform(tuple(shape), interpolation="bicubic", crop_pct=1.0, mean=(0, 0, 0), std=(1, 1, 1))
     expected = (transform(image) * 255).round().to(torch.uint8)
     assert np.array_equal(fit(image, shape), expected.permute(1, 2, 0))
+
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@pytest.mark.parametrize("mode", ["center", "squash", "border"])
+@pytest.mark.parametrize(
+    ("interpolation", "crop", "side"),
+    [("bicubic", 0.875, 224), ("bilinear", 0.9, 240), ("bicubic", 1.0, 288), ("nearest", 0.95, 64)],
+)
+def test_what_a_network_sees_is_what_timm_shows_it(mode, interpolation, crop, side):
+    facts = {"interpolation": interpolation, "crop_pct": crop, "crop_mode": mode}
+    config = resolve_data_config(pretrained_cfg={"input_size": (3, side, side), "mean": MEAN, "std": STD, **facts})
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    for height, width in ((91, 300), (400, 233), (side, side)):
+        image = Image.fromarray(noise(height, width, 3))
+        pixels = torch.from_numpy(fit(image, ImageShape(3, side, side), Preparation(**facts, border=MEAN)).copy())
+        seen = (pixels.permute(2, 0, 1).float() / 255 - mean) / std
+        torch.testing.assert_close(seen, create_transform(**config)(image), rtol=1e-5, atol=1e-6)
 
 
 def test_arrays_of_another_size_are_resized_too():

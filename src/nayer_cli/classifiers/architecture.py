@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import timm
+from timm.models import PretrainedCfg
 from torch import nn
 
 from nayer_cli import plugins, trust
 from nayer_cli.classifiers import names, own
 from nayer_cli.classifiers.bounds import MOST_PARAMETERS, bounded, check_size
-from nayer_cli.classifiers.config_json import READ, read_model_json
+from nayer_cli.classifiers.config_json import PREPARATION, READ, read_model_json
 from nayer_cli.classifiers.model_args import read_model_args
 from nayer_cli.classifiers.pretrained import fetch, fetch_url, from_cache
 from nayer_cli.classifiers.sealed import sealed
@@ -194,7 +195,10 @@ def _described(path: Path, *, folder: Path | None = None, source: str = "") -> A
         return Architecture(own.display(key), key, known, folder=folder, quantization=quantization)
     timms = _in_timm(key)
     arguments = read_model_args(document.get("model_args") or {}, path)
-    return Architecture(timms.name, timms.key, {**timms.facts, **known}, arguments, quantization, folder, source)
+    # How pictures are prepared is about these weights: what a file does not say is timm's default for any network.
+    defaults = {fact: getattr(PretrainedCfg(), fact) for fact in PREPARATION}
+    facts = {**timms.facts, **defaults, **known}
+    return Architecture(timms.name, timms.key, facts, arguments, quantization, folder, source)
 
 
 def _in_timm(name: str) -> Architecture:

@@ -8,6 +8,7 @@ from typing import Any
 from nayer_cli.errors import InputError
 from nayer_cli.quant.scheme import WEIGHT_RANGES
 from nayer_cli.storage.text import printable, read_json
+from nayer_cli.types import CROP_MODES, INTERPOLATIONS
 
 LARGEST_IMAGE = 2**26
 """Numbers of an image: 4096 × 4096 pixels in colour, and some."""
@@ -53,6 +54,10 @@ def _are_numbers(value: object) -> bool:
     return _is_list_of(value, _is_number)
 
 
+def _is_share(value: Any) -> bool:
+    return _is_number(value) and 0 < value <= 1
+
+
 def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
@@ -92,6 +97,11 @@ FACTS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "model_args": (_is_object, "an object"),
     "num_classes": (_is_count, f"a whole number up to {MOST_CLASSES:,}"),
     "input_size": (_is_shape, "[channels, height, width] of an image"),
+    "test_input_size": (_is_shape, "[channels, height, width] of an image"),
+    "crop_pct": (_is_share, "a number above 0, and at most 1"),
+    "test_crop_pct": (_is_share, "a number above 0, and at most 1"),
+    "interpolation": (lambda value: value in INTERPOLATIONS, f"one of {', '.join(INTERPOLATIONS)}"),
+    "crop_mode": (lambda value: value in CROP_MODES, f"one of {', '.join(CROP_MODES)}"),
     "mean": (_are_numbers, "a list of numbers"),
     "std": (_are_numbers, "a list of numbers"),
     "label_names": (_are_names, "a list of texts, or an object of index and text"),
@@ -102,5 +112,9 @@ FACTS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "quantization": (_is_scheme, "an object of weights, activations, first_last and edges, with 2 to 8 bits each"),
 }
 """The facts that are used, with the kind that each must have. Others, such as `url` and `hf_hub_id`, are never read."""
-READ = ("input_size", "mean", "std", "num_classes", "first_conv", "classifier", "fixed_input_size")
+PREPARATION = ("interpolation", "crop_pct", "crop_mode", "test_input_size", "test_crop_pct")
+READ = (
+    *("input_size", "mean", "std", "num_classes", "first_conv", "classifier", "fixed_input_size"),
+    *PREPARATION,
+)
 """The facts of its `pretrained_cfg` that are used."""

@@ -21,7 +21,7 @@ from nayer_cli.quant.graph import quantize
 from nayer_cli.quant.scheme import Scheme
 from nayer_cli.storage.files import write_json, write_text
 from nayer_cli.storage.tensors import save_tensors
-from nayer_cli.types import CROP, INTERPOLATION, ImageShape, Normalization
+from nayer_cli.types import ImageShape, Normalization, Preparation
 
 WRAP = "wrap it in a module that returns logits, and name its factory: py:package.module:factory"
 PROBABILITY_TOLERANCE = 1e-3
@@ -47,6 +47,8 @@ class Classifier:
     """timm's keyword arguments that rebuild it."""
     scheme: Scheme | None = None
     """The bits of a network of integers."""
+    preparation: Preparation = field(default_factory=Preparation)
+    """How pictures of another size are brought to `shape`."""
 
 
 class Normalized(nn.Module):
@@ -106,8 +108,12 @@ def parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def load_classifier(spec: ModelConfig) -> Classifier:
+def load_classifier(spec: ModelConfig, *, validating: bool = False) -> Classifier:
     """Load a classifier with its weights, in evaluation mode; its checkpoint tells what `spec` leaves open.
+
+    Args:
+        spec: the model.
+        validating: whether images have the size that its configuration names for validation, where that is another.
 
     Raises:
         InputError: there is no such model, its weights are absent or do not fit, or it leaves facts open.
@@ -121,11 +127,15 @@ def load_classifier(spec: ModelConfig) -> Classifier:
     pretrained = stored is None and not architecture.is_factory
     if pretrained:
         _require_pretrained(architecture, num_classes)
+    of_weights = facts if model_facts.tell_of(facts, num_classes) else {}
+    if validating and of_weights and spec.input_size is None and spec.preparation == "model":
+        facts = of_weights = model_facts.at_test_size(facts)
     shape = model_facts.image_shape(spec, facts, weights)
     normalization = model_facts.normalization(spec, facts, shape.channels)
+    preparation = model_facts.preparation(spec, of_weights, normalization)
     labels = model_facts.class_labels(facts, num_classes)
     network = _filled(architecture, stored, num_classes, shape, pretrained=pretrained, most=spec.max_parameters).eval()
-    return _classifier(architecture, network, shape, normalization, num_classes, labels)
+    return _classifier(architecture, network, shape, normalization, num_classes, labels, preparation)
 
 
 def new_classifier(spec: ModelConfig, like: Classifier) -> Classifier:
@@ -146,7 +156,14 @@ def new_classifier(spec: ModelConfig, like: Classifier) -> Classifier:
     ):
         if given is not None and given != wanted:
             raise InputError(f"a student of '{like.name}' must have {wanted} {what}, not {given}")
-    return new_network(spec, like.num_classes, like.labels, shape=like.shape, normalization=like.normalization)
+    return new_network(
+        spec,
+        like.num_classes,
+        like.labels,
+        shape=like.shape,
+        normalization=like.normalization,
+        preparation=model_facts.preparation(spec, like.preparation._asdict(), like.normalization),
+    )
 
 
 def new_network(
@@ -156,6 +173,7 @@ def new_network(
     *,
     shape: ImageShape | None = None,
     normalization: Normalization | None = None,
+    preparation: Preparation | None = None,
 ) -> Classifier:
     """Create a classifier to be trained, with weights as `new_classifier` has them.
 
@@ -165,6 +183,7 @@ def new_network(
         labels: class names in index order, if known.
         shape: of the images; by default what `spec` or else the architecture says.
         normalization: by default what the architecture says.
+        preparation: by default nayer's own, which `spec` may change.
 
     Raises:
         InputError, EnvironmentFault: as `new_classifier` does.
@@ -179,7 +198,8 @@ def new_network(
     normalization = model_facts.normalization(spec, facts, shape.channels)
     names = tuple(labels) if labels is not None else None
     network = _filled(architecture, stored, num_classes, shape, pretrained=pretrained, most=spec.max_parameters)
-    return _classifier(architecture, network, shape, normalization, num_classes, names)
+    preparation = preparation or model_facts.preparation(spec, {}, normalization)
+    return _classifier(architecture, network, shape, normalization, num_classes, names, preparation)
 
 
 def save_classifier(folder: Path, classifier: Classifier, *, card: str, extra: Mapping[str, object]) -> None:
@@ -228,8 +248,9 @@ def _config(classifier: Classifier) -> dict[str, Any]:
         "input_size": list(shape),
         "mean": list(classifier.normalization.mean),
         "std": list(classifier.normalization.std),
-        "interpolation": INTERPOLATION,
-        "crop_pct": CROP,
+        "interpolation": classifier.preparation.interpolation,
+        "crop_pct": classifier.preparation.crop_pct,
+        "crop_mode": classifier.preparation.crop_mode,
         "num_classes": classifier.num_classes,
     }
     return document
@@ -304,6 +325,7 @@ def _classifier(
     normalization: Normalization,
     num_classes: int | None,
     labels: tuple[str, ...] | None,
+    preparation: Preparation,
 ) -> Classifier:
     """Make sure that the network maps images of `shape` to `num_classes` logits (None: to any number)."""
     width = _probe(network, shape, architecture.name)
@@ -319,6 +341,7 @@ def _classifier(
         key=architecture.key,
         arguments=timm_arguments(architecture, width, shape),
         scheme=Scheme(**architecture.quantization) if architecture.quantization else None,
+        preparation=preparation,
     )
 
 

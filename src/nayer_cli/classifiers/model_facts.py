@@ -9,9 +9,9 @@ from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 from torch import Tensor
 
 from nayer_cli.classifiers.weights import Weights
-from nayer_cli.config import ModelConfig
+from nayer_cli.config import ModelConfig, ModelFacts
 from nayer_cli.errors import InputError
-from nayer_cli.types import ImageShape, Normalization
+from nayer_cli.types import ImageShape, Normalization, Preparation
 
 Facts = Mapping[str, Any]
 
@@ -101,6 +101,31 @@ def normalization(spec: ModelConfig, facts: Facts, channels: int) -> Normalizati
     mean = _per_channel("mean", spec.mean, facts.get("mean"), channels, spec.name)
     std = _per_channel("std", spec.std, facts.get("std"), channels, spec.name)
     return check_scale(Normalization(mean, std), spec.name)
+
+
+def tell_of(facts: Facts, num_classes: int | None) -> bool:
+    """Say whether facts are about weights with so many classes: of others than timm's own they tell only the shape."""
+    return facts.get("crop_pct") is not None and facts.get("num_classes") in (None, num_classes)
+
+
+def at_test_size(facts: Facts) -> Facts:
+    """Return facts with the image size and the crop that timm validates with, where these are others."""
+    tested = {"input_size": facts.get("test_input_size"), "crop_pct": facts.get("test_crop_pct")}
+    return {**facts, **{name: value for name, value in tested.items() if value}}
+
+
+def preparation(spec: ModelFacts, facts: Facts, normalization: Normalization) -> Preparation:
+    """Return how pictures are prepared: options go before facts, and these before nayer's own way.
+
+    Args:
+        spec: the options.
+        facts: of the weights; empty where nothing tells of them.
+        normalization: its mean surrounds pictures that do not fill an image.
+    """
+    names = ("interpolation", "crop_pct", "crop_mode")
+    told = facts if spec.preparation == "model" else {}
+    found = {name: getattr(spec, name) or told.get(name) for name in names}
+    return Preparation(border=normalization.mean)._replace(**{name: value for name, value in found.items() if value})
 
 
 def check_scale(normalization: Normalization, name: str) -> Normalization:

@@ -1,20 +1,25 @@
 """Classifiers in ONNX files: what is written beside their graph, and how they are read again."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor, fx, nn
 
-from nayer_cli.classifiers.model import Classifier, Normalized, logits_of
+from nayer_cli.classifiers import model_facts
+from nayer_cli.classifiers.model import PROBABILITY_TOLERANCE, Classifier, Normalized, logits_of
 from nayer_cli.classifiers.model_facts import check_scale
+from nayer_cli.config import ModelConfig
 from nayer_cli.errors import InputError
 from nayer_cli.onnx import by_torch
 from nayer_cli.onnx.runner import OnnxNetwork, read_facts
+from nayer_cli.onnx.signature import UnknownSize
 from nayer_cli.onnx.writer import write_onnx
 from nayer_cli.quant.scheme import Scheme
 from nayer_cli.quant.trace import trace
-from nayer_cli.types import CROP, INTERPOLATION, ImageShape, Normalization
+from nayer_cli.types import ImageShape, Normalization
 
 SUFFIX = ".onnx"
 FORMAT = "nayer.onnx/1"
@@ -28,8 +33,9 @@ def facts_of(classifier: Classifier) -> dict[str, str]:
         "input_size": json.dumps(list(classifier.shape)),
         "mean": json.dumps(list(classifier.normalization.mean)),
         "std": json.dumps(list(classifier.normalization.std)),
-        "interpolation": INTERPOLATION,
-        "crop_pct": json.dumps(CROP),
+        "interpolation": classifier.preparation.interpolation,
+        "crop_pct": json.dumps(classifier.preparation.crop_pct),
+        "crop_mode": classifier.preparation.crop_mode,
         "num_classes": str(classifier.num_classes),
         "label_names": json.dumps(classifier.labels),
         "quantization": json.dumps(asdict(classifier.scheme) if classifier.scheme else None),
@@ -113,35 +119,96 @@ class _Logits(nn.Module):
         return logits_of(self.network(images))
 
 
-def load_onnx(path: Path) -> Classifier:
-    """Open an ONNX file that nayer wrote; ONNX Runtime computes, on the CPU.
+def load_onnx(path: Path, spec: ModelConfig | None = None) -> Classifier:
+    """Open an ONNX file; ONNX Runtime computes, on the CPU.
+
+    Args:
+        path: a file that nayer wrote, or that of anybody which maps a batch of images to a row of numbers for each.
+        spec: what is said of it: of files of others mean and std, and the image size unless the file fixes it.
 
     Raises:
-        InputError: there is no such file, it is damaged, or it does not tell what `facts_of` writes.
+        UntoldFacts: something is not said.
+        InputError: there is no such file, it is damaged, or no classifier.
         EnvironmentFault: onnxruntime is not installed.
 
     """
+    spec = spec or ModelConfig(name=str(path))
     facts = read_facts(path)
-    if facts.get("format") != FORMAT:
-        raise InputError(
-            f"{path} does not say how its images are prepared: nayer did not write it",
-            hint="export the model again with nayer export or nayer quantize",
-        )
+    return _own(path, facts, spec) if facts.get("format") == FORMAT else _of_others(path, spec)
+
+
+def _own(path: Path, facts: Mapping[str, str], spec: ModelConfig) -> Classifier:
+    """Open a file that tells of itself what `facts_of` writes."""
     try:
         labels, scheme = json.loads(facts["label_names"]), json.loads(facts["quantization"])
+        own = Normalization(tuple(json.loads(facts["mean"])), tuple(json.loads(facts["std"])))
+        shape = ImageShape(*json.loads(facts["input_size"]))
+        told = {
+            "interpolation": facts.get("interpolation"),
+            "crop_pct": json.loads(facts.get("crop_pct", "null")),
+            "crop_mode": facts.get("crop_mode"),
+        }
+        normalization = model_facts.normalization(spec, check_scale(own, str(path))._asdict(), shape.channels)
         return Classifier(
             network=OnnxNetwork(path),
             name=facts["name"],
-            shape=ImageShape(*json.loads(facts["input_size"])),
-            normalization=check_scale(
-                Normalization(tuple(json.loads(facts["mean"])), tuple(json.loads(facts["std"]))), str(path)
-            ),
+            shape=shape,
+            normalization=normalization,
             num_classes=int(facts["num_classes"]),
             labels=tuple(labels) if labels else None,
             scheme=Scheme(**scheme) if scheme else None,
+            preparation=model_facts.preparation(spec, told, normalization),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"what {path} says about its classifier is damaged: {error}",
             hint="export the model again with nayer export or nayer quantize",
         ) from error
+
+
+def _of_others(path: Path, spec: ModelConfig) -> Classifier:
+    """Open a file that tells nothing but what it takes and returns."""
+    try:
+        network, untold = OnnxNetwork(path, side=spec.input_size, channels=spec.channels), []
+    except UnknownSize:
+        network, untold = None, ["input_size"]
+    takes_bytes = network is not None and network.takes_bytes
+    untold += [fact for fact in ("mean", "std") if not takes_bytes and not getattr(spec, fact)]
+    if untold or network is None:
+        raise model_facts.UntoldFacts(str(path), untold)
+    told = {"mean": (0.0,), "std": (1.0,)} if takes_bytes else {}
+    normalization = model_facts.normalization(spec, told, network.image_shape.channels)
+    answers = _answers(network, normalization)
+    return Classifier(
+        network=_Logarithms(network) if _are_probabilities(answers) else network,
+        name=path.stem,
+        shape=network.image_shape,
+        normalization=normalization,
+        num_classes=answers.shape[1],
+        labels=None,
+        preparation=model_facts.preparation(spec, {}, normalization),
+    )
+
+
+def _answers(network: OnnxNetwork, normalization: Normalization) -> Tensor:
+    """Return what a network says of noise."""
+    images = torch.rand(2, *network.image_shape, generator=torch.Generator().manual_seed(0))
+    answers: Tensor = Normalized(network, normalization)(images)
+    return answers
+
+
+def _are_probabilities(answers: Tensor) -> bool:
+    return bool((answers >= 0).all() and (answers.sum(1) - 1).abs().max() < PROBABILITY_TOLERANCE)
+
+
+class _Logarithms(nn.Module):
+    """A network that returns probabilities, as one that returns logits: their logarithms are, but for a constant."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map normalized images `[B, C, H, W]` to logits `[B, K]`."""
+        probabilities: Tensor = self.network(images)
+        return probabilities.clamp_min(torch.finfo(torch.float32).tiny).log()

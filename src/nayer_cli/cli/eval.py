@@ -12,12 +12,18 @@ SCHEMA = EvaluateConfig
 EXAMPLES = (
     ("nayer eval runs/one --data images/val", "accuracy of a run's student on a folder of images"),
     ("nayer eval runs/one runs/two runs/teacher --data test.npz", "several models in one table"),
+    ("nayer eval peer.onnx --mean 0.5 --std 0.25 --data images/val", "a file that another tool wrote"),
     ("nayer eval runs/digits --data digits --reference builtin:digits --max-drop 0.02 --json", "a gate in a pipeline"),
 )
 MODELS = (
-    options.ModelOptions("", "", prefixes=("", "model-")),
+    options.ModelOptions("", "", prefixes=("", "model-"), facts=options.EVERY_FACT),
     options.ModelOptions(
-        "reference", "reference", "what the models are compared with, for agreement and drop", "r", ("reference-",)
+        "reference",
+        "reference",
+        "what the models are compared with, for agreement and drop",
+        "r",
+        ("reference-",),
+        facts=options.EVERY_FACT,
     ),
 )
 OF_THE_MODEL = options.settings_of(*MODELS)

@@ -96,9 +96,17 @@ OF_A_MODEL = {
     "channels": (Int, "N"),
     "mean": (Text, "X,X,X"),
     "std": (Text, "X,X,X"),
+    "preparation": (Text, "model|nayer"),
+    "interpolation": (Text, "NAME"),
+    "crop_pct": (Float, "X"),
+    "crop_mode": (Text, "NAME"),
     "labels": (Text, "FILE|SET"),
 }
 """The facts of a model that have options, each with its type and the placeholder in help."""
+PREPARATION = ("preparation", "interpolation", "crop_pct", "crop_mode")
+EVERY_FACT = tuple(OF_A_MODEL)
+FACTS = tuple(fact for fact in OF_A_MODEL if fact not in PREPARATION)
+"""What every command has options for. How pictures are prepared is one of `nayer eval`, and a setting elsewhere."""
 
 
 class ModelOptions(NamedTuple):
@@ -113,7 +121,7 @@ class ModelOptions(NamedTuple):
     letter: str = ""
     prefixes: tuple[str, ...] = ("",)
     """Prefixes of the names of facts: `teacher-` for `--teacher-mean`. Help shows only the first spelling."""
-    facts: tuple[str, ...] = tuple(OF_A_MODEL)
+    facts: tuple[str, ...] = FACTS
     shown: tuple[str, ...] = ()
     """Flags that help shows though they are a second spelling, which then is the first."""
     labels: str = ""

@@ -11,7 +11,19 @@ Document = Mapping[str, Any]
 Rows = list[tuple[str, ...]]
 """A table: the headings, which may be empty, then the rows."""
 
-OF_A_MODEL = ("model", "top-1", "95 % interval", "top-5", "loss", "ECE", "n", "agreement", "drop", "parameters")
+OF_A_MODEL = (
+    "model",
+    "top-1",
+    "95 % interval",
+    "top-5",
+    "loss",
+    "ECE",
+    "n",
+    "agreement",
+    "drop",
+    "parameters",
+    "prepared",
+)
 INSTALLATION_WIDTH = 30
 CHOICES = ("presets", "methods", "generators", "encoders", "datasets")
 
@@ -200,7 +212,15 @@ def _evaluation_row(result: Document) -> tuple[str, ...]:
         percent(result["agreement"]),
         percent(result["drop"]),
         _count(result["parameters"]),
+        _prepared(result),
     )
+
+
+def _prepared(result: Document) -> str:
+    """Write what a model saw of a picture, such as `224×224, bicubic, crop 0.875`."""
+    (_, height, width), how = result["input_size"], result["preparation"]
+    mode = "" if how["crop_mode"] == "center" else f", {how['crop_mode']}"
+    return f"{height}×{width}, {how['interpolation']}, crop {how['crop_pct']:g}{mode}"
 
 
 def installation_rows(document: Document) -> Rows:

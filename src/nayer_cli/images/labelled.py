@@ -16,9 +16,9 @@ from torch import Tensor
 
 from nayer_cli.errors import InputError
 from nayer_cli.images.class_order import is_assumed, match_classes
-from nayer_cli.images.pictures import MODES, Pixels, fit
+from nayer_cli.images.pictures import MODES, OURS, Pixels, fit
 from nayer_cli.images.source import ArraySource, Sample, Source, recognized
-from nayer_cli.types import ImageShape
+from nayer_cli.types import ImageShape, Preparation
 
 MEMORY_BYTES = 512 * 2**20
 """Decoded sets up to this size stay in memory after the first pass."""
@@ -37,6 +37,7 @@ class LabelledImages:
     Args:
         source: where the images come from.
         shape: the shape to which every image is resized.
+        preparation: how it is resized.
         order: the model's class index for each label of the source; None leaves labels as they are.
         class_names: names by the model's class index, if known.
         where: the data's name, for messages.
@@ -55,10 +56,11 @@ class LabelledImages:
         where: str = "the data",
         limit: int | None = None,
         part: tuple[int, int] = (0, 1),
+        preparation: Preparation = OURS,
     ) -> None:
         if not len(source):
             raise InputError(f"{where} holds no images")
-        self.shape, self.class_names, self.where = shape, class_names, where
+        self.shape, self.class_names, self.where, self.preparation = shape, class_names, where, preparation
         self.order_is_assumed = False
         """Whether classes are matched with outputs only by their order."""
         self.unreadable: dict[str, str] = {}
@@ -121,7 +123,7 @@ class LabelledImages:
         """Return pixels and class index, or what is wrong with the image."""
         try:
             picture, label = sample.load()
-            pixels = fit(picture, self.shape)
+            pixels = fit(picture, self.shape, self.preparation)
         except UNREADABLE as error:
             return str(error) or type(error).__name__
         return pixels, self._class_index(label, sample.name)
@@ -155,6 +157,7 @@ def open_images(
     num_classes: int | None = None,
     limit: int | None = None,
     part: tuple[int, int] = (0, 1),
+    preparation: Preparation = OURS,
 ) -> LabelledImages:
     """Open labelled images for a model; they are listed now and decoded later.
 
@@ -168,6 +171,7 @@ def open_images(
         num_classes: the model's number of outputs; checked even without names.
         limit: most images used, evenly spaced through the data.
         part: (i, n) takes every n-th of them, from the i-th.
+        preparation: how pictures of another size are brought to the model's.
 
     Raises:
         InputError: there is no such data or split, it holds no images, or its classes are not the model's.
@@ -183,7 +187,16 @@ def open_images(
         class_names = class_names or _reorder(source.classes, order)
     elif class_names is not None or num_classes is not None:
         order = range(len(class_names) if class_names is not None else num_classes or 0)
-    images = LabelledImages(source, shape, order=order, class_names=class_names, where=spec, limit=limit, part=part)
+    images = LabelledImages(
+        source,
+        shape,
+        order=order,
+        class_names=class_names,
+        where=spec,
+        limit=limit,
+        part=part,
+        preparation=preparation,
+    )
     images.order_is_assumed = assumed
     return images
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from nayer_cli.types import CROP, INTERPOLATION, ImageShape
+from nayer_cli.types import ImageShape, Preparation
 
 Pixels = NDArray[np.uint8]
 """`[H, W, C]`"""
@@ -46,33 +46,55 @@ def decode(file: Path | IO[bytes]) -> Image.Image:
         return image
 
 
-def fit(picture: Image.Image | Pixels, shape: ImageShape) -> Pixels:
-    """Return `picture` with the channels and size of `shape`.
+OURS = Preparation()
 
-    A picture of another size is resized (bicubic, shorter side) and cropped at the center, by timm's own
-    evaluation transform with `crop_pct=1`; one of the right size is not resampled.
+
+def fit(picture: Image.Image | Pixels, shape: ImageShape, preparation: Preparation = OURS) -> Pixels:
+    """Return `picture` with the channels and size of `shape`, prepared by timm's own evaluation transform.
+
+    Args:
+        picture: a decoded picture, or its pixels.
+        shape: of the result.
+        preparation: by default bicubic, the shorter side resized to fit, cropped at the center; where nothing is cut
+            off ahead (`crop_pct=1`), a picture of the right size is not resampled.
 
     Raises:
         ValueError: there is no fixed way to bring such pixels to 8 bits, or to that number of channels.
 
     """
+    is_whole = preparation.crop_pct == 1
     if isinstance(picture, np.ndarray):
-        if picture.shape == (shape.height, shape.width, shape.channels):
+        if is_whole and picture.shape == (shape.height, shape.width, shape.channels):
             return picture
         picture = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
     image = _to_channels(picture, shape.channels)
-    if min(image.size) == 0 or _resized(image.size, shape) > MOST_PIXELS:
+    if min(image.size) == 0 or _resized(image.size, shape, preparation) > MOST_PIXELS:
         raise ValueError(f"it has {image.width}×{image.height} pixels, which cannot be resized to that")
-    if image.size == (shape.width, shape.height):
+    if is_whole and image.size == (shape.width, shape.height):
         pixels = np.asarray(image)
     else:
-        pixels = np.asarray(_resize_and_crop(shape)(image)).transpose(1, 2, 0)
+        pixels = np.asarray(_resize_and_crop(shape, preparation)(image)).transpose(1, 2, 0)
     return pixels.reshape(shape.height, shape.width, shape.channels)
 
 
-def _resized(size: tuple[int, int], shape: ImageShape) -> int:
-    """Return how many pixels a picture has before it is cropped: a very long one has many."""
-    scale = max(shape.width / size[0], shape.height / size[1])
+def described(preparation: Preparation) -> dict[str, object]:
+    """Return a preparation as documents tell it."""
+    return {
+        "interpolation": preparation.interpolation,
+        "crop_pct": preparation.crop_pct,
+        "crop_mode": preparation.crop_mode,
+    }
+
+
+def sentence(preparation: Preparation) -> str:
+    """Return a preparation in words, such as `bicubic, crop 0.875`."""
+    mode = "" if preparation.crop_mode == "center" else f", {preparation.crop_mode}"
+    return f"{preparation.interpolation}, crop {preparation.crop_pct:g}{mode}"
+
+
+def _resized(size: tuple[int, int], shape: ImageShape, preparation: Preparation) -> int:
+    """Return how many pixels a picture has at most before it is cropped: a very long one has many."""
+    scale = max(shape.width / size[0], shape.height / size[1]) / preparation.crop_pct
     return round(size[0] * scale * size[1] * scale)
 
 
@@ -98,13 +120,16 @@ def _from_deep(image: Image.Image) -> Image.Image:
 
 
 @cache
-def _resize_and_crop(shape: ImageShape) -> Any:
+def _resize_and_crop(shape: ImageShape, preparation: Preparation) -> Any:
     from timm.data.transforms_factory import create_transform
 
+    border = preparation.border or (0.0,)
     # With `use_prefetcher` timm stops before it scales and normalizes: uint8, channels first.
     return create_transform(
         (shape.channels, shape.height, shape.width),
-        interpolation=INTERPOLATION,
-        crop_pct=CROP,
+        interpolation=preparation.interpolation,
+        crop_pct=preparation.crop_pct,
+        crop_mode=preparation.crop_mode,
+        mean=border * shape.channels if len(border) == 1 else border,
         use_prefetcher=True,
     )

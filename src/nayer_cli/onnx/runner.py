@@ -6,12 +6,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from nayer_cli.errors import EnvironmentFault, InputError
+from nayer_cli.onnx.signature import read_signature
 from nayer_cli.storage.text import printable
-from nayer_cli.types import ImageShape
 
 PROVIDERS = ["CPUExecutionProvider"]
 HINT = "write the file again with nayer export or nayer quantize"
@@ -26,44 +27,69 @@ class OnnxNetwork(nn.Module):
     """An ONNX file as a network that runs on the processor, and always does the same.
 
     Args:
-        path: a file such as `write_onnx` makes: one input, images, and one output, logits.
+        path: a file such as `write_onnx` makes, or one of others: one input, images, and one output, logits.
         threads: of the processor; None: as many as there are cores.
+        side: of images in pixels, where the file does not fix it.
+        channels: likewise.
 
     Attributes:
         image_shape: of the images that it takes.
         batch: how many images it takes at a time; None: any number.
-        classes: K.
+        classes: K; None where the file does not fix it.
         facts: the file's metadata.
+        takes_bytes: whether it takes whole numbers of 0 to 255, and normalizes itself.
 
     Raises:
         EnvironmentFault: the packages are not installed.
-        InputError: the file is damaged, refers to other files, or does not map images to logits.
+        InputError: the file is damaged, refers to files elsewhere, or does not map images to logits.
 
     """
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
+    def __init__(
+        self, path: Path, threads: int | None = None, *, side: int | None = None, channels: int | None = None
+    ) -> None:
         super().__init__()
         self.path = path
         model = read_model(path)
         self.facts = _facts(model)
         self._session = _session(path, model, threads=threads)
-        self._input, self.image_shape, self.classes = _signature(path, self._session)
-        first = self._session.get_inputs()[0].shape[0]
-        self.batch: int | None = first if isinstance(first, int) else None
+        self._signature = read_signature(path, self._session, side, channels)
+        self.image_shape, self.classes = self._signature.shape, self._signature.classes
+        self.batch, self.takes_bytes = self._signature.batch, self._signature.dtype is np.uint8
 
     def forward(self, images: Tensor) -> Tensor:
         """Map normalized images `[B, C, H, W]` to logits `[B, K]`, on the device of the images.
+
+        Where the file normalizes itself they are in [0, 1]. One that takes a fixed number of them gets a few twice.
 
         Raises:
             InputError: the file cannot do that.
 
         """
-        array = images.detach().cpu().float().contiguous().numpy()
+        count = len(images)
+        batch = self.batch or count
+        given = self._array(images)
+        rows = [self._run(_padded(given[start : start + batch], batch)) for start in range(0, count, batch)]
+        logits = np.concatenate(rows)[:count] if len(rows) != 1 else rows[0][:count]
+        return torch.from_numpy(logits.reshape(count, -1).astype(np.float32, copy=False)).to(images.device)
+
+    def _array(self, images: Tensor) -> Any:
+        """Return images in the layout and the type that the file takes."""
+        values = images.detach().cpu().float()
+        values = (values * 255).round().clamp(0, 255) if self.takes_bytes else values
+        axes = values.permute(0, 2, 3, 1) if self._signature.channels_last else values
+        return axes.contiguous().numpy().astype(self._signature.dtype, copy=False)
+
+    def _run(self, array: Any) -> Any:
         try:
-            logits = self._session.run(None, {self._input: array})[0]
+            return self._session.run([self._signature.output], {self._signature.input: array})[0]
         except Exception as error:  # the runtime's exceptions have no class in common
             raise _fault(self.path, error) from error
-        return torch.from_numpy(logits).to(images.device)
+
+
+def _padded(array: Any, batch: int) -> Any:
+    """Repeat the last image until there are `batch` of them."""
+    return np.concatenate([array, np.repeat(array[-1:], batch - len(array), axis=0)]) if len(array) < batch else array
 
 
 class Share(NamedTuple):
@@ -145,9 +171,28 @@ def read_model(path: Path) -> Any:
         raise InputError(f"{path} is not an ONNX file, or damaged", hint=HINT) from error
     if not model.graph.node:  # any few bytes may be a message without content
         raise InputError(f"{path} is not an ONNX file: it has no operations", hint=HINT)
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors(model, onnx.TensorProto)):
-        raise InputError(f"{path} refers to other files for its weights, which nayer does not read", hint=HINT)
+    _bring_weights(model, path, onnx)
     return model
+
+
+def _bring_weights(model: Any, path: Path, onnx: Any) -> None:
+    """Read weights that lie beside the file, as PyTorch writes them; what names another place is refused."""
+    kind = onnx.TensorProto
+    outside = [tensor for tensor in _tensors(model, kind) if tensor.data_location == kind.EXTERNAL]
+    for tensor in outside:
+        name = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+        file = path.parent / name
+        is_beside = name not in ("", ".", "..") and not set(name) & {"/", "\\", ":", "\0"}
+        if not is_beside or file.is_symlink() or not file.is_file():
+            raise InputError(
+                f"{path} refers to other files for its weights, and '{printable(name)}' is none beside it", hint=HINT
+            )
+        try:
+            onnx.external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
+        except Exception as error:  # offsets and sizes are whatever a file says
+            raise InputError(f"cannot read the weights of {path} in {file}: {printable(str(error))}") from error
+        tensor.data_location = kind.DEFAULT
+        del tensor.external_data[:]
 
 
 def _tensors(message: Any, kind: Any) -> Iterator[Any]:
@@ -181,16 +226,6 @@ def _session(path: Path, model: Any, *, threads: int | None = None, optimized: P
         return runtime.InferenceSession(model.SerializeToString(), options, providers=PROVIDERS)
     except Exception as error:  # the runtime's exceptions have no class in common
         raise _fault(path, error) from error
-
-
-def _signature(path: Path, session: Any) -> tuple[str, ImageShape, int]:
-    """Return the input's name, the shape of an image, and the number of classes."""
-    inputs, outputs = session.get_inputs(), session.get_outputs()
-    if len(inputs) == len(outputs) == 1 and inputs[0].type == outputs[0].type == "tensor(float)":
-        sizes = (*inputs[0].shape[1:], *outputs[0].shape[1:])
-        if len(sizes) == 4 and all(isinstance(size, int) and size > 0 for size in sizes):
-            return inputs[0].name, ImageShape(*sizes[:3]), sizes[3]
-    raise InputError(f"{path} does not map images [batch, C, H, W] to logits [batch, K]", hint=HINT)
 
 
 def _fault(path: Path, error: Exception) -> InputError:

@@ -360,6 +360,7 @@ def evaluation_data(
         class_names=names,
         num_classes=classifier.num_classes,
         part=(group.rank, group.size),
+        preparation=classifier.preparation,
     )
     if log and (assumption := models.assumption(replace(classifier, labels=names), data)):
         log.note(assumption, level="warning")

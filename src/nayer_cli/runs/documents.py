@@ -199,6 +199,14 @@ class Result(TypedDict):
     config: NotRequired[dict[str, Any]]
 
 
+class Prepared(TypedDict):
+    """How pictures of another size were brought to the model's, in timm's words."""
+
+    interpolation: str
+    crop_pct: float
+    crop_mode: str
+
+
 class Measured(TypedDict):
     """One model as `nayer eval` measured it."""
 
@@ -206,6 +214,9 @@ class Measured(TypedDict):
     name: str
     data: str
     split: str
+    input_size: list[int]
+    """Channels, height, width."""
+    preparation: Prepared
     skipped: int
     unreadable: list[str]
     n: int

@@ -15,6 +15,7 @@ from nayer_cli.evaluate import Evaluation, Outcomes, evaluate, measure, scores
 from nayer_cli.gates import Count, Gate, Limits, judge
 from nayer_cli.images.class_order import match_classes
 from nayer_cli.images.labelled import LabelledImages, open_images
+from nayer_cli.images.pictures import described, sentence
 from nayer_cli.machine.device import resolve_device
 from nayer_cli.runs import models
 from nayer_cli.runs.documents import EvalResult, Measured
@@ -95,6 +96,7 @@ class Bench:
         classifier = models.load(_model_config(self.config, name), models.MEASURED, rest=self._rest)
         if reference is not None:
             self._warn(_check_comparable(classifier, reference.classifier))
+            self._warn(_seen_otherwise(classifier, reference.classifier))
         data = self._images(classifier)
         evaluation = evaluate(
             self._network(classifier),
@@ -122,7 +124,7 @@ class Bench:
     def _images(self, classifier: Classifier) -> LabelledImages:
         """Open the data for a model, once for all models that want it alike."""
         names = classifier.labels
-        key = (classifier.shape, classifier.num_classes, names and tuple(names))
+        key = (classifier.shape, classifier.preparation, classifier.num_classes, names and tuple(names))
         if key not in self._data:
             self._data[key] = open_images(
                 self.config.data,
@@ -131,6 +133,7 @@ class Bench:
                 class_names=names,
                 num_classes=classifier.num_classes,
                 limit=self.config.limit,
+                preparation=classifier.preparation,
             )
         self._warn(models.assumption(classifier, self._data[key]))
         return self._data[key]
@@ -141,6 +144,8 @@ class Bench:
             "name": classifier.name,
             "data": self.config.data,
             "split": self.config.split,
+            "input_size": list(classifier.shape),
+            "preparation": described(classifier.preparation),
             "skipped": evaluation.skipped,
             "unreadable": list(data.unreadable)[:3],
             **vars(evaluation.scores),
@@ -203,6 +208,21 @@ def _check_comparable(model: Classifier, reference: Classifier) -> str:
             hint="compare models whose outputs stand for the same classes",
         )
     return ""
+
+
+def _seen_otherwise(model: Classifier, reference: Classifier) -> str:
+    """Say where two models do not see the same pixels, which is then part of their drop; empty if they do."""
+    seen, other = (f"{_size(each)}, {sentence(each.preparation)}" for each in (model, reference))
+    if seen == other:
+        return ""
+    return (
+        f"'{model.name}' sees pictures as {seen}, and the reference '{reference.name}' as {other}: part of the drop "
+        "may come from that; --input-size, --crop-pct and the like say how, with --reference- before for the reference"
+    )
+
+
+def _size(model: Classifier) -> str:
+    return f"{model.shape.height}×{model.shape.width}"
 
 
 def _gates(config: EvaluateConfig, result: Measured, reference: Reference | None) -> list[Gate]:

@@ -14,7 +14,6 @@ from nayer_cli.images.class_order import match_classes
 from nayer_cli.images.labelled import LabelledImages
 from nayer_cli.lte.labels import check_names, read_labels
 from nayer_cli.storage.text import printable
-from nayer_cli.types import ImageShape, Normalization
 
 EXAMPLES = {
     "input_size": "32",
@@ -78,7 +77,7 @@ def load(spec: ModelConfig, role: Role, *, rest: str = "", needs_names: bool = F
 
     """
     with told(role, spec, rest, needs_names=needs_names):
-        classifier = _onnx(spec, role) if Path(spec.name).suffix == ".onnx" else load_classifier(spec)
+        classifier = _onnx(spec, role) if Path(spec.name).suffix == ".onnx" else _network(spec, role)
     return named(classifier, spec.labels)
 
 
@@ -128,13 +127,18 @@ def assumption(classifier: Classifier, data: LabelledImages) -> str:
     return f"{data.where} has no class names, so its labels 0, 1, 2 … are taken to mean {some} … of '{classifier.name}'"
 
 
+def _network(spec: ModelConfig, role: Role) -> Classifier:
+    """Load a network; where it is measured it takes images of the size that timm validates it with."""
+    return load_classifier(spec, validating=role.command == MEASURED.command)
+
+
 def _onnx(spec: ModelConfig, role: Role) -> Classifier:
     """Open an ONNX file, which says everything about itself: only its normalization and its names can be overridden."""
     if role.command != "eval":
         return load_classifier(spec)  # which says what can be done with it
     from nayer_cli.classifiers.onnx_file import load_onnx  # what runs it need not be installed
 
-    classifier = load_onnx(Path(spec.name).expanduser())
+    classifier = load_onnx(Path(spec.name).expanduser(), spec)
     if spec.weights:
         raise ConfigError(f"'{spec.name}' already holds its weights", hint=f"leave out {role.option('weights')}")
     own = {
@@ -149,15 +153,7 @@ def _onnx(spec: ModelConfig, role: Role) -> Classifier:
                 f"'{spec.name}' has {fact.replace('_', ' ')} {value}, not {given}",
                 hint=f"leave out {role.option(fact)}",
             )
-    return replace(classifier, normalization=_normalization(spec, classifier.normalization, classifier.shape))
-
-
-def _normalization(spec: ModelConfig, own: Normalization, shape: ImageShape) -> Normalization:
-    mean, std = spec.mean or own.mean, spec.std or own.std
-    for what, values in (("mean", mean), ("std", std)):
-        if len(values) not in (1, shape.channels):
-            raise ConfigError(f"{what} has {len(values)} values, but the images have {shape.channels} channels")
-    return Normalization(tuple(mean), tuple(std))
+    return classifier
 
 
 def _written(value: object) -> str:

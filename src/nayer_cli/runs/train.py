@@ -218,14 +218,14 @@ def _network_and_data(
     if teacher:
         teacher = models.named(teacher, labels)
         classifier = new_classifier(config.student, teacher)
-        data = _open(config, classifier.shape, classifier.labels, group)
+        data = _open(config, classifier, classifier.labels, group)
         return replace(classifier, labels=classifier.labels or _names_of(data)), data
     facts = dataset.find(config.data) if config.data in plugins.names("datasets") else None
     with models.told(models.TRAINED, config.student, f"--data {config.data}"):
         some = config.student.num_classes or (None if config.student.name.startswith(FACTORY) else 2)
         probe = new_network(config.student, some, shape=facts.shape if facts else None)
     names = read_labels(labels, dedupe="index") if labels else facts.class_names if facts else None
-    data = _open(config, probe.shape, names, group)
+    data = _open(config, probe, names, group)
     if data.class_names is None and config.student.num_classes is None:
         raise InputError(f"{config.data} does not name its classes", hint="give their number with --num-classes")
     count = config.student.num_classes or len(data.class_names or ())
@@ -239,9 +239,11 @@ def _names_of(data: LabelledImages) -> tuple[str, ...] | None:
     return tuple(data.class_names) if data.class_names else None
 
 
-def _open(config: TrainConfig, shape: ImageShape, names: Sequence[str] | None, group: Group) -> LabelledImages:
-    part = (group.rank, group.size)
-    return open_images(config.data, split=config.split, shape=shape, class_names=names, part=part)
+def _open(config: TrainConfig, model: Classifier, names: Sequence[str] | None, group: Group) -> LabelledImages:
+    part, how = (group.rank, group.size), model.preparation
+    return open_images(
+        config.data, split=config.split, shape=model.shape, class_names=names, part=part, preparation=how
+    )
 
 
 def _fill_bank(
