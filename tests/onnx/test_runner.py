@@ -154,7 +154,7 @@ def test_a_file_of_something_else_is_an_error(tmp_path):
         written(tmp_path / "four.onnx", [helper.make_node("Relu", ["images"], ["logits"])], output=("batch", 1, 1, 2)),
     ]
     for path in odd:
-        with pytest.raises(InputError, match="does not (take images|return logits)"):
+        with pytest.raises(InputError, match=r"does not (take images|return logits)"):
             OnnxNetwork(path)
 
 
