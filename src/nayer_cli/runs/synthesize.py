@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from nayer_cli.classifiers.model import Classifier
 from nayer_cli.config import DistillConfig, SampleConfig
 from nayer_cli.critic import Critic
 from nayer_cli.errors import InputError, did_you_mean
+from nayer_cli.images.pictures import described
 from nayer_cli.method import EMBEDDINGS, LoopState, Method
 from nayer_cli.runs import assemble, makers, models, rounds, sampling
 from nayer_cli.runs.image_set import ImageSet, Source, check_channels
@@ -23,6 +24,8 @@ from nayer_cli.storage.files import check_writable
 from nayer_cli.storage.runlog import RunLog
 from nayer_cli.types import ImageShape
 
+OUTPUT_TERM = 1.0
+"""Weight of the cross-entropy to drawn classes, where a method has that term and leaves it out by default."""
 COMMAND = "quantize"
 """The command whose presets say how images that only calibrate are made."""
 
@@ -41,7 +44,7 @@ def without_run(config: SampleConfig, log: RunLog) -> Source:
     _check_place(config)
     run = DistillConfig(seed=config.seed, device=config.device)
     computer = assemble.machine(run)
-    critic = makers.critic(teacher, computer, RunLog(None))
+    critic = makers.critic(teacher, computer, log)
     settings = _method_settings(config, teacher, critic)
     embeddings = torch.empty(teacher.num_classes, 0)
     parts = makers.parts(critic, embeddings, teacher.shape, computer, settings.batch, run.augment)
@@ -67,6 +70,7 @@ def about_model(model: Classifier) -> dict[str, Any]:
         "input_size": list(model.shape),
         "mean": list(model.normalization.mean),
         "std": list(model.normalization.std),
+        "preparation": described(model.preparation),
         "num_classes": model.num_classes,
     }
 
@@ -107,7 +111,9 @@ def _method_settings(config: SampleConfig, teacher: Classifier, critic: Critic) 
         name = sampling.USUAL if critic.has_statistics else sampling.WITHOUT_STATISTICS
     preset = configuration.read_preset(preset_for(teacher.num_classes, teacher.shape), name, COMMAND)
     layer = {key.removeprefix("method."): value for key, value in preset.items() if key.startswith("method.")}
-    return assemble.method_config(layer | config.method | {"name": name})
+    found = assemble.method_config(layer | config.method | {"name": name})
+    # Other tools quantize the outputs, too, and no BatchNorm says how far these reach.
+    return replace(found, ce=OUTPUT_TERM) if getattr(found, "ce", None) == 0 and "ce" not in config.method else found
 
 
 def preset_for(classes: int, shape: ImageShape) -> str:
