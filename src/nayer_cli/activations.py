@@ -44,7 +44,7 @@ class Activations(Generic[T]):
             torch.compiler.reset()  # what was compiled until now knows nothing of these hooks
 
     def __call__(self, call: Callable[..., R], *arguments: Any) -> tuple[R, list[tuple[nn.Module, T]]]:
-        """Return what `call(*arguments)` returns, and what was read: each layer with it, in order of execution."""
+        """Return the result of `call(*arguments)`, and each layer with its input, in order of execution."""
         seen = self._seen = []
         try:
             return call(*arguments), seen
@@ -61,7 +61,7 @@ class Activations(Generic[T]):
 
 
 class Staged:
-    """Lets a network return its stages beside its logits.
+    """Lets a network return its stages besides its logits.
 
     It listens to leaf modules alone: a traced network still calls them, but none that contains others. Activation
     functions are those without parameters that keep the shape. What they return is final, even where they work in

@@ -85,7 +85,7 @@ class Descent:
         return bad
 
     def _average(self) -> list[Tensor]:
-        """Make the gradients those of the mean of all processes' losses, and return them."""
+        """Average the gradients over all processes, and return them."""
         common, own = _gradients(self._common), _gradients(self._own)
         if own and self.group.size > 1:
             norm = nn.utils.get_total_norm(own)
@@ -143,7 +143,7 @@ class LossScale:
 
 
 def _start_momentum(optimizer: torch.optim.SGD) -> None:
-    """Start with a momentum of 0: the fused kernel would leave that of a first step that is skipped uninitialized."""
+    """Start with a momentum of 0: if the first step is skipped, the fused kernel leaves it uninitialized."""
     for group in optimizer.param_groups:
         if group["momentum"]:
             for parameter in group["params"]:

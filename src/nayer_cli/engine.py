@@ -317,7 +317,7 @@ class Engine:
             self.state.spent = self.group.largest(int(share * SHARE)) / SHARE
 
     def used(self) -> float:
-        """Return how much has been used of what the budget counts."""
+        """Return how much of the budget is used, in its own unit."""
         counts = self.plan.budget.counts if self.plan.budget else SECONDS
         if counts in (IMAGES, FLOP):
             return self.state.seen if counts == IMAGES else self.state.flop

@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 
 
 class Gate(TypedDict):
-    """A threshold and what was found, as results tell it; `stage` and `model` say what it is about."""
+    """A threshold and the value found, as in results; `stage` and `model` say what was judged."""
 
     metric: str
     op: str
@@ -45,7 +45,7 @@ class Count:
 
     @staticmethod
     def of(scores: Mapping[str, Any]) -> "Count":
-        """Return the right answers that scores tell of."""
+        """Return the number of right answers in scores."""
         return Count(scores["hits"], scores["n"])
 
 
@@ -106,7 +106,7 @@ def drop(reference: Count, count: Count) -> Fraction:
 def judge(
     shipped: Mapping[str, Count], reference: Count | None, limits: Limits, pairs: Sequence[Pair] = ()
 ) -> list[Gate]:
-    """Return a gate for each limit, about the worst of what is shipped, and one for each pair that disagrees.
+    """Return a gate for each limit, which judges the worst stage that is shipped, and one for each pair that disagrees.
 
     Args:
         shipped: by stage, what each gets right. A lone model may have the name ``""``: its gates name no stage.

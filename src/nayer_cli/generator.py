@@ -36,7 +36,7 @@ class Generator(nn.Module):
         raise TypeError(f"{type(self).__name__} must define draw, since it has stages")
 
     def resume(self, features: Tensor, stage: int, until: int | None = None) -> Tensor:
-        """Go on from the feature maps of stage number `stage` to those of stage `until`, or to the images."""
+        """Continue from the feature maps of stage number `stage` to those of stage `until`, or to the images."""
         raise TypeError(f"{type(self).__name__} must define resume, since it has stages")
 
 
@@ -71,7 +71,7 @@ class Layered(Generator):
         return features, x
 
     def resume(self, features: Tensor, stage: int, until: int | None = None) -> Tensor:
-        """Go on from the feature maps of stage number `stage` to those of stage `until`, or to the images."""
+        """Continue from the feature maps of stage number `stage` to those of stage `until`, or to the images."""
         end = len(self.body) if until is None else self.stages[until] + 1
         result: Tensor = self.body[self.stages[stage] + 1 : end](features)
         return result

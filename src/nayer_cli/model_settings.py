@@ -9,7 +9,7 @@ from nayer_cli.types import CROP_MODES, INTERPOLATIONS
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """Facts of a classifier that its checkpoint does not tell, or tells wrongly."""
+    """Facts of a classifier that its checkpoint does not say, or gets wrong."""
 
     weights: str | None = setting(None, "weights file (safetensors, or a torch checkpoint read without pickled code)")
     match: str = setting(

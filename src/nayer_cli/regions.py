@@ -12,7 +12,7 @@ Pair = tuple[Tensor, Tensor]
 
 
 class Gaze:
-    """Lets a network tell what it sees in a batch, as `Seen`."""
+    """Lets a network return what it sees in a batch, as `Seen`."""
 
     def __init__(self, network: nn.Module) -> None:
         self._staged = Staged(network)

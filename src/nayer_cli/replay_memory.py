@@ -46,7 +46,7 @@ def rehearse(generator: LiveGenerator, memory: Memory, steps: int) -> Iterator[R
 
 
 def remembered(share: float, batch: int) -> int:
-    """Return how many images are remembered beside a batch: two at least, since variances are taken of them, or 0."""
+    """Return how many remembered images join a batch: 0, or at least two, since their variance is needed."""
     return max(2, round(share * batch)) if share else 0
 
 

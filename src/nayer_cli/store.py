@@ -68,7 +68,7 @@ class Store:
         return torch.arange(self.added - len(self), self.added, device=self.device) % self.capacity
 
     def refill(self, count: int, added: int) -> Tensor:
-        """Forget what is held and return the slots, oldest first, for what shall be held of `count` rows instead.
+        """Forget all rows and return the slots, oldest first, for those of `count` new rows that fit.
 
         As if `added` had been added in all: so there may be fewer slots than rows, and once the store was full also
         more. Each must be written to, or what is read there is noise.

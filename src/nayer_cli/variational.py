@@ -166,7 +166,7 @@ class VariationalMemory(nn.Module):
         self._agree(loss.detach())
 
     def _agree(self, loss: Tensor) -> None:
-        """Let all processes have the same running statistics and loss, since a run may be saved after any step."""
+        """Give all processes the same running statistics and loss, since a run may be saved after any step."""
         self.loss = torch.where(loss.isfinite(), loss, self.loss)
         self.parts.group.average([self.loss])
         self.parts.group.average_statistics(self)

@@ -117,7 +117,7 @@ def build(
 
 
 def _pretrained(architecture: Architecture, weights: Path) -> dict[str, Any]:
-    """Return what makes timm load pretrained weights: by its own name, or what a repository has, by our reading of it.
+    """Return the arguments that make timm load pretrained weights: its own name, or our reading of a repository.
 
     Of a repository timm would read config.json itself, and believe all of it.
     """
@@ -231,7 +231,7 @@ def _register(key: str) -> None:
 
 
 def _renamed(name: str) -> str:
-    """Return today's name of a model that timm has renamed; only a network that it builds tells it."""
+    """Return the present name of a model that timm has renamed, which only a network that it builds shows."""
     with sealed():
         facts: Any = timm.create_model(name).pretrained_cfg
     return f"{facts['architecture']}.{facts['tag']}"

@@ -17,7 +17,7 @@ ALLOWED_BITS = (0, 2, 3, 4, 5, 6, 7, 8)
 
 
 def read_model_json(path: Path) -> dict[str, Any]:
-    """Read a config.json, and make sure that what it tells is of the kind that timm writes.
+    """Read a config.json, and make sure that its facts are of the kinds that timm writes.
 
     Raises:
         InputError: the file cannot be read, is not JSON, or tells something else than it should.

@@ -99,7 +99,7 @@ def _below_a_prefix(weights: Weights, wanted: State, path: Path) -> Weights:
 
 
 def _candidates(weights: Weights, wanted: State) -> Iterator[tuple[str, Weights]]:
-    """Yield each prefix that the first name of the network may have, with the weights behind it."""
+    """Yield each prefix that the network's first name may have in the file, with the weights below it."""
     first = next((key for key in wanted if not key.endswith(COUNTER)), "")
     for prefix in {key.removesuffix(first) for key in weights if key.endswith(f".{first}")}:
         yield prefix, {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}

@@ -116,7 +116,7 @@ def _tensors(part: nn.Module | Tensor) -> list[tuple[str, Tensor]]:
 
 
 def _parts(named: Named) -> list[Named]:
-    """Return the modules in a module, and the tensors that it holds beside them; a layer has no parts."""
+    """Return the modules in a module, and its own tensors besides; a layer has no parts."""
     path, module = named
     if isinstance(module, Tensor) or next(module.children(), None) is None:
         return []

@@ -109,11 +109,11 @@ def parameters(network: nn.Module) -> int:
 
 
 def load_classifier(spec: ModelConfig, *, validating: bool = False) -> Classifier:
-    """Load a classifier with its weights, in evaluation mode; its checkpoint tells what `spec` leaves open.
+    """Load a classifier with its weights, in evaluation mode; facts that `spec` leaves open come from its checkpoint.
 
     Args:
         spec: the model.
-        validating: whether images have the size that its configuration names for validation, where that is another.
+        validating: whether images have the size that its configuration names for validation, if that differs.
 
     Raises:
         InputError: there is no such model, its weights are absent or do not fit, or it leaves facts open.

@@ -17,7 +17,7 @@ Facts = Mapping[str, Any]
 
 
 class UntoldFacts(InputError):
-    """A model leaves facts open that nothing else tells."""
+    """A model leaves facts open, and nothing else has them."""
 
     def __init__(self, name: str, facts: Sequence[str]) -> None:
         words = {
@@ -55,7 +55,7 @@ MOST_STEM_CHANNELS = 4
 
 
 def class_count(spec: ModelConfig, facts: Facts, weights: Weights) -> int | None:
-    """Return the number of classes K, or None if only the network's output can tell.
+    """Return the number of classes K, or None if only the network's output shows it.
 
     Raises:
         InputError: a file tells, without weights to show for it, more than anybody has.

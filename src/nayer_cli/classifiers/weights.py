@@ -56,7 +56,7 @@ NO_CODE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 
 class Inert:
-    """Stands for an object beside the weights: takes what a checkpoint gives it, and does nothing with it."""
+    """Stands for an object that is saved with the weights: it takes any content, and does nothing with it."""
 
     def __init__(self, *arguments: Any) -> None:
         pass

@@ -15,7 +15,7 @@ Complete = Callable[..., list[str]]
 
 
 def of(key: str, choices: Iterable[object] | None) -> Complete | None:
-    """Return what completes a setting: what it admits, or names of its kind; None leaves it to the shell."""
+    """Return the completions of a setting: its possible values, or names of its kind; None leaves it to the shell."""
     if choices:
         words = list(map(str, choices))
         return lambda: words
@@ -63,7 +63,7 @@ def bits() -> list[str]:
 
 
 def settings(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Offer the settings of the command at hand, those of its method included, and after `=` what one admits."""
+    """Offer the settings of the command and its method, and after `=` the values of one."""
     about = dict(_described(ctx))
     key, found, _ = incomplete.partition("=")
     if found:

@@ -40,7 +40,7 @@ def flow(parts: Sequence[str], width: int | None = None, separator: str = " · "
 
 
 def shorten(name: str, width: int) -> str:
-    """Cut a long name or path at its beginning: its end tells more."""
+    """Cut a long name or path at its beginning: its end says more."""
     if len(name) <= width:
         return name
     tail = name[-(width - 1) :]

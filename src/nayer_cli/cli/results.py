@@ -148,7 +148,7 @@ def export_rows(document: Document) -> Rows:
 
 
 def bench_rows(document: Document) -> Rows:
-    """Return a row for each model: what it is, and how fast, each beside how it compares with the first."""
+    """Return a row for each model: what it is, how fast it is, and how it compares with the first."""
     batch = document["batch"]
     head = (
         "model",

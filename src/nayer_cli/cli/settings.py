@@ -29,7 +29,7 @@ COMMAND_LINE, ENVIRONMENT = "COMMANDLINE", "ENVIRONMENT"
 
 
 def read(ctx: typer.Context, schema: type[Any], renamed: Mapping[str, str] | None = None) -> Layer:
-    """Merge the settings of a command as `merge` does, and check what can be told before torch is imported.
+    """Merge the settings of a command as `merge` does, and check what is possible before torch is imported.
 
     Raises:
         InputError: a name, a file or a value is wrong.
@@ -122,7 +122,7 @@ def _source(ctx: typer.Context, name: str) -> str:
 
 
 def _replaced_by(layer: Layer) -> set[str]:
-    """Return the settings that lose their meaning by those of `layer`."""
+    """Return the settings that those of `layer` make meaningless."""
     pairs = (pair for a, b in ALTERNATIVES for pair in ((a, b), (b, a)))
     return {lost for lost, given in pairs if given in layer}
 

@@ -136,7 +136,7 @@ def _some(lines: tuple[Line, ...], wanted: str | None, kind: str) -> tuple[Line,
 
 
 def _check(study: Study) -> None:
-    """Check what can be told of every run before torch is imported."""
+    """Check everything about each run that can be checked before torch is imported."""
     for cell in study.cells():
         if cell.seed == study.seeds[0]:
             try:

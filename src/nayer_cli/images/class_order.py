@@ -121,7 +121,7 @@ def _by_wordnet_id(own: Names, wanted: Names | None) -> list[int] | None:
 
 
 def glossed_name(wnid: str, lemma: str) -> str:
-    """Return the name of an ImageNet class, followed by a word that tells it from one of the same name."""
+    """Return the name of an ImageNet class, with a word that tells it from another of the same name."""
     return f"{lemma} ({GLOSSES[wnid]})" if wnid in GLOSSES else lemma
 
 

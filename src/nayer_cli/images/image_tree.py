@@ -78,7 +78,7 @@ def _hidden(parts: Parts) -> bool:
 
 
 def _class_root(paths: list[Parts], split: str, where: str) -> Parts:
-    """Return the folders above the class folders: those of the split, and such as wrap everything."""
+    """Return the folders above the class folders: that of the split, and wrappers around everything."""
     tops = {parts[0] for parts in paths if len(parts) > 1}
     # A folder with images of its own is a class: CIFAR-100 has one that is called "train".
     deep = tops - {parts[0] for parts in paths if len(parts) == 2}

@@ -104,7 +104,7 @@ def check_names(names: Sequence[str], outputs: int, teacher: str, source: str) -
 
 
 def canonical(name: str) -> str:
-    """Return `name` without what tells no classes apart: case, what of `_`, `-`, white space divides, how é is made."""
+    """Return `name` without differences that do not count: case, `_`, `-` or white space, and the composition of é."""
     return " ".join(re.split(r"[\s_-]+", unicodedata.normalize("NFC", name.casefold()))).strip()
 
 
@@ -143,7 +143,7 @@ def about_repeated(names: Sequence[str]) -> str:
 
 
 def is_one_word(one: str, other: str) -> bool:
-    """Tell whether names are equal but for what stands in brackets behind: `crane (bird)` and `crane (machine)`."""
+    """Tell whether names are equal except for brackets at the end: `crane (bird)` and `crane (machine)`."""
     first, second = (canonical(re.sub(r"\s*\([^()]*\)$", "", name)) for name in (one, other))
     return first == second
 

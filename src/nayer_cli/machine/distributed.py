@@ -230,7 +230,7 @@ def _wait_for(condition: Callable[[], bool]) -> None:
 
 
 def local_rank() -> int:
-    """Return the number of this process on its machine, which is that of its accelerator."""
+    """Return the number of this process on its machine, and so of its accelerator."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
@@ -258,7 +258,7 @@ def _store_of_torchrun() -> Any:
 
 @contextmanager
 def _peers() -> Iterator[None]:
-    """Turn what a message between processes ends with into a fault that says what it means."""
+    """Turn a failed message between processes into an error that explains it."""
     try:
         yield
     except RuntimeError as error:

@@ -116,7 +116,7 @@ def of_cpuinfo(text: str) -> frozenset[str] | None:
 
 
 def of_sysctl(text: str) -> frozenset[str] | None:
-    """Return the words of macOS: names of what is 1, and the lists of x86 processors."""
+    """Return the words of macOS: the names with the value 1, and the lists of x86 processors."""
     found: set[str] = set()
     for line in text.splitlines():
         key, _, value = line.lower().partition(":")

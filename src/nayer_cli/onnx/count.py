@@ -71,7 +71,7 @@ def _of_node(node: Any, sizes: Sizes) -> int:
 
 
 def _sizes(model: Any) -> Sizes | None:
-    """Return the shape of every tensor whose shape is known, for a batch of one; None where nothing can be told."""
+    """Return the shape of every tensor whose shape is known, for a batch of one; None if it cannot be known."""
     onnx = package("onnx")
     alone = type(model)()
     alone.CopyFrom(model)

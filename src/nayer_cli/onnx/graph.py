@@ -31,7 +31,7 @@ class Unwritable(InputError):
 
 
 class Integers(NamedTuple):
-    """A tensor of uint8: its name, those of its scale and of the integer that stands for zero, and what it holds."""
+    """A tensor of uint8: its name, the names of its scale and zero point, and its content."""
 
     name: str
     scale: str
@@ -90,7 +90,7 @@ class OnnxGraph:
     def add(
         self, scope: str, op: str, operands: tuple[Operand, ...], outputs: int, **attributes: Attribute
     ) -> list[str]:
-        """Append a node whose names begin with `scope`; return the names of what it returns."""
+        """Append a node whose names begin with `scope`; return the names of its outputs."""
         inputs = [self._operand(scope, operand) for operand in operands]
         found = [self._unused(f"{scope}/{op}") for _ in range(outputs)]
         typed = {key: float(value) if key in REAL else value for key, value in attributes.items()}  # type: ignore[arg-type]

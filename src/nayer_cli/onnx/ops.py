@@ -171,7 +171,7 @@ def _attention(
 
 
 def _pads(kernel: Sequence[int], padding: Pair | str, dilation: Sequence[int]) -> list[int]:
-    """Return the pads before and after; torch's `same` puts the odd one behind."""
+    """Return the pads before and after; torch's `same` puts the odd one after."""
     if padding == "same":
         sums = [dilated * (taps - 1) for taps, dilated in zip(kernel, dilation, strict=True)]
         return [both // 2 for both in sums] + [both - both // 2 for both in sums]

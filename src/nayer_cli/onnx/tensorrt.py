@@ -29,7 +29,7 @@ def complaints(path: Path) -> list[str]:
 
 
 def _integers(model: Any) -> set[str]:
-    """Return the names of tensors that hold bytes: what a QuantizeLinear makes, and what is made of it alone."""
+    """Return the names of tensors that hold bytes: outputs of QuantizeLinear, and tensors made only from these."""
     found: set[str] = set()
     for node in model.graph.node:
         if node.op_type == "QuantizeLinear" or (node.op_type != "DequantizeLinear" and node.input[0] in found):

@@ -73,7 +73,7 @@ def _reaching(quantizer: ActivationQuantizer, values: Moments) -> Tensor:
 
 
 def _correct(node: fx.Node, network: fx.GraphModule, known: Known) -> Noise | None:
-    """Take off the mean what rounding a layer's weight adds to it; return its noise where BatchNorm can tell."""
+    """Subtract from the mean what rounding a layer's weight adds to it; return its noise if a BatchNorm shows it."""
     quantized = module_of(node, network)
     if not isinstance(quantized, QuantizedLayer):
         return None

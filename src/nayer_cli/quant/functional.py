@@ -133,7 +133,7 @@ class _Functional:
         self.now.update(new)
 
     def _result(self, node: fx.Node, target: fx.Node) -> fx.Node | None:
-        """Append what a node computes, without changing anything; None if it writes back what is there already."""
+        """Append what a node computes, without changing anything; None if it writes back the same value."""
         if node.target is operator.setitem:
             return self._with_items(target, *node.args[1:])
         if node.op == "call_module":
@@ -227,7 +227,7 @@ class _Functional:
     def _between(
         self, base: fx.Node, shape: tuple[int, ...], axis: int, bounds: list[tuple[int, int]], value: fx.Node
     ) -> fx.Node:
-        """Put `value` between what is before and after it along one axis; the axes behind it are cut likewise."""
+        """Put `value` between the parts before and after it along one axis, and cut the later axes in the same way."""
         start, stop = bounds[axis]
         along = [slice(None)] * axis
         inner_shape = (*shape[:axis], stop - start, *shape[axis + 1 :])

@@ -242,7 +242,7 @@ def _is_image(node: object) -> bool:
 
 
 def _is_logits(node: fx.Node) -> bool:
-    """Say whether what a layer returns is what the network returns."""
+    """Say whether the network returns the output of a layer."""
     user = _only_user(node)
     if user is None or user.op == "output":
         return user is not None

@@ -48,7 +48,7 @@ Known = dict[fx.Node, Moments]
 
 @torch.no_grad()
 def follow(network: fx.GraphModule, outputs: Mapping[str, Gaussian], normalization: Normalization) -> Known:
-    """Return the moments of what each node of a network returns.
+    """Return the moments of each node's output.
 
     After a BatchNorm they are what it promises. Elsewhere the inputs of a layer count as independent, and so do the
     terms of a sum. Pooling leaves moments as they are, and padding counts for nothing.
@@ -137,7 +137,7 @@ def _operand(value: object, known: Known) -> Moments:
 
 
 def _fit(moments: Moments, node: fx.Node) -> Moments:
-    """Give each channel of what a node returns moments: flattening repeats those of a channel."""
+    """Give each channel of a node's output moments: flattening repeats those of a channel."""
     shape, channels = shape_of(node) or (), len(moments.mean)
     if len(shape) not in (2, 4) or shape[1] % channels or (len(shape) == 4 and channels not in (1, shape[1])):
         raise _lost(node)

@@ -21,7 +21,7 @@ SAME = 1e-4
 
 @torch.no_grad()
 def make_plain(network: nn.Module, images: Tensor) -> None:
-    """Replace layers of `network` by plain ones, behind padding where there is some, if these return the same.
+    """Replace layers of `network` by plain ones, after padding if needed, where these return the same.
 
     Args:
         network: in evaluation mode; it is changed, and has then such padding as `images` need.
@@ -71,7 +71,7 @@ def _plain(layer: nn.Module, inputs: tuple[Any, ...]) -> nn.Module | None:
 
 
 class _Calls(TorchFunctionMode):
-    """Writes down each call of what pads, multiplies and pools, and what it returns."""
+    """Writes down each call that pads, multiplies or pools, and its output."""
 
     def __init__(self) -> None:
         super().__init__()

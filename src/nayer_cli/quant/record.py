@@ -146,7 +146,7 @@ class _Record(TorchFunctionMode):
         self._keep(node, result, any(source in self.of_images for source in node.all_input_nodes))
 
     def _keep(self, node: fx.Node, result: object, of_images: bool) -> None:
-        """Remember which node returns a tensor, or which part of what it returns."""
+        """Remember which node, and which part of its output, a tensor is."""
         if of_images:
             self.of_images.add(node)
         if isinstance(result, Tensor):
@@ -241,7 +241,7 @@ class _Merged:
 
 
 def only_logits(output: object) -> Any:
-    """Choose the logits of what a network returns: the entry or attribute `logits`, or else the first of several."""
+    """Choose the logits among a network's outputs: the entry or attribute `logits`, or else the first of several."""
     named = output.get("logits") if isinstance(output, dict) else getattr(output, "logits", None)
     if named is not None:
         return only_logits(named)

@@ -33,7 +33,7 @@ class Scheme:
 
     @property
     def edge_bits(self) -> int:
-        """Bits of what no activation function returned."""
+        """Bits of tensors that no activation function returned."""
         return self.edges or self.activations
 
     def __str__(self) -> str:

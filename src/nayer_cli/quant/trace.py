@@ -28,7 +28,7 @@ TOLERANCE = 1e-5
 
 
 def trace(network: nn.Module, shape: ImageShape) -> fx.GraphModule:
-    """Return a copy of `network` as a graph, in evaluation mode; each node knows the shape of what it returns.
+    """Return a copy of `network` as a graph, in evaluation mode; each node knows the shape of its output.
 
     Normalization layers with a built-in activation function become two layers, subclasses of layers become plain ones
     where they compute the same, and layers without effect go.
@@ -114,7 +114,7 @@ def _check(found: Tensor, wanted: Tensor) -> None:
 
 @torch.no_grad()
 def note_shapes(network: fx.GraphModule, shape: ImageShape) -> None:
-    """Write down at each node the shape of what it returns for two images."""
+    """Write down at each node the shape of its output for two images."""
     training = network.training
     device = next(network.parameters()).device
     ShapeProp(network.eval()).propagate(torch.zeros(2, *shape, device=device))
@@ -122,7 +122,7 @@ def note_shapes(network: fx.GraphModule, shape: ImageShape) -> None:
 
 
 def shape_of(node: fx.Node) -> tuple[int, ...] | None:
-    """Return the shape of what a node returns, or None if it returns no tensor."""
+    """Return the shape of a node's output, or None if it is not a tensor."""
     found = node.meta.get("tensor_meta")
     return tuple(found.shape) if found is not None and hasattr(found, "shape") else None
 

@@ -130,7 +130,7 @@ def _teacher(config: DistillConfig, command: str, given: Settings) -> Classifier
 
 
 def _named(config: C, teacher: Classifier, given: Settings) -> tuple[C, Classifier]:
-    """Settle the names of the teacher's classes where the user gave none: its own go before those of a preset.
+    """Choose the names of the teacher's classes if the user gave none: its own, or else those of a preset.
 
     A preset may word the same classes in another way; those that the LTE file carries come last.
     """
@@ -292,7 +292,7 @@ def student(network: nn.Module, config: RunConfig, computer: Machine) -> Student
 
 
 def augment(settings: AugmentConfig, shape: ImageShape) -> Augment:
-    """Crop by an eighth of the side unless told otherwise."""
+    """Crop by an eighth of the side unless a setting says otherwise."""
     pad = min(shape.height, shape.width) // 8 if settings.pad is None else settings.pad
     return Augment(pad, settings.flip)
 

@@ -158,7 +158,7 @@ def rebuild(config: DistillConfig, teacher: Classifier, folder: RunFolder) -> Jo
 def _pool(
     config: DistillConfig, teacher: Classifier, folder: RunFolder, log: RunLog, computer: assemble.Machine
 ) -> Pool:
-    """Return the LTE pool, the same in every process, and say where it does not tell classes apart."""
+    """Return the LTE pool, the same in every process, and say which classes it does not distinguish."""
     group, names = computer.group, teacher.labels
     assert names is not None
     pool = group.from_main(_find_pool(config, names, folder, str(computer.device)) if group.is_main else None)

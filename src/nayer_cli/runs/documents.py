@@ -298,7 +298,7 @@ class BenchResult(TypedDict):
 
 
 class Sampled(TypedDict, total=False):
-    """The document of `nayer sample`; the last five where a manifest tells of the images."""
+    """The document of `nayer sample`; the last five if there is a manifest of the images."""
 
     images: Required[int]
     classes: Required[dict[str, int]]

@@ -12,7 +12,7 @@ from nayer_cli.runs.run import Job
 
 
 def export(job: Job, student: Classifier, model: nn.Module, settings: ExportConfig) -> dict[str, Any] | None:
-    """Write `model.onnx` beside the student and run it; return what was found, or None if it is not to be written.
+    """Write `model.onnx` beside the student and run it; return the comparison, or None if no file is wanted.
 
     Args:
         job: the run.

@@ -117,7 +117,7 @@ class RunFolder:
         write_json(self.about, {"schema": RUN_FORMAT, "starts": []})
 
     def claim(self) -> None:
-        """Make the directory that of a new run: what an earlier one left that saved nothing does not join it.
+        """Prepare the directory for a new run: leftovers of an earlier one that saved nothing do not join it.
 
         Raises:
             InputError: a run has saved something here since we looked.

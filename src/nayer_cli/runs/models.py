@@ -63,7 +63,7 @@ REFERENCE = Role("eval", "--reference", "reference-")
 
 
 def load(spec: ModelConfig, role: Role, *, rest: str = "", needs_names: bool = False) -> Classifier:
-    """Load a classifier of any kind, ONNX files included; what `spec` says goes before what its checkpoint says.
+    """Load a classifier of any kind, ONNX files included; `spec` overrides its checkpoint.
 
     Args:
         spec: the model.

@@ -140,7 +140,7 @@ def _images(classifier: Classifier) -> Tensor:
 
 
 def _judge(found: Comparison, classifier: Classifier, target: str, file: Path) -> str:
-    """Refuse a file that does not do what its network does; return what it does more coarsely, or nothing."""
+    """Refuse a file that computes something else than its network; return what it rounds more coarsely, or nothing."""
     if target == "tensorrt":
         _require_readable(file)
         from nayer_cli.onnx.layers import loses_a_bit

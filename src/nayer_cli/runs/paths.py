@@ -72,7 +72,7 @@ def check_there(run: Path, settings: Settings, known: Mapping[str, str], schema:
 
 
 def is_moved(key: str, old: object, new: object, schema: type) -> bool:
-    """Say whether `new` may be the place to which the file `old` was moved; whether it is, its content tells."""
+    """Say whether the file `old` may have been moved to `new`; its content decides whether it was."""
     if key not in (OPTIONS | OPTIONS_OF.get(schema, {})) or not isinstance(old, str) or not isinstance(new, str):
         return False
     return all(dict(_paths({key: value})) for value in (old, new)) and dict(_paths({key: new}))[key].exists()

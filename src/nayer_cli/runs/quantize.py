@@ -141,7 +141,7 @@ def _require_images(config: QuantizeConfig) -> None:
 
 
 def _chosen_text(settings: Settings, config: QuantizeConfig) -> str:
-    """Say what was chosen where nothing was asked for, and what more would cost; empty if there was no choice."""
+    """Say what was chosen if nothing was asked for, and what more would cost; empty if there was no choice."""
     if settings.get("quantizer.mode") or config.quantizer.mode != "ptq":
         return ""
     count = config.schedule.warmup_rounds * config.method.get("batch", 0)
@@ -164,7 +164,7 @@ def scheme_of(config: QuantizeConfig) -> Scheme:
 
 
 def _with_quantizers(teacher: Classifier, config: QuantizeConfig) -> tuple[fx.GraphModule, dict[str, Gaussian] | None]:
-    """Return a copy of the network that can round, and what is known of its layers where no images tell."""
+    """Return a copy of the network that can round, and what is known of its layers without images."""
     network, outputs = teacher.network, None
     if config.quantizer.calibration == "dfq-nagel":
         network, outputs = dfq_nagel.equalize(network, teacher.shape)
@@ -174,7 +174,7 @@ def _with_quantizers(teacher: Classifier, config: QuantizeConfig) -> tuple[fx.Gr
 
 @dataclass
 class Quantization:
-    """Does the rest beside learning: chooses steps before it, and turns the network into integers after it.
+    """Does everything besides learning: chooses steps before it, and turns the network into integers after it.
 
     Args:
         job: the run.
@@ -218,7 +218,7 @@ class Quantization:
         listen.note(f"{len(errors)} blocks: the last one's error falls from {errors[-1][0]:.2%} to {errors[-1][1]:.2%}")
 
     def _check(self, noises: list[analytic.Noise]) -> None:
-        """Say what the network's own statistics tell of scales that no image has confirmed."""
+        """Judge scales that no image has confirmed by the network's own statistics."""
         log, worst = self.job.recorder.log, max(noises, key=lambda noise: noise.share, default=None)
         if worst is None:
             log.note(

@@ -284,7 +284,7 @@ def _of_budget(engine: Engine) -> Budget | None:
 
 
 def _seconds_left(engine: Engine, record: Mapping[str, Any]) -> float:
-    """Guess how long the run will take from here; 0 where nothing tells."""
+    """Estimate the seconds left; 0 if nothing is known."""
     if engine.plan.total is not None:
         return float(record["seconds"] * (engine.plan.total - record["epoch"]))
     spent = engine.state.spent

@@ -71,7 +71,7 @@ def check_vacant(out: str | None) -> None:
 
 
 def _way_on(path: Path) -> str:
-    """Say what can be done with a directory that holds something; what nayer did not make is not to be deleted."""
+    """Say what can be done with a directory that is not empty. Nobody should delete what nayer did not make."""
     if not is_run(path):
         return "nayer did not make what is in it, and will not touch it: "
     return f"continue that run with --resume {path}, or " if RunFolder(path).checkpoints.all() else "delete it, or "

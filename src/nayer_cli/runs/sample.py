@@ -87,7 +87,7 @@ def form_of(config: SampleConfig, model: Classifier) -> Form:
 
 
 def _of_run(config: SampleConfig) -> Source:
-    """Take images of a run; its teacher is loaded where fresh ones are made, or where a manifest tells of it."""
+    """Take images of a run; its teacher is loaded if fresh ones are made, or if a manifest describes it."""
     folder = find(config.run)
     if not folder.has_images:
         raise InputError(

@@ -44,7 +44,7 @@ def is_file(config: SampleConfig) -> bool:
 
 
 def has_manifest(config: SampleConfig) -> bool:
-    """Say whether a manifest tells all of the images; PNG files of a run are for people unless a format is named."""
+    """Say whether a manifest describes the images; PNG files of a run are for people unless a format is named."""
     return bool(config.model.name or config.format or config.values or is_file(config)) and not config.grid
 
 

@@ -112,7 +112,7 @@ def refill(store: Store, parts: Iterable[Store], lengths: Sequence[int], added: 
 
 
 def _turns(lengths: Sequence[int], k: int) -> Tensor:
-    """Tell when each row of part `k`, the oldest first, is dealt out, if parts of these `lengths` take turns."""
+    """Return the turn of each row of part `k`, oldest first, if parts of these `lengths` take turns."""
     ages, counts = torch.arange(lengths[k]), torch.tensor(lengths)[:, None]
     return counts.minimum(ages).sum(0) + (counts[:k] > ages).sum(0)
 

@@ -195,7 +195,7 @@ def _plan(config: TrainConfig, bank: MemoryBank, batch_size: int, group: Group, 
 
 
 def _fingerprint(bank: MemoryBank, data: LabelledImages, group: Group) -> str:
-    """Tell the images from others, by two thousand of them at most, however many processes have parts of them."""
+    """Return a fingerprint of at most two thousand of the images, the same for any number of processes."""
     images, own = bank.held()
     labels = torch.cat(group.collect(own.cpu()))
     stride = max(len(labels) // 1000, 1)

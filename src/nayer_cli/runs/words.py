@@ -34,7 +34,7 @@ def trusted(settings: Settings, own: Settings, folder: RunFolder) -> dict[str, A
 
 
 def _is_fetched(key: str, value: str) -> bool:
-    """Tell whether a setting names what a hub or a server has, and this machine has not fetched before."""
+    """Tell whether a setting names something on a hub or a server that this machine has not fetched before."""
     if key in trust.DATA:
         return value.lower().startswith(FETCHED)
     if key in ("teacher.name", "student.name") and value.startswith(HUB):

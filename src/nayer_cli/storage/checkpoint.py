@@ -24,7 +24,7 @@ DAMAGED = (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeE
 
 
 class Seal(NamedTuple):
-    """Size and checksum, which tell whether a file is still as it was written."""
+    """Size and checksum, which show whether a file is still as it was written."""
 
     bytes: int
     sha256: str

@@ -204,7 +204,7 @@ def make_folder(path: Path) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Make sure that files can be made in `folder`, by making one: permissions alone do not tell.
+    """Make sure that files can be made in `folder`, by making one: permissions alone do not show it.
 
     Raises:
         EnvironmentFault: the disk is full.

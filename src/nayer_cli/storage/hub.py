@@ -116,7 +116,7 @@ def _settle(done: "Future[T]", work: Callable[[], T]) -> None:
 
 @contextmanager
 def _in_small_pieces() -> Iterator[None]:
-    """Let the hub's client write what arrives at once, by plain HTTP: only so it can be seen in the cache."""
+    """Let the hub's client write at once what arrives, over plain HTTP, so that progress shows in the cache."""
     from huggingface_hub import constants
 
     before = constants.DOWNLOAD_CHUNK_SIZE, constants.HF_HUB_DISABLE_XET

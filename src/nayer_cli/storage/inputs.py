@@ -35,7 +35,7 @@ def require_run(path: str | Path) -> None:
 
 
 def require_names(spec: str) -> None:
-    """Raise InputError if class names are neither those of a known set nor in a file."""
+    """Raise InputError if `spec` is neither a known set of class names nor a file."""
     known = plugins.names("datasets")
     if spec.partition(":")[0] not in known and not user_path(spec).exists():
         raise InputError(
@@ -52,7 +52,7 @@ def require_data(spec: str) -> None:
 
 
 def no_data(spec: str) -> InputError:
-    """Return what to tell about `spec`, which names no images."""
+    """Return the error for `spec`, which names no images."""
     return InputError(
         f"there is no data '{spec}'{did_you_mean(spec, plugins.names('datasets'))}",
         hint="give an image folder, a .tar or .tar.gz of one, an .npz, a built-in set, or torch/NAME@ROOT",

@@ -87,7 +87,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def _numbers(record: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    """Yield what an epoch's record tells: losses as `losses/ce`, what was measured as `student/top1`, `learning_rate`.
+    """Yield an epoch's numbers: losses as `losses/ce`, what was measured as `student/top1`, `learning_rate`.
 
     The loss that is measured, on evaluation data, is `student/cross_entropy`: `losses/student` is that of its steps.
     """

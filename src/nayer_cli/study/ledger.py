@@ -78,7 +78,7 @@ def read(ledger: Path) -> list[dict[str, Any]]:
 
 
 def page(records: Sequence[Mapping[str, Any]]) -> str:
-    """Write the tables of what is recorded, as Markdown; studies are those that ship with the package."""
+    """Write the tables of all recorded runs as Markdown, for the studies that ship with the package."""
     blocks = [INTRODUCTION]
     for name, scale in dict.fromkeys((record["study"], record["scale"]) for record in records):
         blocks += _section([record for record in records if (record["study"], record["scale"]) == (name, scale)])

@@ -261,7 +261,7 @@ def _check_parts(document: Any, known: Sequence[str], where: str) -> None:
 
 
 def _check(cell: Cell, where: str) -> None:
-    """Check the settings of a run, except those of its method, whose owner is not imported here."""
+    """Check the settings of a run, except those of its method, which is not imported here."""
     reserved = [key for key in cell.settings if key.startswith("output.out")]
     if reserved:
         raise ConfigError(f"{reserved[0]} of {where} is given by the study", hint="leave it out, and use --out")

@@ -101,7 +101,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _unbuilt(model: type) -> type:
-    """Return `model` without its constructor: loading needs none, and Doc2Vec's opens any file that it is told to."""
+    """Return `model` without its constructor: loading needs none, and Doc2Vec's would open any file."""
 
     def refuse(*arguments: Any, **options: Any) -> None:
         raise pickle.UnpicklingError(f"it calls the constructor of {model.__name__}, which no model needs")
@@ -133,7 +133,7 @@ def _unpickle(path: str) -> Any:
 
 
 def _digest(file: Path) -> str:
-    """SHA-256 of the model: its file, and the arrays that gensim put beside it when they were large."""
+    """SHA-256 of the model: its file, and the large arrays that gensim saved next to it."""
     total = sha256()
     for part in [file, *sorted(file.parent.glob(f"{file.name}.*.npy"))]:
         with part.open("rb") as stream:
