@@ -174,8 +174,8 @@ class RunConfig:
     channels_last: str = setting("auto", "channels-last memory layout; auto: on", choices=("auto", "off", "on"))
     memory_gb: float | None = setting(
         None,
-        "GB of memory that a run on a processor keeps within, by batches and a generator that are as large as that"
-        " admits; default: 4 for images above 96 pixels, otherwise no limit",
+        "memory limit in GB for a run on a CPU, which adjusts batches and generator to fit;"
+        " default: 4 for images above 96 pixels, otherwise no limit",
         above=0,
     )
     student: ModelConfig = field(default_factory=ModelConfig)

@@ -29,8 +29,8 @@ class ModelFacts:
     )
     preparation: str = setting(
         "model",
-        "how pictures of another size are brought to the model's: as its configuration says, which is timm's way for"
-        " timm's networks (model), or bicubic with the shorter side as long as the model's (nayer)",
+        "how pictures get the model's size. model: as its configuration says, which is timm's way for"
+        " timm's networks; nayer: bicubic, until the shorter side fits",
         choices=("model", "nayer"),
     )
     interpolation: str | None = setting(

@@ -23,7 +23,7 @@ class Normalization(NamedTuple):
 
 
 class Preparation(NamedTuple):
-    """How a picture of another size is brought to a model's, in timm's words.
+    """The way to bring a picture to a model's size, in timm's words.
 
     The defaults are nayer's own way: the shorter side is kept whole, and a picture of the right size stays as it is.
     """
@@ -34,7 +34,7 @@ class Preparation(NamedTuple):
     crop_mode: str = "center"
     """`center`: the shorter side fits, and the rest is cut off. `squash`: both sides fit. `border`: the longer fits."""
     border: tuple[float, ...] = ()
-    """What surrounds a picture in mode `border`, one value of 0 to 1 for each channel."""
+    """The color around a picture in mode `border`, one value from 0 to 1 for each channel."""
 
 
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest", "box", "hamming", "lanczos")

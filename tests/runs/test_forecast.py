@@ -54,7 +54,7 @@ def test_a_bank_in_a_file_is_there_twice(bank, images):
 def test_a_forecast_is_one_line():
     found = {"seconds": {"synthesis": 7200.0, "student": 0.0, "total": 7200.0}, "memory": 3_900_000_000, "disk": 10**9}
     assert sentence(found) == (
-        "the whole takes about 2 h 0 min here (synthesis 2 h 0 min), 3.9 GB of memory at most, and 1 GB on disk"
+        "this run will take about 2 h 0 min here (synthesis 2 h 0 min), 3.9 GB of memory at most, and 1 GB on disk"
     )
 
 
@@ -75,7 +75,7 @@ def test_a_forecast_leaves_nothing_of_itself_in_a_run(tmp_path, monkeypatch):
     monkeypatch.setattr(forecast, "WORTH", 0)
     heard = []
     told = distill(quick(tmp_path, {"output.out": str(tmp_path / "told")}), listen=heard.append)
-    assert "the whole takes about" in next(record["message"] for record in heard if record["event"] == "note")
+    assert "this run will take about" in next(record["message"] for record in heard if record["event"] == "note")
     same = ("teacher", "student", "images")
     assert [plain[key] for key in same] == [told[key] for key in same]
     assert (tmp_path / "plain/student/model.safetensors").read_bytes() == (
@@ -89,7 +89,7 @@ def test_a_forecast_of_training_takes_its_steps_back(tmp_path, monkeypatch):
     monkeypatch.setattr(forecast, "WORTH", 0)
     heard = []
     train({**settings, "output.out": str(tmp_path / "told")}, listen=heard.append)
-    assert any("the whole takes about" in record.get("message", "") for record in heard)
+    assert any("this run will take about" in record.get("message", "") for record in heard)
     assert (tmp_path / "plain/student/model.safetensors").read_bytes() == (
         tmp_path / "told/student/model.safetensors"
     ).read_bytes()

@@ -48,7 +48,7 @@ class Classifier:
     scheme: Scheme | None = None
     """The bits of a network of integers."""
     preparation: Preparation = field(default_factory=Preparation)
-    """How pictures of another size are brought to `shape`."""
+    """The way in which pictures of another size get `shape`."""
 
 
 class Normalized(nn.Module):

@@ -106,7 +106,7 @@ OF_A_MODEL = {
 PREPARATION = ("preparation", "interpolation", "crop_pct", "crop_mode")
 EVERY_FACT = tuple(OF_A_MODEL)
 FACTS = tuple(fact for fact in OF_A_MODEL if fact not in PREPARATION)
-"""What every command has options for. How pictures are prepared is one of `nayer eval`, and a setting elsewhere."""
+"""Facts with options in every command. Elsewhere than in `nayer eval`, the preparation of pictures is a setting."""
 
 
 class ModelOptions(NamedTuple):

@@ -185,7 +185,8 @@ def _bring_weights(model: Any, path: Path, onnx: Any) -> None:
         is_beside = name not in ("", ".", "..") and not set(name) & {"/", "\\", ":", "\0"}
         if not is_beside or file.is_symlink() or not file.is_file():
             raise InputError(
-                f"{path} refers to other files for its weights, and '{printable(name)}' is none beside it", hint=HINT
+                f"{path} refers to other files for its weights, but '{printable(name)}' is not a file beside it",
+                hint=HINT,
             )
         try:
             onnx.external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))

@@ -1,4 +1,4 @@
-"""What an ONNX classifier takes and returns, whoever wrote it."""
+"""Find the inputs and outputs of an ONNX classifier from any tool."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,11 +15,11 @@ TYPES = {
     "tensor(double)": np.float64,
     "tensor(uint8)": np.uint8,
 }
-"""Of images; rows of numbers are of the first three."""
+"""Types of images; rows of numbers have one of the first three."""
 MOST_CHANNELS = 4
-"""Of pictures: more must be an image's height."""
+"""Most channels of an image; a larger size must be its height."""
 LOGITS = "logits"
-HINT = "nayer measures classifiers: one input of images, and a row of numbers for each of them"
+HINT = "nayer can only measure classifiers: a file with one input of images and a row of numbers for each image"
 
 
 class UnknownSize(InputError):
@@ -33,7 +33,7 @@ class Signature(NamedTuple):
     output: str
     shape: ImageShape
     batch: int | None
-    """How many images at a time; None: any number."""
+    """Number of images at a time; None: any number."""
     classes: int | None
     """K; None if only running the file tells."""
     channels_last: bool
@@ -65,7 +65,7 @@ def read_signature(path: Path, session: Any, side: int | None = None, channels: 
     depth, height, width = (sizes[2], sizes[0], sizes[1]) if channels_last else sizes
     shape = ImageShape(depth or channels or 3, height or side or 0, width or side or 0)
     if not shape.height or not shape.width:
-        raise UnknownSize(f"{path} takes images of any size", hint="say which with --input-size")
+        raise UnknownSize(f"{path} takes images of any size", hint="give it with --input-size")
     return Signature(inputs[0].name, output, shape, first, classes, channels_last, TYPES[inputs[0].type])
 
 

@@ -159,10 +159,10 @@ class Quantization(TypedDict):
 
 
 class Forecast(TypedDict):
-    """What the whole of a run will take on this machine."""
+    """The time, memory and disk that a run will take on this machine."""
 
     seconds: dict[str, float]
-    """By phase, and their `total`."""
+    """Seconds by phase, and their `total`."""
     memory: int | None
     """Bytes of the host that one process takes at most; null on a GPU."""
     disk: int
@@ -200,7 +200,7 @@ class Result(TypedDict):
 
 
 class Prepared(TypedDict):
-    """How pictures of another size were brought to the model's, in timm's words."""
+    """The way in which pictures of another size got the model's, in timm's words."""
 
     interpolation: str
     crop_pct: float

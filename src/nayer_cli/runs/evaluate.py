@@ -217,7 +217,8 @@ def _seen_otherwise(model: Classifier, reference: Classifier) -> str:
         return ""
     return (
         f"'{model.name}' sees pictures as {seen}, and the reference '{reference.name}' as {other}: part of the drop "
-        "may come from that; --input-size, --crop-pct and the like say how, with --reference- before for the reference"
+        "may come from that. To change it, use --input-size, --crop-pct and so on, or --reference-input-size for the"
+        " reference"
     )
 
 

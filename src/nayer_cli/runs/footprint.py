@@ -15,15 +15,15 @@ COPIES = 8
 PASSING = 3
 """Tensors as large as the largest one that are there at once in a pass without gradients, or going back in one with."""
 LEARNS = 4
-"""What a learning network takes of its weights: themselves, their gradients and two moments."""
+"""Copies of the weights of a learning network: weights, gradients and two moments."""
 KEPT = 1
-"""And a copy of its state, by which a round can be given up."""
+"""One more copy of its state, to undo a round."""
 ENOUGH = 8
-"""Images of a round below which a narrower generator is the lesser evil."""
+"""Images of a round; with fewer, a narrower generator is the lesser evil."""
 LEVELS = 3
-"""How often the generator may be halved, the first time not at all."""
+"""Number of widths that the generator may have, each half of the one before."""
 FOUR = 4
-"""Batches are multiples of it where they are large enough."""
+"""Batches are multiples of this if they are large enough."""
 
 BATCH, STUDENT, EVALUATION = "method.batch", "schedule.batch_size", "eval.batch_size"
 WIDTH, CODES = "method.width", "method.code_size"
@@ -36,7 +36,7 @@ class Part(NamedTuple):
 
     weights: int = 0
     saved: int = 0
-    """What a pass keeps for its gradient, for one image."""
+    """Bytes that a pass keeps for the gradient of one image."""
     largest: int = 0
     """The largest tensor among it."""
 
@@ -98,7 +98,7 @@ def peak(sizes: Sizes, chosen: Numbers) -> int:
 
 
 def fit(sizes: Sizes, wanted: Numbers, given: Collection[str], limit: int) -> dict[str, int]:
-    """Return settings that keep a run within `limit` bytes where possible, as near to `wanted` as that admits.
+    """Return settings that keep a run within `limit` bytes if possible, as near to `wanted` as that allows.
 
     Args:
         sizes: what was counted.

@@ -1,4 +1,4 @@
-"""What the whole of a run will take here: time from a few measured steps of each phase, memory and disk from counts."""
+"""Forecast a run on this machine: time from a few measured steps of each phase, memory and disk from counts."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -27,15 +27,15 @@ from nayer_cli.runs.sizing import count, numbers
 from nayer_cli.types import ImageShape
 
 WORTH = 2e8
-"""Pixels that all steps of a run see together, below which it is over before a forecast would be of use."""
+"""Pixels in all steps of a run; with fewer, it ends before a forecast would be of use."""
 PIXELS = 400_000
-"""Of all images of a measured step, which has 32 of them at most: enough that what an image costs shows."""
+"""Pixels of all images of a measured step, at most 32 images: enough to show what an image costs."""
 PHASES = ("synthesis", "calibration", "student", "evaluation")
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What was measured: seconds for one image and one step of each phase, and bytes of a checkpoint's networks."""
+    """Measured: seconds for one image and one step of each phase, and bytes of a checkpoint's networks."""
 
     synthesis: float = 0.0
     student: float = 0.0
@@ -46,7 +46,7 @@ class Costs:
 
 @dataclass(frozen=True)
 class Work:
-    """What a run does: images times steps of each phase, and images that are kept."""
+    """The work of a run: images times steps of each phase, and images that are kept."""
 
     synthesis: int = 0
     student: int = 0
@@ -84,7 +84,7 @@ def work_of(config: RunConfig, plan: Plan, measured: int, images: int = 0) -> Wo
 
 
 def is_worth_it(work: Work, shape: ImageShape) -> bool:
-    """Say whether a run is so long that its length is worth some steps to find out."""
+    """Say whether a run is so long that measuring some steps for a forecast is worth it."""
     return (work.synthesis + work.student) * shape.channels * shape.height * shape.width > WORTH
 
 
@@ -115,7 +115,7 @@ def sentence(found: Forecast) -> str:
     parts = ", ".join(f"{name} {duration(value)}" for name, value in seconds.items())
     memory = f", {found['memory'] / 1e9:.1f} GB of memory at most" if found["memory"] else ""
     return (
-        f"the whole takes about {duration(found['seconds']['total'])} here ({parts}){memory}, and "
+        f"this run will take about {duration(found['seconds']['total'])} here ({parts}){memory}, and "
         f"{found['disk'] / 1e9:.2g} GB on disk"
     )
 
@@ -135,7 +135,7 @@ Build = Callable[[Any, Classifier, RunFolder], Job]
 
 
 def of_run(job: Job, config: DistillConfig, build: Build, *, images: int = 0, always: bool = False) -> Forecast | None:
-    """Measure two steps of each phase in a run of their own, of which nothing stays, and scale the second one.
+    """Measure two steps of each phase in a separate run that leaves nothing, and scale the second one.
 
     Args:
         job: the run, which has not begun.

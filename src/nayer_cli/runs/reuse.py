@@ -20,7 +20,7 @@ KEPT = ("preset", "lte.", "method.", "augment.", "eval.data", "eval.split", "eva
 WITHOUT_IMAGES = ("dfq-nagel", "analytic")
 """The calibrations, and on the command line the methods, that need none."""
 NO_SYNTHESIS = {"schedule.warmup_epochs": 0, "schedule.rounds": 0, "method.g_life": 0}
-"""With images at hand no others are made, unless rounds are asked for; the generator at hand then makes them."""
+"""Settings that make no images, since some are at hand. If rounds are asked for, the generator at hand makes more."""
 
 
 def complete(settings: Settings) -> dict[str, Any]:

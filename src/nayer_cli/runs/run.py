@@ -42,7 +42,7 @@ class Job:
     inherited: Inherited | None = None
     """The layers that the student took from its teacher at the start, if any."""
     forecast: Forecast | None = None
-    """What the whole will take here, where that was measured."""
+    """The forecast of the run, if it was measured."""
 
 
 def fingerprints(teacher: Classifier) -> dict[str, str]:

@@ -21,10 +21,10 @@ from nayer_cli.storage.runlog import RunLog
 from nayer_cli.types import ImageShape, Settings
 
 LARGE = 96
-"""Pixels a side above which a run follows the memory unasked: smaller images are cheap, and presets are the paper's."""
+"""Pixels of a side above which a run follows the memory unasked; smaller ones are cheap, with the paper's presets."""
 USUAL_GB = 4.0
 OF_BANK = 0.25
-"""Of the limit, that images in memory may take; more of them go to a file."""
+"""Share of the limit that images in memory may take; more of them go to a file."""
 TEXT = 512
 """Numbers of a class embedding; those of CLIP."""
 GB = 1e9
@@ -41,13 +41,13 @@ def limit_gb(config: RunConfig, shape: ImageShape) -> float | None:
 
 
 class Followed(NamedTuple, Generic[C]):
-    """What came of following the memory."""
+    """The settings that follow the memory."""
 
     config: C
     chosen: str = ""
-    """What was chosen, and instead of what; empty if nothing was."""
+    """The choices, and what they replace; empty if there are none."""
     much: str = ""
-    """Why a run may take more than is allowed; empty if it does not."""
+    """The reason why a run may take more than is allowed; empty if it does not."""
 
 
 def follow_memory(
@@ -80,7 +80,7 @@ def follow_memory(
     changed = {key: value for key, value in chosen.items() if value != wanted[key]}
     said = ", ".join(f"{key} {value} instead of {wanted[key]}" for key, value in changed.items())
     if said:
-        said = f"to stay within {allowed:g} GB of memory: {said}; --set memory_gb=N allows more"
+        said = f"to stay within {allowed:g} GB of memory: {said}. --set memory_gb=N allows more"
     needed = peak(sizes, _shared(chosen, group.size)) / GB
     much = _too_much(needed, allowed, given & wanted.keys()) if needed > allowed else ""
     return Followed(_with(config, changed), said, much)
@@ -103,7 +103,7 @@ def _shared(settings: Mapping[str, int], processes: int) -> dict[str, int]:
 
 def _too_much(needed: float, allowed: float, given: Collection[str]) -> str:
     stay = f"; {', '.join(sorted(given))} stay as given" if given else ""
-    return f"this run may take {needed:.1f} GB of memory, and memory_gb allows {allowed:g}{stay}"
+    return f"this run may take {needed:.1f} GB of memory, but memory_gb allows {allowed:g}{stay}"
 
 
 def tell(log: RunLog, chosen: str, much: str) -> None:
@@ -174,7 +174,7 @@ def _generator(method: Mapping[str, Any], shape: ImageShape, classes: int) -> Ca
 
 
 def part(network: nn.Module, shape: ImageShape) -> Part:
-    """Count a network by one pass of two images, of which nothing is left behind."""
+    """Count a network in one pass of two images that leaves nothing behind."""
     modes = [(module, module.training) for module in network.modules()]
     images = torch.zeros(2, *shape, requires_grad=True)
     with torch.enable_grad():
@@ -201,7 +201,7 @@ def _part(network: nn.Module, run: Callable[[], object]) -> Part:
 
 
 def _storage(tensor: Tensor) -> int:
-    """Tell storages apart, those without memory, too."""
+    """Identify a storage, even one without memory."""
     return int(tensor.untyped_storage()._cdata)
 
 
