@@ -100,10 +100,34 @@ CASES = [
     ("eval resnet18 --reference resnet5O --data digits", 2),
     ("sample nowhere", 2),
     ("embed --labels nowhere.txt", 2),
+    ("distill --set method.generator=wrong", 2),
+    ("distill --method dfq --set method.generator=standard", 2),
+    ("distill --method kakr --set method.generator=native", 2),
+    ("distill --set method.generator=nowhere.mlp", 2),
+    ("quantize --set method.generator=wrong", 2),
+    ("quantize --bits w4a4", 2),
+    ("distill --method nowhere.noise", 2),
+    ("distill --encoder wrong", 3),
+    ("distill --encoder py:nowhere.letters", 2),
+    ("distill --encoder onehot:3", 2),
+    ("embed --labels digits --encoder doc2vec:nowhere", 2),
+    ("embed --labels digits --encoder clip", 3),
+    ("distill --teacher py:nowhere:net", 2),
+    ("train --model py:nowhere:net --data digits", 2),
+    ("eval py:net --data digits", 2),
+    ("eval builtin:nowhere --data digits", 2),
+    ("eval local-dir:nowhere --data digits", 2),
+    ("eval runs/nowhere --data digits", 2),
+    ("eval hf:org/name --data digits", 2),
+    ("eval hf-hub:org/name --data digits", 3),
+    ("export resnet18", 2),
+    ("study own.toml", 2),
 ]
+OWN_STUDY = "[rows.one]\nmethod.generator = 'wrong'\n"
 
 
-def test_what_can_be_told_at_once_is_told_without_importing_torch():
+def test_what_can_be_told_at_once_is_told_without_importing_torch(tmp_path, hub_cache):
+    (tmp_path / "own.toml").write_text(OWN_STUDY)
     code = (
         "import sys; from nayer_cli.__main__ import main\n"
         f"got = [main(line.split()) for line, _ in {CASES}]\n"
@@ -112,9 +136,13 @@ def test_what_can_be_told_at_once_is_told_without_importing_torch():
         "print(sorted({'torch', 'timm', 'torchvision', 'sentence_transformers', 'sklearn'} & set(sys.modules)))"
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("NAYER_")}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    environment |= {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(hub_cache)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=tmp_path, check=False
+    )
     assert done.stdout.splitlines()[-1:] == ["[]"], done.stderr[-2000:]
     assert "Traceback" not in done.stderr
+    assert [path.name for path in tmp_path.iterdir() if path != hub_cache] == ["own.toml"]
 
 
 def test_a_help_page_needs_neither_numpy_nor_the_display():

@@ -6,7 +6,7 @@ from importlib import import_module
 import pytest
 from timm.models import _registry as registry
 
-from nayer_cli import generator, plugins
+from nayer_cli import generator, plugin_settings, plugins
 from nayer_cli.classifiers import architecture, names
 from nayer_cli.cli.checks import check
 from nayer_cli.config import DistillConfig
@@ -123,3 +123,10 @@ for name in plugins.names("methods"):
     assert "torch" not in sys.modules, name
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_a_method_uses_of_names_is_known_without_importing_it():
+    for name in plugins.own("methods"):
+        used = plugin_settings.uses_names(name, plugin_settings.config_class("methods", name)())
+        method = plugins.part("methods", name, "Method")
+        assert used == getattr(plugins.part("methods", name, "Config")(), "uses_names", method.uses_names), name

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from nayer_cli.config import setting
 
+EMBEDDINGS, COUNT, NOTHING = "embeddings", "count", "nothing"
+"""The parts of the class names that a method can use."""
+
 
 @dataclass(frozen=True)
 class PriorSettings:
@@ -14,7 +17,10 @@ class PriorSettings:
     code_size: int = setting(1000, "length of the latent codes", low=1)
     width: int = setting(64, "channels at full size of the generator, and of a VAE's decoder", low=1)
     generator: str = setting(
-        "standard", "generator, and decoder of a VAE: standard, shallow, deep, auto, or a dotted path"
+        "standard",
+        "generator, and decoder of a VAE: standard, shallow, deep, auto, or a dotted path",
+        plugin="generators",
+        words=("auto", "standard"),
     )
     ce: float = setting(1.0, "weight of the teacher's confidence", low=0)
     balance: float = setting(5.0, "weight of the balance between classes", low=0)

@@ -13,6 +13,9 @@ from nayer_cli.augment import Augment
 from nayer_cli.bank import MemoryBank
 from nayer_cli.critic import Critic, Statistics
 from nayer_cli.descent import Descent
+from nayer_cli.live_settings import COUNT as COUNT
+from nayer_cli.live_settings import EMBEDDINGS as EMBEDDINGS
+from nayer_cli.live_settings import NOTHING as NOTHING
 from nayer_cli.losses import distillation_kl, total_variation
 from nayer_cli.machine.distributed import Group
 from nayer_cli.machine.interruption import Interruption
@@ -20,9 +23,6 @@ from nayer_cli.machine.precision import Precision
 from nayer_cli.machine.rng import Streams, seeded
 from nayer_cli.store import Store
 from nayer_cli.types import ImageShape
-
-EMBEDDINGS, COUNT, NOTHING = "embeddings", "count", "nothing"
-"""The parts of the class names that a method can use."""
 
 
 class SynthBatch(NamedTuple):

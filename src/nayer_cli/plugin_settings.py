@@ -1,6 +1,7 @@
 """The settings of a plug-in, without importing the plug-in: methods and generators import torch, settings do not."""
 
 import ast
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,14 @@ def literals(kind: str, name: str, part: str) -> dict[str, Any]:
     body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == part)
     said = (node for node in body if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant))
     return {ast.unparse(node.targets[0]): ast.literal_eval(node.value) for node in said}
+
+
+def uses_names(name: str, settings: object) -> str:
+    """Return what a method of ours, with these settings, uses of the class names: that is written in its source."""
+    if found := getattr(settings, "uses_names", None):
+        return str(found)
+    written = re.search(r"^    uses_names = method\.(\w+)$", plugins.file("methods", name).read_text("utf-8"), re.M)
+    return str(getattr(live_settings, written[1])) if written else live_settings.EMBEDDINGS
 
 
 def _imported(kind: str, name: str) -> type[Any]:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from importlib import import_module
+from itertools import accumulate
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from nayer_cli.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
     from importlib.metadata import EntryPoint
 
 PACKAGE = Path(__file__).parent
@@ -31,6 +33,7 @@ ROOMS = {
 """The folder of each kind of plug-in."""
 OPEN = ("encoders", "generators", "methods")
 """Kinds that may be named by a dotted path."""
+WHERE = "check the dotted path; it is looked for on PYTHONPATH and in the current folder"
 DECLARED = (*OPEN, "models", "sources")
 """Kinds that installed packages may bring, each as entry points of the group `nayer.KIND`."""
 
@@ -88,13 +91,15 @@ def check(kind: str, name: str, extra: Sequence[str] = ()) -> None:
     `extra` are words that are as good.
 
     Raises:
-        InputError: there is no such plug-in.
+        InputError: there is no such plug-in, or no module at that path.
 
     """
     known = [*names(kind), *extra]
     parts = name.removeprefix(OUTSIDE).split(".")
     is_path = (name.startswith(OUTSIDE) or len(parts) > 1) and all(part.isidentifier() for part in parts)
-    if name not in known and not (is_path and kind in OPEN):
+    if name not in known and is_path and kind in OPEN:
+        find_module(".".join(parts))
+    elif name not in known:
         raise InputError(
             f"no {kind.rstrip('s')} is called '{name}'{did_you_mean(name, known)}",
             hint=f"choose one of: {', '.join(known)}",
@@ -138,10 +143,30 @@ def import_outside(module: str) -> ModuleType:
         InputError: it cannot be imported.
 
     """
+    find_module(module)
+    return _import(partial(import_module, module), module, WHERE)
+
+
+def find_module(module: str) -> "ModuleSpec | None":
+    """Find a module of the user's own without running any of it; None for one that was made in this process.
+
+    Raises:
+        InputError: there is no such module.
+
+    """
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
-    hint = "check the dotted path; nayer looks on PYTHONPATH and in the current folder"
-    return _import(partial(import_module, module), module, hint)
+    if module in sys.modules:
+        return sys.modules[module].__spec__
+    if not all(part.isidentifier() for part in module.split(".")):
+        raise InputError(f"cannot import {module}: that is no name of a module", hint=WHERE)
+    spec, places = None, None
+    for name in accumulate(module.split("."), "{}.{}".format):
+        spec = next(filter(None, (finder.find_spec(name, places) for finder in sys.meta_path)), None)
+        if spec is None:
+            raise InputError(f"cannot import {module}: there is no module '{name}'", hint=WHERE)
+        places = spec.submodule_search_locations or []
+    return spec
 
 
 def _import(load: Callable[[], ModuleType], what: str, hint: str) -> ModuleType:

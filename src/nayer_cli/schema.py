@@ -8,6 +8,7 @@ from dataclasses import field, fields, is_dataclass, replace
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from nayer_cli import plugins
 from nayer_cli.errors import ConfigError, did_you_mean
 from nayer_cli.storage.toml import Layer, coerce, flatten, unflatten
 
@@ -22,12 +23,15 @@ def setting(
     high: float | None = None,
     above: float | None = None,
     choices: tuple[str | int, ...] | None = None,
+    plugin: str | None = None,
+    words: tuple[str, ...] = (),
 ) -> Any:
     """Declare a dataclass field: its default, its sentence (with the unit), and the values it admits.
 
-    Numbers are at least `low`, at most `high`, and greater than `above`; so is each of several.
+    Numbers are at least `low`, at most `high`, and greater than `above`; so is each of several. A text names a plug-in
+    of the kind `plugin`, or is one of `words`.
     """
-    limits = {"low": low, "high": high, "above": above, "choices": choices}
+    limits = {"low": low, "high": high, "above": above, "choices": choices, "plugin": plugin, "words": words}
     return field(default=default, metadata={"help": help, **limits})
 
 
@@ -129,6 +133,8 @@ def _check(key: str, value: object, hint: object, limits: Mapping[str, Any]) -> 
             f"{key} = {value!r} is not possible{did_you_mean(str(value), map(str, choices))}",
             hint=f"choose one of: {', '.join(map(str, choices))}",
         )
+    if limits.get("plugin"):
+        plugins.check(limits["plugin"], str(value), extra=limits["words"])
     for number in value if isinstance(value, tuple) else (value,):
         _check_range(key, number, limits)
     return value

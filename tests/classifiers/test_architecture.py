@@ -7,7 +7,7 @@ import timm
 import torch
 from torch import nn
 
-from nayer_cli.classifiers import architecture
+from nayer_cli.classifiers import names
 from nayer_cli.classifiers.architecture import Architecture, build, find, timm_arguments
 from nayer_cli.errors import InputError
 from nayer_cli.types import ImageShape
@@ -54,10 +54,10 @@ def test_folders_and_run_directories(tmp_path: Path, form: str) -> None:
 
 
 def test_built_in_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(architecture, "ASSETS", tmp_path)
+    monkeypatch.setattr(names, "ASSETS", tmp_path)
     write_config(tmp_path / "digits")
     assert find("builtin:digits").folder == tmp_path / "digits"
-    with pytest.raises(InputError, match="did you mean 'digits'"):
+    with pytest.raises(InputError, match="did you mean 'builtin:digits'"):
         find("builtin:digit")
 
 

@@ -1,8 +1,9 @@
+import sys
 from pathlib import Path
 
 import pytest
 
-from nayer_cli.classifiers import own
+from nayer_cli.classifiers import names, own
 from nayer_cli.classifiers.architecture import find
 from nayer_cli.config import ModelConfig
 from nayer_cli.errors import InputError
@@ -76,3 +77,24 @@ def test_all_that_is_missing_is_asked_for_at_once_in_a_line_to_type() -> None:
 def test_encoders_of_the_current_folder_are_found_by_the_same_rule() -> None:
     Path("own_encoder.py").write_text("def open_encoder(argument, device): return 'mine'")
     assert encoder.find("py:own_encoder") == "mine"
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("py:unseen:Nett", r"unseen has no function 'Nett' \(did you mean 'Net'\?\)"),
+        ("py:unseent:Net", "there is no module 'unseent'"),
+        ("py:unseen.deeper:Net", "there is no module 'unseen.deeper'"),
+    ],
+)
+def test_code_that_is_not_there_is_told_without_running_any(written: str, told: str, folder: Path) -> None:
+    (folder / "unseen.py").write_text(NET)
+    with pytest.raises(InputError, match=told):
+        names.check(written)
+    assert "unseen" not in sys.modules
+    names.check("py:unseen:Net")
+
+
+def test_names_that_a_module_makes_as_it_runs_are_not_refused(folder: Path) -> None:
+    (folder / "made.py").write_text("from unseen import *\n")  # this is not run
+    names.check("py:made:Net")

@@ -4,12 +4,16 @@ import pickle
 import pytest
 import torch
 import typer
+from torch._dynamo.exc import BackendCompilerFailed
+from torch._inductor.exc import CppCompileError, InductorError, InvalidCxxCompiler
 from torch.distributed import DistBackendError
 
 from nayer_cli.cli import faults
 from nayer_cli.errors import GateMissed, RunFailed, Terminated
 
 AcceleratorError = getattr(torch, "AcceleratorError", RuntimeError)
+COMPLAINT = "In file included from m.cpp:1:\nm.cpp:1:10: fatal error: no omp.h\n"
+COMPILER_FAILED = InductorError(CppCompileError(["g++", "m.cpp"], COMPLAINT), None)
 
 
 def torch_cannot_allocate():
@@ -48,6 +52,9 @@ def caused(error, cause):
         (DistBackendError("NCCL error: Duplicate GPU detected : rank 1 and rank 0"), 3, "have the same GPU"),
         (DistBackendError("NCCL error: remote process exited"), 4, "another process of this job has ended"),
         (AcceleratorError("CUDA error: an illegal memory access was encountered"), 70, "illegal memory access"),
+        (COMPILER_FAILED, 3, "torch.compile does not work on this machine: m.cpp:1:10: fatal error: no omp.h"),
+        (BackendCompilerFailed("inductor", InvalidCxxCompiler("g++"), None), 3, "torch.compile does not work"),
+        (BackendCompilerFailed("inductor", torch.OutOfMemoryError("CUDA out of memory."), None), 3, "out of memory:"),
         (ModuleNotFoundError("No module named 'gensim'", name="gensim"), 3, "'gensim' is not installed"),
         (OSError(errno.ENOSPC, "No space left on device", "metrics.jsonl"), 3, "metrics.jsonl"),
         (RuntimeError("operator torchvision::nms does not exist"), 3, "different builds"),

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from nayer_cli.__main__ import main
+from nayer_cli.errors import InputError
 from nayer_cli.runs.distill import distill
 from quick import quick
 
@@ -87,3 +88,12 @@ def test_files_of_the_user_survive_in_a_run_and_its_resumption(tmp_path: Path) -
 def test_parents_are_made(tmp_path: Path) -> None:
     distill(quick(tmp_path, {"output.out": str(tmp_path / "deep" / "er" / "run")}))
     assert (tmp_path / "deep" / "er" / "run" / "result.json").is_file()
+
+
+def test_a_run_that_fails_at_its_start_leaves_no_folder_that_it_made(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    for out in (None, "deep/er/run", "mine/run"):
+        with pytest.raises(InputError, match="takes no argument"):
+            distill(quick(tmp_path, {"lte.encoder": "onehot:3", "output.out": out, "lte.cache_dir": None}))
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]

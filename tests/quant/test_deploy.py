@@ -8,7 +8,7 @@ from nayer_cli.machine.distributed import Group
 from nayer_cli.onnx.runner import OnnxNetwork
 from nayer_cli.onnx.writer import write_onnx
 from nayer_cli.quant.calibrate import calibrate
-from nayer_cli.quant.deploy import deploy
+from nayer_cli.quant.deploy import _is_absorbed, deploy
 from nayer_cli.quant.graph import kept_float, quantize
 from nayer_cli.quant.integers import Grid, IntegerConv2d, IntegerLayer
 from nayer_cli.quant.scheme import Scheme
@@ -125,6 +125,51 @@ def test_relu6_becomes_a_limit_of_the_range():
     deployed = deploy(quantized)
     limits = [int(module.high) for module in deployed.modules() if isinstance(module, Grid)]
     assert limits[1] == 48
+
+
+def test_relu_has_no_limit_but_that_of_its_bits():
+    quantized = calibrated(network(), 8)
+    with torch.no_grad():
+        quantized.get_submodule("grids.1").scale.fill_(0.125)
+    limits = [int(module.high) for module in deploy(quantized).modules() if isinstance(module, Grid)]
+    assert limits[1] == 255
+
+
+def test_a_batchnorm_without_parameters_has_slope_1_and_offset_0():
+    net = network()
+    net[1] = nn.BatchNorm2d(net[1].num_features, affine=False).eval()
+    net[1].running_mean.fill_(0.5)
+    net[1].running_var.fill_(4.0)
+    quantized = calibrated(net, 8)
+    torch.testing.assert_close(deploy(quantized)(images()), quantized(images()), atol=0.05, rtol=0)
+
+
+def test_a_bias_without_room_makes_steps_longer_and_weights_smaller():
+    quantized = calibrated(network(), 8)
+    before = next(module for module in deploy(quantized).modules() if isinstance(module, IntegerConv2d))
+    with torch.no_grad():
+        quantized.get_submodule("1").bias[0] = 2.5 * 2**30 * before.input_scale * before.weight_scale[0]
+    after = next(module for module in deploy(quantized).modules() if isinstance(module, IntegerConv2d))
+    assert float(after.weight_scale[0] / before.weight_scale[0]) == pytest.approx(2.5, rel=0.01)
+    assert (after.weight[0] - before.weight[0] / 2.5).abs().max() <= 0.51
+    assert torch.equal(after.weight[1:], before.weight[1:])
+
+
+def test_layers_know_how_many_bits_their_weights_have():
+    layers = [module for module in deploy(calibrated(network(), 3)).modules() if isinstance(module, IntegerLayer)]
+    assert [layer.bits for layer in layers] == [8, 3, 8]
+
+
+@pytest.mark.parametrize(
+    ("signed", "has_other", "is_left_out"), [(False, False, True), (True, False, False), (False, True, False)]
+)
+def test_a_relu_is_left_out_where_all_that_reads_it_begins_at_0(signed, has_other, is_left_out):
+    graph = torch.fx.Graph()
+    relu = graph.call_module("relu", (graph.placeholder("x"),))
+    grid = graph.call_module("grid", (relu,))
+    graph.output((grid, relu) if has_other else grid)
+    parts = torch.fx.GraphModule({"relu": nn.ReLU(), "grid": Grid(signed)}, graph)
+    assert _is_absorbed(relu, parts) == is_left_out
 
 
 def test_a_saved_network_is_the_same_to_the_bit():

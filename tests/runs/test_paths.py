@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from nayer_cli.classifiers.architecture import ASSETS
+from nayer_cli.classifiers.names import ASSETS
 from nayer_cli.config import DistillConfig, QuantizeConfig, TrainConfig, build
 from nayer_cli.errors import InputError
 from nayer_cli.machine.distributed import Group

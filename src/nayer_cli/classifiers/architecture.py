@@ -14,21 +14,19 @@ from nayer_cli.classifiers import names, own
 from nayer_cli.classifiers.bounds import MOST_PARAMETERS, bounded, check_size
 from nayer_cli.classifiers.config_json import PREPARATION, READ, read_model_json
 from nayer_cli.classifiers.model_args import read_model_args
+from nayer_cli.classifiers.names import CONFIG as CONFIG
+from nayer_cli.classifiers.names import HUB as HUB
 from nayer_cli.classifiers.pretrained import fetch, fetch_url, from_cache
 from nayer_cli.classifiers.sealed import sealed
 from nayer_cli.classifiers.weights import FILE_NAMES
 from nayer_cli.errors import InputError, NayerError, did_you_mean
 from nayer_cli.types import ImageShape
 
-ASSETS = Path(__file__).parents[1] / "assets"
-CONFIG = "config.json"
 FACTORY = trust.CODE
-HUB = "hf-hub:"
 LOADING = ("input_size", "num_classes", "mean", "std", "first_conv", "classifier", "fixed_input_size")
 """The part of `pretrained_cfg` that timm uses to load weights."""
 OF_MODEL = ("num_classes", "label_names", "label_descriptions")
 """Facts that config.json may tell of the model, before those of its `pretrained_cfg`."""
-WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".th", ".bin", ".ckpt")
 
 
 @dataclass(frozen=True)
@@ -152,25 +150,10 @@ def _fetch_weights(architecture: Architecture) -> Path:
 
 def _folder(name: str) -> Path | None:
     """Return the folder with config.json that `name` means, or None if it does not mean a folder."""
-    scheme, _, rest = name.partition(":")
-    if scheme == "builtin":
-        folder = ASSETS / rest
-    elif scheme == "local-dir":
-        folder = Path(rest).expanduser()
-    elif name and not timm.is_model(name) and Path(name).expanduser().is_dir():
+    folder = names.named_folder(name)
+    if folder is None and name and not timm.is_model(name) and Path(name).expanduser().is_dir():
         folder = Path(name).expanduser()
-    else:
-        return None
-    for candidate in (folder, folder / "student"):  # the second is where a run directory has it
-        if (candidate / CONFIG).is_file():
-            return candidate
-    if scheme == "builtin":
-        known = sorted(path.parent.name for path in ASSETS.glob(f"*/{CONFIG}"))
-        raise InputError(f"no built-in model is called '{rest}'{did_you_mean(rest, known)}")
-    raise InputError(
-        f"{folder} is not a model: it has neither {CONFIG} nor student/{CONFIG}",
-        hint="name a folder saved by timm or nayer, or an architecture and its weight file",
-    )
+    return names.described(folder, name) if folder else None
 
 
 def _on_hub(name: str) -> Architecture:
@@ -206,7 +189,7 @@ def _in_timm(name: str) -> Architecture:
     if not timm.is_model(key) and key in plugins.installed("models"):
         _register(key)
     if not timm.is_model(key):
-        raise _unknown(name)
+        raise names.no_model(name)
     try:
         facts = timm.get_pretrained_cfg(name)
     except RuntimeError as error:
@@ -235,33 +218,6 @@ def _renamed(name: str) -> str:
     with sealed():
         facts: Any = timm.create_model(name).pretrained_cfg
     return f"{facts['architecture']}.{facts['tag']}"
-
-
-def _unknown(name: str) -> InputError:
-    if not name:
-        return InputError("no model is named", hint="for example: resnet50, local-dir:DIR, or hf-hub:ORG/REPO")
-    if own.offer(name):
-        return names.unknown(name)
-    if Path(name).suffix == ".onnx":
-        return InputError(
-            f"'{name}' is an ONNX file, which can be measured but not learned from",
-            hint=f"nayer eval {name} measures it; to learn, name the model that it was exported from",
-        )
-    if Path(name).suffix in WEIGHT_FILES or Path(name).expanduser().is_file():
-        return InputError(
-            f"'{name}' is a weight file, and does not say which architecture it is for",
-            hint=f"name the architecture too, for example: --teacher resnet18 --teacher-weights {name}",
-        )
-    if ":" in name:
-        return InputError(
-            f"'{name}' has an unknown prefix",
-            hint="use hf-hub:, local-dir:, builtin: or py:; names of timm's models have no prefix",
-        )
-    if "/" in name or "\\" in name:
-        return InputError(
-            f"there is no folder '{name}'", hint=f"for a repository on the Hugging Face hub write {HUB}{name}"
-        )
-    return names.unknown(name)
 
 
 def _call_factory(key: str) -> nn.Module:

@@ -5,10 +5,12 @@ Python looks, and then in the current folder. What people write instead is turne
 """
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from nayer_cli.errors import InputError
+from nayer_cli import plugins
+from nayer_cli.errors import InputError, did_you_mean
 
 PREFIX = "py:"
 MOST_FILES = 200
@@ -30,6 +32,26 @@ def canonical(name: str) -> str:
     if not path or not attribute:
         raise InputError(f"'{name}' is not of the form py:package.module:factory", hint="for example: py:net:Net")
     return f"{PREFIX}{path}:{attribute}"
+
+
+DYNAMIC = re.compile(r"import \*|__getattr__|globals\(|setattr\(")
+"""Marks of a module that may define names which do not stand in its text."""
+
+
+def check(name: str) -> None:
+    """Refuse, without running anything, code that is not there.
+
+    Raises:
+        InputError: there is no such module, or nothing in it is called so.
+
+    """
+    module, _, attribute = canonical(name).removeprefix(PREFIX).partition(":")
+    spec = plugins.find_module(module)
+    file = Path(spec.origin) if spec and spec.origin else None
+    text = file.read_text(encoding="utf-8", errors="replace") if file and file.suffix == ".py" else ""
+    words = set(re.findall(r"\w+", text))
+    if words and attribute not in words and not DYNAMIC.search(text):
+        raise InputError(f"{module} has no function '{attribute}'{did_you_mean(attribute, words)}", hint=f"see {file}")
 
 
 SAYS_NOTHING = {"build", "create", "factory", "get", "load", "main", "make", "model", "net", "network"}

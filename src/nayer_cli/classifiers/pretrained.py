@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import torch
 from huggingface_hub import constants, errors, hf_hub_download
 
+from nayer_cli.classifiers.names import WAYS_OUT, not_in_cache
 from nayer_cli.classifiers.sealed import sealed
 from nayer_cli.errors import EnvironmentFault, InputError, NayerError
 from nayer_cli.storage import hub
@@ -20,10 +21,6 @@ ABSENT = (
     errors.RevisionNotFoundError,
     errors.EntryNotFoundError,
     errors.HFValidationError,
-)
-WAYS_OUT = (
-    "run once with a connection, or give a weight file (--teacher-weights, or --weights of nayer eval), "
-    "or a folder: local-dir:DIR"
 )
 
 
@@ -46,10 +43,7 @@ def fetch(name: str, repo: str, files: Sequence[str]) -> Path:
         reason, path = _ask(find, hub.repo_folder(repo))
         return path or find(local_files_only=True)
     except errors.LocalEntryNotFoundError as error:
-        raise EnvironmentFault(
-            f"'{name}' ({files[0]} of {repo}) is not in the Hugging Face cache {constants.HF_HUB_CACHE}, and {reason}",
-            hint=WAYS_OUT,
-        ) from error
+        raise not_in_cache(name, files[0], repo, reason) from error
     except ABSENT as error:
         raise InputError(
             f"the hub has no model '{name}', or not for you: {hub.first_line(error)}",

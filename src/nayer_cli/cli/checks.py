@@ -10,8 +10,9 @@ from typing import Any
 from nayer_cli import config, plugin_settings, plugins
 from nayer_cli.budget import parse_budget
 from nayer_cli.classifiers import names
-from nayer_cli.config import DistillConfig, QuantizeConfig, SampleConfig, TrainConfig
-from nayer_cli.errors import ConfigError, EnvironmentFault
+from nayer_cli.config import DistillConfig, OnnxConfig, QuantizeConfig, SampleConfig, TrainConfig
+from nayer_cli.errors import ConfigError, EnvironmentFault, InputError
+from nayer_cli.live_settings import EMBEDDINGS
 from nayer_cli.lte import encoder
 from nayer_cli.machine import cuda
 from nayer_cli.onnx import packages
@@ -47,10 +48,14 @@ def check(schema: type[Any], settings: Layer) -> None:
     for run in _given(settings, RUNS):
         if run != "auto":
             inputs.require_run(run)
-    if issubclass(schema, DistillConfig) and settings.get("resume") in (None, "auto"):
+    if issubclass(schema, DistillConfig):
         _check_method(schema, settings)
     if issubclass(schema, SampleConfig):
         _check_images(settings)
+    if issubclass(schema, QuantizeConfig) and not any(_given(settings, ("teacher.name", "resume"))):
+        inputs.require_finished_run()
+    if issubclass(schema, OnnxConfig):
+        inputs.require_onnx_name(settings.get("model"), settings.get("out"))
     _check_init(schema, settings)
     if settings.get("schedule.budget"):
         parse_budget(str(settings["schedule.budget"]))
@@ -61,6 +66,8 @@ def check(schema: type[Any], settings: Layer) -> None:
         if Path(model).suffix == ".onnx" and "models" in settings:
             inputs.require_onnx(model)
             packages.require()
+    for spec in _given(settings, ENCODERS):
+        encoder.check(spec, is_used=_uses_text(schema, settings))
     _check_files(settings)
     cuda.check(str(settings.get("device", "auto")))
     _check_memory()
@@ -123,16 +130,58 @@ def _given(settings: Layer, keys: tuple[str, ...]) -> Iterator[str]:
 
 def _check_method(schema: type[Any], settings: Layer) -> None:
     """Check the names of method and preset, and settings against the method's own."""
-    quantizes = issubclass(schema, QuantizeConfig)
-    method = str(settings.get("method.name", "nayer"))
-    if not (quantizes and method in WITHOUT_IMAGES):
-        plugins.check("methods", method, extra=WITHOUT_IMAGES if quantizes else ())
+    own, method = _of_the_method(settings), _method(schema, settings)
+    is_none = issubclass(schema, QuantizeConfig) and method in WITHOUT_IMAGES
+    if method and not is_none:
+        plugins.check("methods", method, extra=WITHOUT_IMAGES if issubclass(schema, QuantizeConfig) else ())
     preset = str(settings.get("preset", "auto"))
     if preset != "auto":
-        config.read_preset(preset, method)
-    # A run whose images are used brings its method along, which is not known yet.
-    if method in plugins.own("methods") and ("method.name" in settings or not quantizes):
-        _check_own(method, {key: value for key, value in settings.items() if key.startswith("method.")})
+        config.read_preset(preset, method or "nayer")
+    if method in plugins.own("methods"):
+        _check_own(method, own)
+    elif method is None:
+        _check_some(own)
+
+
+def _of_the_method(settings: Layer) -> Layer:
+    return {key: value for key, value in settings.items() if key.startswith("method.")}
+
+
+def _method(schema: type[Any], settings: Layer) -> str | None:
+    """Return the name of the method; a run that goes on or is used again has its own, and the newest is not known."""
+    if "method.name" in settings:
+        return str(settings["method.name"])
+    quantizes = issubclass(schema, QuantizeConfig)
+    for run in _given(settings, ("resume", "reuse", "teacher.name") if quantizes else ("resume",)):
+        if (file := Path(run, "config.toml")).is_file():
+            return str(config.read_file(file).get("method.name", "nayer"))
+    return None if quantizes and not settings.get("teacher.name") else "nayer"
+
+
+def _check_some(settings: Layer) -> None:
+    """Refuse a setting of a method that is not known where none of ours that has such a setting takes this value."""
+    for key, value in settings.items():
+        faults = [_fault(name, {key: value}) for name in plugins.own("methods") if key in method_keys(name)]
+        if faults and all(faults):
+            raise next(filter(None, faults))
+
+
+def _fault(method: str, settings: Layer) -> InputError | None:
+    try:
+        _check_own(method, settings)
+    except InputError as error:
+        return error
+    return None
+
+
+def _uses_text(schema: type[Any], settings: Layer) -> bool:
+    """Say whether texts are embedded for sure: with some methods an encoder that is named changes nothing."""
+    if not issubclass(schema, DistillConfig):
+        return True
+    method = settings.get("method.name", "" if issubclass(schema, QuantizeConfig) else "nayer")
+    if settings.get("resume") or method not in plugins.own("methods"):
+        return False
+    return plugin_settings.uses_names(method, _built(method, _of_the_method(settings))) == EMBEDDINGS
 
 
 def _check_own(method: str, settings: Layer) -> None:
@@ -144,8 +193,12 @@ def _check_own(method: str, settings: Layer) -> None:
                 f"the method '{method}' has no setting '{key}'; {_have(owners)}",
                 hint=f"leave it out, or choose --method {owners[0]}",
             )
+    _built(method, settings)
+
+
+def _built(method: str, settings: Layer) -> Any:
     own = {key.removeprefix("method."): value for key, value in settings.items()}
-    config.build(plugin_settings.config_class("methods", method), own, "method.")
+    return config.build(plugin_settings.config_class("methods", method), own, "method.")
 
 
 def _have(owners: list[str]) -> str:
@@ -160,8 +213,6 @@ def _check_files(settings: Layer) -> None:
         inputs.require_pool(file)
     for spec in _given(settings, LABELS):
         inputs.require_names(spec)
-    for spec in _given(settings, ENCODERS):
-        encoder.check(spec)
     for spec in _given(settings, DATA):
         inputs.require_data(spec)
         from nayer_cli.images.source import recognized  # numpy and Pillow take a moment

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nayer_cli.errors import EnvironmentFault, InputError
 from nayer_cli.lte.modelfolder import missing_files
-from nayer_cli.storage.hub import first_line, repo_folder, trouble, watched
+from nayer_cli.storage.hub import first_line, in_cache, repo_folder, trouble, watched
 
 NOT_NEEDED = ["onnx/*", "openvino/*", "*.onnx", "*.h5", "*.msgpack", "*.ot", "*.tflite", "*.gguf"]
 
@@ -25,17 +25,38 @@ def snapshot(repo: str, spec: str) -> Path:
         InputError: `repo` is not on the hub, or no sentence-transformers model.
 
     """
-    from huggingface_hub import constants
-
-    folder = cached(repo)
-    lacking = missing_files(folder) if folder else []
+    folder, lacking = _look(repo)
     if folder and not lacking:
         return folder
-    state = f"only partly (no {lacking[0]})" if lacking else "not"
-    what = f"text encoder '{spec}' ({repo}) is {state} in the Hugging Face cache {constants.HF_HUB_CACHE}"
+    what = _what(repo, spec, lacking)
     if reason := trouble():
         raise _unavailable(f"{what}, and {reason}")
     return _download(repo, what)
+
+
+def require(repo: str, spec: str) -> None:
+    """Refuse, before anything is imported for it, a model that is not in the cache while the hub is out of reach.
+
+    Raises:
+        EnvironmentFault, InputError: as `snapshot` does.
+
+    """
+    folder, lacking = _look(repo)
+    if (folder is None or lacking) and (reason := trouble()):
+        raise _unavailable(f"{_what(repo, spec, lacking)}, and {reason}")
+
+
+def _look(repo: str) -> tuple[Path | None, list[str]]:
+    """Return the folder of `repo` in the cache, and what of it is missing."""
+    folder = cached(repo)
+    return folder, missing_files(folder) if folder else []
+
+
+def _what(repo: str, spec: str, lacking: list[str]) -> str:
+    from huggingface_hub import constants
+
+    state = f"only partly (no {lacking[0]})" if lacking else "not"
+    return f"text encoder '{spec}' ({repo}) is {state} in the Hugging Face cache {constants.HF_HUB_CACHE}"
 
 
 def cached(repo: str) -> Path | None:
@@ -45,16 +66,14 @@ def cached(repo: str) -> Path | None:
         InputError: `repo` cannot be the name of a model.
 
     """
-    from huggingface_hub import constants, try_to_load_from_cache
-
     try:
-        found = try_to_load_from_cache(repo, "modules.json", cache_dir=constants.HF_HUB_CACHE)
+        found = in_cache(repo, "modules.json")
     except ValueError as error:
         raise InputError(
             f"'{repo}' is neither a folder nor the name of a model: {error}",
             hint="for example: --encoder sentence-transformers/all-MiniLM-L6-v2, or a folder",
         ) from error
-    return Path(found).parent if isinstance(found, str) else None
+    return found.parent if found else None
 
 
 def _download(repo: str, what: str) -> Path:

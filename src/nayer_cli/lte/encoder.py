@@ -42,13 +42,19 @@ def find(spec: str, device: str = "cpu") -> Encoder:
         EnvironmentFault: it cannot be had on this machine.
 
     """
+    name, argument = _read(spec)
+    encoder: Encoder = plugins.part("encoders", name, "open_encoder")(argument, device)
+    return encoder
+
+
+def _read(spec: str) -> tuple[str, str | None]:
+    """Return the plug-in that `spec` means, and its argument."""
     name, _, argument = spec.partition(":")
     if name == "py":
-        name, argument = spec, ""
-    elif name not in plugins.names("encoders"):
-        name, argument = "sentence-transformers", spec
-    encoder: Encoder = plugins.part("encoders", name, "open_encoder")(argument or None, device)
-    return encoder
+        return spec, None
+    if name not in plugins.names("encoders"):
+        return "sentence-transformers", spec
+    return name, argument or None
 
 
 def reads_text(spec: str) -> bool:
@@ -57,22 +63,30 @@ def reads_text(spec: str) -> bool:
     return name not in plugins.names("encoders") or getattr(plugins.load("encoders", name), "READS_TEXT", True)
 
 
-def check(spec: str) -> None:
-    """Refuse, without opening anything, what is meant to be the name of a plug-in and is not quite.
+def check(spec: str, *, is_used: bool = True) -> None:
+    """Refuse, without torch and without opening anything, what names no encoder.
+
+    One of ours is asked by its `check(argument, is_used)`. One that `is_used` must be had as well.
 
     Raises:
-        InputError: it is a typing error, or a folder that is not there.
+        InputError: it is a typing error, or a folder, a file or a module that is not there.
+        EnvironmentFault: it is not in the cache of the hub, which cannot be reached.
 
     """
+    name, argument = _read(spec)
+    if name in plugins.own("encoders"):
+        _refuse_slip(spec)
+        plugins.part("encoders", name, "check")(argument, is_used)
+    else:
+        plugins.check("encoders", name)
+
+
+def _refuse_slip(spec: str) -> None:
+    """Refuse what is meant to be the name of a plug-in, and is not quite."""
     name, known = spec.partition(":")[0], plugins.names("encoders")
-    if name in known or name == "py" or user_path(spec).is_dir():
+    if name in known or "/" in spec or user_path(spec).is_dir():
         return
-    if spec.startswith((".", "/", "~")):
-        raise InputError(
-            f"there is no folder {spec} with a text encoder",
-            hint="name a folder that SentenceTransformer.save_pretrained wrote, or choose clip or sbert",
-        )
-    if "/" not in spec and (close := get_close_matches(name, known, n=1, cutoff=0.7)):
+    if close := get_close_matches(name, known, n=1, cutoff=0.7):
         raise InputError(
             f"no text encoder is called '{spec}' (did you mean '{close[0]}'?)",
             hint=f"choose one of: {', '.join(known)}; or write sentence-transformers/{spec} for a model of the hub",

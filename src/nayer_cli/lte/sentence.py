@@ -5,15 +5,13 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from safetensors import SafetensorError
-from torch import Tensor
-
-from nayer_cli.classifiers.weights import refusing_code
 from nayer_cli.errors import InputError
 from nayer_cli.lte.modelfolder import check_folder
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 BATCH = 128
 
@@ -33,21 +31,26 @@ class SentenceEncoder:
         self.folder = folder
         self.device = device
 
-    def encode(self, texts: Sequence[str]) -> Tensor:
+    def encode(self, texts: Sequence[str]) -> "Tensor":
         """Return vectors `[K, E]` float32 of K texts, not normalized unless the model itself does so.
 
         Raises:
             InputError: the files cannot be loaded as a model.
 
         """
+        import torch
+
         vectors = self._model.encode(list(texts), batch_size=BATCH, show_progress_bar=False)
         return torch.from_numpy(vectors).float()
 
     @cached_property
     def _model(self) -> Any:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else it warns after every fork
+        from safetensors import SafetensorError
         from sentence_transformers import SentenceTransformer
         from transformers.utils import logging
+
+        from nayer_cli.classifiers.weights import refusing_code
 
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         try:

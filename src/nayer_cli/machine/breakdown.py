@@ -1,4 +1,4 @@
-"""Explain errors of CUDA, cuBLAS, cuDNN and NCCL, which torch raises as `RuntimeError`: only the text differs.
+"""Explain errors of CUDA, cuBLAS, cuDNN, NCCL and torch.compile, which torch raises as `RuntimeError`: only texts differ.
 
 Nothing here imports torch.
 """
@@ -11,6 +11,7 @@ SMALLER = "try a smaller --batch-size or --bank-size, --set bank.place=disk, or 
 RESUME = (
     "its own output or torchrun's summary says why; to continue from the last save, add --resume auto to the command"
 )
+UNCOMPILED = "--compile off runs without it; on a processor it needs a C++ compiler that works, on a GPU Triton"
 _LACKS = (
     (
         "no kernel image is available|invalid device function|ARCH_MISMATCH|not compatible with the current PyTorch",
@@ -37,6 +38,8 @@ _LACKS = (
     ),
 )
 """Errors because the machine lacks something: their text, what it means, and what to do."""
+_COMPILER = ("torch._dynamo", "torch._inductor")
+"""Modules of the exceptions that torch.compile raises, whatever stage of it fails."""
 _OF_PEERS = "NCCL|Connection (reset|closed) by peer|Broken pipe|Socket Timeout|timed out waiting|watchdog"
 
 
@@ -45,6 +48,8 @@ def explain(error: BaseException) -> NayerError | None:
     line = str(error).partition("\n")[0][:200]
     if is_out_of_memory(error):
         return EnvironmentFault(f"out of memory: {line or type(error).__name__}", hint=SMALLER)
+    if _is_of_compiler(error):
+        return EnvironmentFault(f"torch.compile does not work on this machine: {_reason(error)}", hint=UNCOMPILED)
     if not isinstance(error, RuntimeError):
         return None
     for pattern, meaning, hint in _LACKS:
@@ -53,6 +58,17 @@ def explain(error: BaseException) -> NayerError | None:
     if type(error).__name__.startswith("Dist") or re.search(_OF_PEERS, str(error)):
         return lost_peer(error)
     return None
+
+
+def _is_of_compiler(error: BaseException) -> bool:
+    return any(kind.__module__.startswith(_COMPILER) for kind in type(error).__mro__)
+
+
+def _reason(error: BaseException) -> str:
+    """Return what a compiler complains of: its first error, or else what torch says first."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    found = next((line for line in lines if re.search(r"\berror: ", line)), lines[0] if lines else type(error).__name__)
+    return found[:200]
 
 
 def lost_peer(error: BaseException) -> RunFailed:

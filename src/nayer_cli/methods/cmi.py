@@ -50,7 +50,7 @@ class Config:
     negatives: int = setting(4096, "how many of these are drawn for each step", low=1)
     code_size: int = setting(256, "length of the latent code", low=1)
     width: int = setting(64, "channels of the generator at full size", low=1)
-    generator: str = setting("auto", "shallow, deep, auto, or a dotted path")
+    generator: str = setting("auto", "shallow, deep, auto, or a dotted path", plugin="generators", words=("auto",))
     temperature: float = setting(20.0, "softmax temperature T of the student's loss", above=0)
 
 

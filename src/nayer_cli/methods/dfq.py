@@ -33,7 +33,12 @@ class Config:
     anneal: bool = setting(False, "let the generator's learning rate fall to 0 along a cosine over the run")
     code_size: int = setting(256, "length of the latent code", low=1)
     width: int = setting(64, "channels of the generator at full size", low=1)
-    generator: str = setting("tapered", "tapered, shallow, deep, auto, native, or a dotted path")
+    generator: str = setting(
+        "tapered",
+        "tapered, shallow, deep, auto, native, or a dotted path",
+        plugin="generators",
+        words=("auto", "native"),
+    )
     adv: float = setting(1.0, "weight of the disagreement with the student", low=0)
     bn: float = setting(1.0, "weight of the BatchNorm statistics term", low=0)
     ce: float = setting(1.0, "weight of the teacher's confidence", low=0)

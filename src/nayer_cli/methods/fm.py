@@ -44,7 +44,7 @@ class Config:
     bn_momentum: float = setting(0.9, "share of earlier rounds in the matched statistics", low=0, high=1)
     code_size: int = setting(256, "length of the latent code", low=1)
     width: int = setting(64, "channels of the generator at full size", low=1)
-    generator: str = setting("auto", "shallow, deep, auto, or a dotted path")
+    generator: str = setting("auto", "shallow, deep, auto, or a dotted path", plugin="generators", words=("auto",))
     temperature: float = setting(20.0, "softmax temperature T of the student's loss", above=0)
     faithful: bool = setting(False, "turn on `adv` one epoch before the student starts, as in the released code")
 

@@ -35,7 +35,9 @@ class Config:
     momentum: float = setting(0.95, "share α that the averaged generator keeps at each of its steps", low=0, high=1)
     code_size: int = setting(256, "length of the latent code", low=1)
     width: int = setting(64, "channels of the generator at full size", low=1)
-    generator: str = setting("tapered", "tapered, shallow, deep, auto, or a dotted path")
+    generator: str = setting(
+        "tapered", "tapered, shallow, deep, auto, or a dotted path", plugin="generators", words=("auto",)
+    )
     conditional: str = setting(
         "auto",
         "whether codes are drawn for classes; auto: with more than 200 classes",

@@ -11,6 +11,7 @@ from nayer_cli.codes import CODES, Codes
 from nayer_cli.config import setting
 from nayer_cli.critic import Judgement
 from nayer_cli.generator import Generator, new_generator
+from nayer_cli.live_settings import COUNT, EMBEDDINGS
 from nayer_cli.method import Batch, LoopState, Parts, StudentLoss, SynthBatch
 from nayer_cli.synthesis import Best, PastStatistics, draw_labels, weigh
 
@@ -31,7 +32,7 @@ class Config:
     bn_momentum: float = setting(0.9, "share of earlier rounds in the matched statistics", low=0, high=1)
     code_size: int = setting(1000, "length of the noisy layer's output", low=1)
     width: int = setting(64, "channels of the generator at full size", low=1)
-    generator: str = setting("auto", "shallow, deep, auto, or a dotted path")
+    generator: str = setting("auto", "shallow, deep, auto, or a dotted path", plugin="generators", words=("auto",))
     codes: str = setting(
         "noisy",
         "what the generator is fed with; noisy: LTEs through the noisy layer",
@@ -53,7 +54,7 @@ class Config:
     @property
     def uses_names(self) -> str:
         """The part of the class names that is used: codes of classes or noise alone read no text."""
-        return method.COUNT if self.codes in ("onehot", "noise", "noise-fresh") else method.EMBEDDINGS
+        return COUNT if self.codes in ("onehot", "noise", "noise-fresh") else EMBEDDINGS
 
 
 class Method(method.Method):

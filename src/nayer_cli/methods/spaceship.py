@@ -32,7 +32,9 @@ class Config:
     lr_g: float = setting(1e-3, "learning rate of the generator's Adam, new in every round", low=0)
     code_size: int = setting(256, "length of the latent code", low=1)
     width: int = setting(64, "channels of the generator at full size", low=1)
-    generator: str = setting("auto", "shallow, tapered, deep, auto, or a dotted path")
+    generator: str = setting(
+        "auto", "shallow, tapered, deep, auto, or a dotted path", plugin="generators", words=("auto",)
+    )
     ce: float = setting(0.5, "weight of the cross-entropy to the drawn classes", low=0)
     bn: float = setting(1.0, "weight of the BatchNorm statistics term", low=0)
     tv: float = setting(1e-3, "weight of the total variation, for a teacher without BatchNorm", low=0)

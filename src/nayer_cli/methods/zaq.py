@@ -24,7 +24,7 @@ class Config:
     lr_g: float = setting(1e-3, "learning rate of the generator's Adam", low=0)
     code_size: int = setting(256, "length of the latent code", low=1)
     width: int = setting(64, "channels of the generator at full size", low=1)
-    generator: str = setting("auto", "shallow, deep, auto, or a dotted path")
+    generator: str = setting("auto", "shallow, deep, auto, or a dotted path", plugin="generators", words=("auto",))
     adv: float = setting(1.0, "weight of the disagreement in logits", low=0)
     crm: float = setting(1.0, "weight α of the channel relation maps, for both networks", low=0)
     act: float = setting(0.1, "weight β of strong activations in the teacher's last stage", low=0)

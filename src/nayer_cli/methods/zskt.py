@@ -23,7 +23,7 @@ class Config:
     lr_g: float = setting(1e-3, "learning rate of the generator's Adam", low=0)
     code_size: int = setting(256, "length of the latent code", low=1)
     width: int = setting(128, "channels of the generator at full size", low=1)
-    generator: str = setting("auto", "shallow, deep, auto, or a dotted path")
+    generator: str = setting("auto", "shallow, deep, auto, or a dotted path", plugin="generators", words=("auto",))
     clip: float = setting(5.0, "largest gradient norm of the generator", above=0)
     temperature: float = setting(1.0, "softmax temperature T of both losses", above=0)
     attention: float = setting(0.0, "weight of attention transfer (the paper: 250, for networks of one family)", low=0)

@@ -155,7 +155,8 @@ def unused_text(settings: Settings, config: DistillConfig) -> str:
     given = [key for key in TEXT if settings.get(key) is not None]
     if not given or uses_of_names(config) == EMBEDDINGS:
         return ""
-    return f"the method {config.method['name']} uses no text, so {' and '.join(given)} change nothing"
+    change = "changes" if len(given) == 1 else "change"
+    return f"the method {config.method['name']} uses no text, so {' and '.join(given)} {change} nothing"
 
 
 def uses_of_names(config: DistillConfig) -> str:

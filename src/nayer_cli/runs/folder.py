@@ -7,8 +7,8 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,10 +26,8 @@ from nayer_cli.runs.checkpoints import Checkpoints
 from nayer_cli.runs.ownership import RUN_FILE, RUN_FORMAT, is_run, is_vacant
 from nayer_cli.storage.disk import cannot_write, is_full
 from nayer_cli.storage.files import check_writable, delete, leftovers, make_folder, write_json, write_text
+from nayer_cli.storage.inputs import RUNS as RUNS
 from nayer_cli.storage.runlog import Listener, RunLog
-
-RUNS = Path("runs")
-"""Default folder of runs."""
 
 
 class RunFolder:
@@ -134,12 +132,15 @@ class RunFolder:
         folders = (self.path, self.checkpoints.path, self.checkpoints.bank, self.student, self.samples)
         delete([path for folder in folders for path in leftovers(folder)])
 
-    def abandon(self) -> None:
-        """Take back what a run wrote before its first checkpoint, so that its name is free again."""
+    def abandon(self, made: Iterable[Path]) -> None:
+        """Take back what a run wrote before its first checkpoint, and the folders above that it `made`."""
         written = [self.config, self.pool, self.owner, self.lock, self.about]  # what says whose it is goes last
         if set(written).issuperset(self.path.iterdir()):
             delete(written)
             self.path.rmdir()
+            with suppress(OSError):  # another run has put something there
+                for parent in made:
+                    parent.rmdir()
 
 
 @contextmanager
@@ -160,6 +161,7 @@ def run_folder(
         return
     planned = existing.path if existing else Path(out) if out else _unused(RUNS, name)
     folder = RunFolder(group.from_main(planned), group.is_main)
+    made = [parent for parent in folder.path.parents if not parent.exists()]
     with _owned(folder, is_new=existing is None):
         try:
             if existing is None and folder.is_main:
@@ -167,7 +169,7 @@ def run_folder(
             yield folder
         except BaseException as error:
             if existing is None and folder.is_main:
-                folder.abandon()
+                folder.abandon(made)
             raise _told(error, folder) from error
 
 

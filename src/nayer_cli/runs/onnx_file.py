@@ -12,12 +12,12 @@ from torch import Tensor
 from nayer_cli import config as configuration
 from nayer_cli.classifiers.model import Classifier, Normalized, parameters
 from nayer_cli.config import ModelConfig, ModelFacts, OnnxConfig
-from nayer_cli.errors import ConfigError, InputError, RunFailed
+from nayer_cli.errors import ConfigError, RunFailed
 from nayer_cli.gates import LEAST_AGREEMENT
 from nayer_cli.onnx import packages
 from nayer_cli.runs import models
 from nayer_cli.runs.documents import Exported
-from nayer_cli.storage import files
+from nayer_cli.storage import files, inputs
 
 IMAGES = 32
 """On which file and network are compared: half of them noise, half of them smooth."""
@@ -74,13 +74,7 @@ def export_onnx(settings: Mapping[str, object]) -> Exported:
 
 
 def _check(config: OnnxConfig) -> None:
-    if not config.model:
-        raise InputError("no model is given", hint="for example: nayer export resnet18 --out resnet18.onnx")
-    if not config.out or Path(config.out).suffix != ".onnx":
-        raise InputError(
-            f"--out must name a file that ends in .onnx, not {config.out or 'nothing'}",
-            hint=f"for example: nayer export {config.model} --out {Path(config.out or 'model').stem}.onnx",
-        )
+    inputs.require_onnx_name(config.model, config.out)
     if config.target == "tensorrt" and config.storage == "int4":
         raise ConfigError("files for TensorRT store int8", hint="leave out --storage int4")
     packages.require()

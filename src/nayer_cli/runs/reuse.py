@@ -13,6 +13,7 @@ from nayer_cli.runs import words
 from nayer_cli.runs.folder import RUNS, RunFolder
 from nayer_cli.runs.ownership import is_run
 from nayer_cli.runs.resume import find
+from nayer_cli.storage import inputs
 from nayer_cli.types import Settings
 
 KEPT = ("preset", "lte.", "method.", "augment.", "eval.data", "eval.split", "eval.batch_size")
@@ -78,10 +79,7 @@ def _newest() -> RunFolder:
     folders = [RunFolder(path.parent) for path in RUNS.glob("*/result.json") if is_run(path.parent)]
     finished = [folder for folder in folders if folder.kind == "distill" and folder.has_images]
     if not finished:
-        raise InputError(
-            f"no model is named, and there is no finished run of nayer distill under {RUNS}/",
-            hint="name one: nayer quantize --model MODEL --labels FILE, or run nayer distill first",
-        )
+        raise inputs.no_finished_run()
     return max(finished, key=lambda folder: folder.result.stat().st_mtime)
 
 

@@ -38,6 +38,14 @@ def trouble() -> str:
     return reason and f"the hub {constants.ENDPOINT} cannot be reached{_through(constants.ENDPOINT)}: {reason}"
 
 
+def in_cache(repo: str, file: str, revision: str | None = None) -> Path | None:
+    """Return a file of model `repo` in the Hugging Face cache, or None; raises ValueError if no model is called so."""
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    found = try_to_load_from_cache(repo, file, cache_dir=constants.HF_HUB_CACHE, revision=revision)
+    return Path(found) if isinstance(found, str) else None
+
+
 def no_answer(endpoint: str) -> str:
     """Say why no server answers at `endpoint` within `PATIENCE` seconds, look-up included; empty if one does."""
     reasons: list[str] = []

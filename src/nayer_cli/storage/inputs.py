@@ -6,6 +6,8 @@ from nayer_cli import plugins
 from nayer_cli.errors import InputError, did_you_mean
 from nayer_cli.storage.text import printable, user_path
 
+RUNS = Path("runs")
+"""Where runs go that are not told where to go."""
 OF_LIBRARIES = ("timm:", "torch/", "hfds/", "hfids/", "tfds/", "wds/")
 """Prefixes of data that timm's factory opens."""
 
@@ -32,6 +34,31 @@ def require_run(path: str | Path) -> None:
     """Raise InputError if there is no such run directory."""
     if not (Path(path) / "config.toml").is_file():
         raise InputError(f"{path} is not a run directory: it has no config.toml", hint="name a folder such as runs/…")
+
+
+def require_finished_run() -> None:
+    """Raise InputError if no run in the usual place has ended."""
+    if not any(RUNS.glob("*/result.json")):
+        raise no_finished_run()
+
+
+def no_finished_run() -> InputError:
+    """Return what to tell where the newest run would be taken, and there is none."""
+    return InputError(
+        f"no model is named, and there is no finished run of nayer distill under {RUNS}/",
+        hint="name one: nayer quantize --model MODEL --labels FILE, or run nayer distill first",
+    )
+
+
+def require_onnx_name(model: str | None, out: str | None) -> None:
+    """Raise InputError if no model is named, or no file that an ONNX model can have."""
+    if not model:
+        raise InputError("no model is given", hint="for example: nayer export resnet18 --out resnet18.onnx")
+    if not out or Path(out).suffix != ".onnx":
+        raise InputError(
+            f"--out must name a file that ends in .onnx, not {out or 'nothing'}",
+            hint=f"for example: nayer export {model} --out {Path(out or 'model').stem}.onnx",
+        )
 
 
 def require_names(spec: str) -> None:

@@ -7,6 +7,13 @@ from nayer_cli.lte.sentence import SentenceEncoder
 REPO = "sentence-transformers/clip-ViT-B-32"
 
 
+def check(argument: str | None, is_used: bool = True) -> None:
+    """Refuse an argument; make sure that the model can be had if it is used."""
+    refuse_argument("clip", argument)
+    if is_used:
+        download.require(REPO, "clip")
+
+
 def open_encoder(argument: str | None, device: str) -> Encoder:
     """Find CLIP in the Hugging Face cache, or on the hub."""
     refuse_argument("clip", argument)

