@@ -1,4 +1,4 @@
-"""Explain errors of CUDA, cuBLAS, cuDNN, NCCL and torch.compile, which torch raises as `RuntimeError`: only texts differ.
+"""Explain errors of CUDA, cuBLAS, cuDNN, NCCL and torch.compile, which torch raises as `RuntimeError`: only texts tell.
 
 Nothing here imports torch.
 """
