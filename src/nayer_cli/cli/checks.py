@@ -52,15 +52,15 @@ def check(schema: type[Any], settings: Layer) -> None:
         _check_method(schema, settings)
     if issubclass(schema, SampleConfig):
         _check_images(settings)
-    if issubclass(schema, QuantizeConfig) and not any(_given(settings, ("teacher.name", "resume"))):
-        inputs.require_finished_run()
-    if issubclass(schema, OnnxConfig):
-        inputs.require_onnx_name(settings.get("model"), settings.get("out"))
     _check_init(schema, settings)
     if settings.get("schedule.budget"):
         parse_budget(str(settings["schedule.budget"]))
     if "quantizer.bits" in settings:
         parse_bits(settings["quantizer.bits"])
+    if issubclass(schema, QuantizeConfig) and not any(_given(settings, ("teacher.name", "resume"))):
+        inputs.require_finished_run()
+    if issubclass(schema, OnnxConfig):
+        inputs.require_onnx_name(settings.get("model"), settings.get("out"))
     for model in (*_given(settings, MODELS), *settings.get("models", ())):
         names.check(model)
         if Path(model).suffix == ".onnx" and "models" in settings:
