@@ -7,7 +7,7 @@ from PIL import Image
 
 from nayer_cli.classifiers.model import Normalized
 from nayer_cli.classifiers.model_facts import UntoldFacts
-from nayer_cli.classifiers.onnx_file import load_onnx
+from nayer_cli.classifiers.onnx_file import FORMAT, load_onnx
 from nayer_cli.config import ModelConfig
 from nayer_cli.errors import InputError
 from nayer_cli.runs.evaluate import evaluate_models
@@ -140,3 +140,18 @@ def test_a_file_of_others_is_measured_beside_a_reference(tmp_path):
     assert result["preparation"] == {"interpolation": "bicubic", "crop_pct": 0.8, "crop_mode": "squash"}
     assert result["input_size"] == [3, SIDE, SIDE] and result["agreement"] == 1.0
     assert any("sees pictures as 8×8, bicubic, crop 0.8, squash" in warning for warning in document["warnings"])
+
+
+@pytest.mark.parametrize(("fact", "value"), [("crop_pct", "7"), ("crop_mode", "none"), ("interpolation", "cubic")])
+def test_a_file_of_ours_that_tells_nonsense_is_refused(tmp_path, fact, value):
+    path = write(tmp_path / "m.onnx")
+    model = load(path)
+    own = {"label_names": "null", "quantization": "null", "mean": "[0, 0, 0]", "std": "[1, 1, 1]", "name": "m"}
+    own |= {"format": FORMAT, "input_size": f"[3, {SIDE}, {SIDE}]", "num_classes": str(K)}
+    helper.set_model_props(model, own)
+    save(model, path)
+    assert load_onnx(path).preparation[:3] == ("bicubic", 1.0, "center")
+    helper.set_model_props(model, {**own, fact: value})
+    save(model, path)
+    with pytest.raises(InputError, match=fact):
+        load_onnx(path)

@@ -23,7 +23,7 @@ def files(tmp_path_factory):
     """A float file, a set for it, and the scripts of the page."""
     folder = tmp_path_factory.mktemp("tools")
     export_onnx({"model": "builtin:digits", "out": str(folder / "digits.onnx")})
-    made = {"count": 64, "method.batch": 64, "method.g_steps": 40, "out": str(folder / "set")}
+    made = {"count": 64, "method.batch": 64, "method.g_steps": 60, "out": str(folder / "set")}
     sample({"model.name": "builtin:digits", **made})
     for name, text in documents.named_files(PAGE):
         (folder / name).write_text(text)

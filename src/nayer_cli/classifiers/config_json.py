@@ -30,11 +30,16 @@ def read_model_json(path: Path) -> dict[str, Any]:
             hint="name a folder saved by timm or nayer",
         )
     for facts in (document, document.get("pretrained_cfg", {})):
-        for fact, (fits, what) in FACTS.items():
-            value = facts.get(fact)
-            if value is not None and not fits(value):
-                raise InputError(f"{path}: {fact} must be {what}, not {printable(repr(value))}")
+        check_facts(facts, path)
     return document
+
+
+def check_facts(facts: Mapping[str, Any], where: Path) -> None:
+    """Raise InputError if a fact of `FACTS` that file `where` tells is of another kind."""
+    for fact, (fits, what) in FACTS.items():
+        value = facts.get(fact)
+        if value is not None and not fits(value):
+            raise InputError(f"{where}: {fact} must be {what}, not {printable(repr(value))}")
 
 
 def _is_number(value: object) -> bool:

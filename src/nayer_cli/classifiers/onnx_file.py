@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from nayer_cli.classifiers import model_facts
+from nayer_cli.classifiers.config_json import check_facts
 from nayer_cli.classifiers.model import PROBABILITY_TOLERANCE, Classifier, Normalized, logits_of
 from nayer_cli.classifiers.model_facts import check_scale
 from nayer_cli.config import ModelConfig
@@ -148,6 +149,7 @@ def _own(path: Path, facts: Mapping[str, str], spec: ModelConfig) -> Classifier:
             "crop_pct": json.loads(facts.get("crop_pct", "null")),
             "crop_mode": facts.get("crop_mode"),
         }
+        check_facts(told, path)
         normalization = model_facts.normalization(spec, check_scale(own, str(path))._asdict(), shape.channels)
         return Classifier(
             network=OnnxNetwork(path),

@@ -24,7 +24,7 @@ from nayer_cli.storage.files import check_writable
 from nayer_cli.storage.runlog import RunLog
 from nayer_cli.types import ImageShape
 
-OUTPUT_TERM = 1.0
+OUTPUT_TERM = 100.0
 """Weight of the cross-entropy to drawn classes, where a method has that term and leaves it out by default."""
 COMMAND = "quantize"
 """The command whose presets say how images that only calibrate are made."""
@@ -124,10 +124,10 @@ def preset_for(classes: int, shape: ImageShape) -> str:
 
 def _plan(teacher: Classifier, method: Method, settings: Any, total: int) -> str:
     size, steps = "×".join(map(str, teacher.shape)), getattr(settings, "g_steps", None)
-    of = f", {steps} steps each" if steps else ""
+    of, count = f", {steps} steps each" if steps else "", math.ceil(total / method.batch)
     return (
         f"making {total} images of {size} for '{teacher.name}' by {settings.name}: "
-        f"{math.ceil(total / method.batch)} rounds of {method.batch}{of}"
+        f"{count} round{'s' if count > 1 else ''} of {method.batch}{of}"
     )
 
 
