@@ -19,7 +19,7 @@ TYPES = {
 MOST_CHANNELS = 4
 """Most channels of an image; a larger size must be its height."""
 LOGITS = "logits"
-HINT = "nayer can only measure classifiers: a file with one input of images and a row of numbers for each image"
+HINT = "only classifiers can be measured: a file with one input of images and a row of numbers for each image"
 
 
 class UnknownSize(InputError):
