@@ -37,7 +37,10 @@ class ModelFacts:
         None, "how pictures are resized, if the configuration does not say", choices=INTERPOLATIONS
     )
     crop_pct: float | None = setting(
-        None, "share of the resized picture's side that is kept, if the configuration does not say", above=0, high=1
+        None,
+        "share of the resized picture's side that is kept, if the configuration does not say; more than 1 pads it",
+        above=0,
+        high=2,
     )
     crop_mode: str | None = setting(
         None,

@@ -1,10 +1,12 @@
 import json
+from pathlib import Path
 
 import pytest
 import timm
 import torch
 from timm.data import resolve_data_config
 
+from nayer_cli.classifiers.config_json import PREPARATION, check_facts
 from nayer_cli.classifiers.model import load_classifier, new_classifier, save_classifier
 from nayer_cli.config import ModelConfig
 from nayer_cli.errors import InputError
@@ -65,9 +67,22 @@ def test_students_and_saved_networks_see_what_their_teacher_saw(weights, tmp_pat
         assert again.preparation == teacher.preparation and again.shape == teacher.shape
 
 
+def test_every_configuration_of_timm_is_one_that_files_may_tell():
+    for name in timm.list_pretrained():
+        facts = vars(timm.get_pretrained_cfg(name))
+        check_facts({fact: facts[fact] for fact in PREPARATION if fact != "test_input_size"}, Path(name))
+
+
 @pytest.mark.parametrize(
     ("fact", "value"),
-    [("crop_pct", 0), ("crop_pct", "all"), ("test_crop_pct", -1), ("interpolation", "cubic"), ("crop_mode", "none")],
+    [
+        ("crop_pct", 0),
+        ("crop_pct", 2.5),
+        ("crop_pct", "all"),
+        ("test_crop_pct", -1),
+        ("interpolation", "cubic"),
+        ("crop_mode", "none"),
+    ],
 )
 def test_a_file_that_tells_nonsense_is_refused(weights, fact, value, tmp_path):
     save_classifier(tmp_path, load(weights, classes=4), card="", extra={})

@@ -38,7 +38,13 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 @pytest.mark.parametrize("mode", ["center", "squash", "border"])
 @pytest.mark.parametrize(
     ("interpolation", "crop", "side"),
-    [("bicubic", 0.875, 224), ("bilinear", 0.9, 240), ("bicubic", 1.0, 288), ("nearest", 0.95, 64)],
+    [
+        ("bicubic", 0.875, 224),
+        ("bilinear", 0.9, 240),
+        ("bicubic", 1.0, 288),
+        ("nearest", 0.95, 64),
+        ("bicubic", 1.15, 48),
+    ],
 )
 def test_what_a_network_sees_is_what_timm_shows_it(mode, interpolation, crop, side):
     facts = {"interpolation": interpolation, "crop_pct": crop, "crop_mode": mode}
