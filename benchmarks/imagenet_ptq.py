@@ -3,8 +3,9 @@
 python benchmarks/imagenet_sample.py FOLDER IMAGES
 OMP_NUM_THREADS=1 python benchmarks/imagenet_ptq.py --images IMAGES --weights FILE w8a8:analytic w8a8 w4a8:reconstruct
 
-A row is BITS, then `:` and what is asked for: analytic, reconstruct, dfq-nagel or nothing. `--set KEY=VALUE` holds for
-all rows. Seconds are those of the processor, user and system, without the measurement.
+A row is BITS, then `:` and what is asked for: analytic, images, reconstruct, dfq-nagel or nothing. `--set KEY=VALUE`
+holds for all rows, `--keep FOLDER` keeps the runs. Minutes are those of the processor, user and system, without the
+measurement, which is of model.onnx in ONNX Runtime where that was written.
 """
 
 import argparse
@@ -22,23 +23,26 @@ from torch import Tensor
 from nayer_cli.classifiers.model import Classifier, Normalized, load_classifier
 from nayer_cli.config import ModelConfig
 from nayer_cli.images.labelled import open_images
+from nayer_cli.onnx.runner import OnnxNetwork
 from nayer_cli.runs.quantize import quantize
 from nayer_cli.storage.toml import parse_assignment
 
 ASKED = {
     "": {},
     "analytic": {"method.name": "analytic"},
+    "images": {"quantizer.mode": "ptq"},
     "dfq-nagel": {"method.name": "dfq-nagel"},
     "reconstruct": {"quantizer.mode": "ptq", "quantizer.reconstruct": True},
 }
 
 
-def right(classifier: Classifier, images: str) -> Tensor:
-    """Say of each image whether it is named rightly."""
+def right(classifier: Classifier, images: str, file: Path | None = None) -> Tensor:
+    """Say of each image whether it is named rightly, by a classifier or a file that was made of it."""
     data = open_images(
         images, split="validation", shape=classifier.shape, class_names=None, num_classes=classifier.num_classes
     )
-    model = Normalized(classifier.network, classifier.normalization).eval().to(memory_format=torch.channels_last)
+    network = OnnxNetwork(file, threads=1) if file and file.exists() else classifier.network
+    model = Normalized(network, classifier.normalization).eval().to(memory_format=torch.channels_last)
     return torch.cat(list(_outcomes(model, data.batches(25))))
 
 
@@ -52,12 +56,12 @@ def _outcomes(model: Normalized, batches: Any) -> Iterator[Tensor]:
 def row(text: str, args: argparse.Namespace, model: dict[str, Any], reference: Tensor) -> str:
     bits, _, asked = text.partition(":")
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "run"
+        out = Path(args.keep or folder) / text.replace(":", "-")
         settings = {**model, "quantizer.bits": bits, **ASKED[asked], "output.out": str(out), "device": "cpu"}
         start = time.process_time()
         result = quantize({**settings, "seed": args.seed, **dict(map(parse_assignment, args.set))})
         seconds = time.process_time() - start
-        found = right(load_classifier(ModelConfig(name=str(out))), args.images)
+        found = right(load_classifier(ModelConfig(name=str(out))), args.images, out / "model.onnx")
     onnx = result["quantization"]["onnx"] or {}
     difference = 100 * (found - reference)
     error = 1.96 * float(difference.std()) / math.sqrt(len(difference))
@@ -76,6 +80,7 @@ def main() -> None:
     parser.add_argument("--images", required=True)
     parser.add_argument("--model", default="tf_efficientnet_lite0")
     parser.add_argument("--weights")
+    parser.add_argument("--keep")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", action="append", default=[])
     args = parser.parse_args()

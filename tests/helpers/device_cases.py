@@ -80,10 +80,11 @@ def _quantize(folder: Path, data: str) -> Iterator[tuple[str, Words]]:
     for method in ("zaq", "zeroq"):
         own = {"amp": "fp16", "export.onnx": "off", "output.out": str(folder / f"q-{method}")}
         yield f"quantize {method}", words("quantize", teacher | _small(method) | own)
-    yield (
-        "quantize dfq-nagel",
-        words("quantize", teacher | {"output.out": str(folder / "dfq-nagel")}, "--method", "dfq-nagel"),
-    )
+    for method in ("dfq-nagel", "analytic"):
+        own = {"output.out": str(folder / method)}
+        yield f"quantize {method}", words("quantize", teacher | own, "--method", method)
+    learned = {"quantizer.mode": "ptq", "quantizer.reconstruct": True, "quantizer.reconstruct_steps": 2}
+    yield "quantize reconstruct", words("quantize", run | learned | {"output.out": str(folder / "learned")})
 
 
 def _train(folder: Path, data: str) -> Iterator[tuple[str, Words]]:

@@ -100,12 +100,11 @@ def test_a_state_of_a_network_that_was_not_calibrated_leaves_it_so():
     assert not used.is_calibrated
 
 
-def test_a_limit_narrows_the_range_and_never_widens_it():
+def test_a_limit_never_widens_the_range_beyond_the_bits():
     weights = WeightQuantizer(8, torch.zeros(2, 3))
-    weights.limit(63)
-    assert (weights.low, weights.high) == (-63, 63)
-    weights.limit(100)
-    assert (weights.low, weights.high) == (-63, 63)
+    for most, high in ((63, 63), (100, 100), (200, 127)):
+        weights.limit(most)
+        assert (weights.low, weights.high) == (-high, high)
 
 
 def test_values_beyond_the_range_become_its_ends():
@@ -114,11 +113,6 @@ def test_values_beyond_the_range_become_its_ends():
         quantizer.calibrate(torch.tensor(0.25))
     assert unsigned(torch.tensor([-99.0, 99.0])).tolist() == [0, 15 / 4]
     assert signed(torch.tensor([-99.0, 99.0])).tolist() == [-128 / 4, 127 / 4]
-
-
-def test_the_largest_byte_of_signed_integers_is_counted_from_minus_128():
-    assert ActivationQuantizer(4, signed=False).largest_byte == 15
-    assert ActivationQuantizer(4, signed=True).largest_byte == 128 + 7
 
 
 def test_short_numbers_are_the_nearest_or_the_next_ones():

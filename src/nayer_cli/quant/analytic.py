@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
-from nayer_cli.quant.calibrate import calibrate_weights
-from nayer_cli.quant.graph import QuantizedLayer, grid_of, norm_after
-from nayer_cli.quant.moments import Known, Moments, follow, sum_of_products
+from nayer_cli.quant.calibrate import best_scale, calibrate_weights
+from nayer_cli.quant.graph import QuantizedLayer, grid_of, limit_weights, norm_after
+from nayer_cli.quant.moments import Moments, follow, spread, sum_of_products
 from nayer_cli.quant.quantizers import SMALLEST_SCALE, ActivationQuantizer
+from nayer_cli.quant.rounding import round_weights, take_off
 from nayer_cli.quant.trace import module_of
 from nayer_cli.types import Normalization
 
@@ -32,16 +33,18 @@ class Noise:
 
 
 @torch.no_grad()
-def calibrate(network: fx.GraphModule, normalization: Normalization) -> list[Noise]:
+def calibrate(network: fx.GraphModule, normalization: Normalization, *, limit: bool = False) -> list[Noise]:
     """Choose all scales of a quantized network and correct its means, without an image.
 
-    A grid reaches as far as values do by `moments.follow`: six standard deviations, or where the activation function
-    ends. Weights are rounded with the least squared error, by channel. What that adds to the mean of a layer's output,
-    Σ (ŵ − w) E[x], is taken off the running mean of its BatchNorm, or off its bias (Nagel et al. 2019, section 4.2).
+    Values are taken for Gaussians, by `moments.follow`, which activation functions cut off, and the step of a grid has
+    the least expected squared error. So has that of each channel of a weight. Spatial kernels keep their sums
+    (`round_weights`). What rounding adds to the mean of a layer's output, Σ (ŵ − w) E[x], is taken off the running mean
+    of its BatchNorm, or off its bias (Nagel et al. 2019, section 4.2).
 
     Args:
         network: as `quantize` returned it.
         normalization: of the images; the range of the network's input follows from that of pixels.
+        limit: whether weights have limits, which chosen steps of activations widen (`limit_weights`).
 
     Returns:
         For each layer that BatchNorm follows, how much noise rounding adds by these scales.
@@ -54,9 +57,13 @@ def calibrate(network: fx.GraphModule, normalization: Normalization) -> list[Noi
     for node in network.graph.nodes:
         module = module_of(node, network)
         if isinstance(module, ActivationQuantizer):
-            module.calibrate(_reaching(module, known[node.args[0]]))
+            module.calibrate(_best_step(module, *spread(node.args[0], network, known)))
+    if limit:
+        limit_weights(network)
     calibrate_weights(network)
-    return [found for node in network.graph.nodes if (found := _correct(node, network, known))]
+    added = round_weights(network)
+    layers = [node for node in network.graph.nodes if isinstance(module_of(node, network), QuantizedLayer)]
+    return [found for node in layers if (found := _correct(node, network, known[node.args[0]], added))]
 
 
 def broken(noises: list[Noise]) -> Noise | None:
@@ -65,28 +72,22 @@ def broken(noises: list[Noise]) -> Noise | None:
     return worst if worst is not None and worst.share > MOST_NOISE else None
 
 
-def _reaching(quantizer: ActivationQuantizer, values: Moments) -> Tensor:
-    """Return the scale at which nothing within the limits of `values` is clipped."""
-    low, high = values.limits()
-    below = low / quantizer.low if quantizer.low else low.new_zeros(())
-    return torch.maximum(high / quantizer.high, below).clamp_min(SMALLEST_SCALE)
+def _best_step(quantizer: ActivationQuantizer, values: Tensor, shares: Tensor) -> Tensor:
+    """Return the scale with the least expected squared error of values `[P, C]` that occur by `shares` `[P]`."""
+    below = values.amin() / quantizer.low if quantizer.low else values.new_zeros(())
+    reaching = torch.maximum(values.amax() / quantizer.high, below).clamp_min(SMALLEST_SCALE)
+    each = shares[:, None].expand_as(values).flatten()
+    return best_scale(values.reshape(1, -1), (reaching * quantizer.high).view(1, 1), quantizer, shares=each).view(())
 
 
-def _correct(node: fx.Node, network: fx.GraphModule, known: Known) -> Noise | None:
+def _correct(node: fx.Node, network: fx.GraphModule, x: Moments, added: dict[QuantizedLayer, Tensor]) -> Noise | None:
     """Subtract from the mean what rounding a layer's weight adds to it; return its noise if a BatchNorm shows it."""
-    quantized = module_of(node, network)
-    if not isinstance(quantized, QuantizedLayer):
+    quantized, norm = module_of(node, network), module_of(norm_after(node, network), network)
+    assert isinstance(quantized, QuantizedLayer)
+    error = added[quantized]
+    take_off(node, network, sum_of_products(quantized.layer, error, x.mean))
+    if not isinstance(norm, nn.BatchNorm2d) or norm.running_var is None:
         return None
-    layer, x = quantized.layer, known[node.args[0]]  # type: ignore[index]
-    error = quantized.quantizer(layer.weight) - layer.weight
-    added = sum_of_products(layer, error, x.mean)
-    norm_node = norm_after(node, network)
-    norm = module_of(norm_node, network)
-    if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None or norm.running_var is None:
-        if layer.bias is not None:
-            layer.bias.sub_(added)
-        return None
-    norm.running_mean.add_(added)
     return Noise(node.name, _share(quantized, error, x, _step_variance(node, network), norm.running_var))
 
 
@@ -99,8 +100,7 @@ def _step_variance(node: fx.Node, network: fx.GraphModule) -> Tensor:
 def _share(quantized: QuantizedLayer, error: Tensor, x: Moments, step_variance: Tensor, known: Tensor) -> float:
     """Return Σ (ŵ − w)² Var[x] + Σ ŵ² s²/12 as a part of BatchNorm's variance, averaged over channels."""
     layer = quantized.layer
-    rounded = (layer.weight + error).square()
     noise = sum_of_products(layer, error.square(), x.var)
-    noise += sum_of_products(layer, rounded, step_variance.expand_as(x.var))
+    noise += sum_of_products(layer, layer.weight.square(), step_variance.expand_as(x.var))
     alive = known > DEAD * known.mean()
     return float((noise[alive] / known[alive]).mean()) if bool(alive.any()) else 0.0

@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 
 from nayer_cli.errors import RunFailed
 from nayer_cli.machine.distributed import Group
-from nayer_cli.quant.graph import QuantizedLayer
+from nayer_cli.quant.graph import QuantizedLayer, limit_weights
 from nayer_cli.quant.quantizers import SMALLEST_SCALE, ActivationQuantizer, Quantizer
 
 RATIOS = torch.linspace(1.0, 0.15, 69).tolist()
@@ -21,7 +21,9 @@ MOST_WORK = 2**30
 
 
 @torch.no_grad()
-def calibrate(network: fx.GraphModule, batches: Iterable[Tensor], group: Group, *, clip: bool = True) -> None:
+def calibrate(
+    network: fx.GraphModule, batches: Iterable[Tensor], group: Group, *, clip: bool = True, limit: bool = False
+) -> None:
     """Choose the scales of all quantizers of `network`; images pass through the float network, in evaluation mode.
 
     Args:
@@ -29,6 +31,7 @@ def calibrate(network: fx.GraphModule, batches: Iterable[Tensor], group: Group, 
         batches: normalized images `[B, C, H, W]` on the network's device.
         group: processes, each with its own images; all get the mean of their scales.
         clip: minimize the mean squared error; otherwise nothing is clipped.
+        limit: whether weights have limits, which steps of activations that never learn widen (`limit_weights`).
 
     Raises:
         RunFailed: there are no images, or what the network computes is not finite.
@@ -38,6 +41,8 @@ def calibrate(network: fx.GraphModule, batches: Iterable[Tensor], group: Group, 
     group.average(list(scales.values()))
     for quantizer, scale in scales.items():
         quantizer.calibrate(scale)
+    if limit:
+        limit_weights(network)
     calibrate_weights(network, clip=clip)
 
 
@@ -48,8 +53,38 @@ def calibrate_weights(network: nn.Module, *, clip: bool = True) -> None:
         if isinstance(layer, QuantizedLayer):
             rows = layer.layer.weight.detach().flatten(1).float()
             some = rows[:, _spread(rows.shape[1], MOST_WORK // (len(rows) * len(RATIOS)), rows.device)]
-            scale = _best_scale(some, rows.abs().amax(1, keepdim=True), layer.quantizer, clip)
+            scale = best_scale(some, rows.abs().amax(1, keepdim=True), layer.quantizer, clip)
             layer.quantizer.calibrate(scale.view_as(layer.quantizer.scale))
+
+
+def best_scale(
+    rows: Tensor, largest: Tensor, quantizer: Quantizer, clip: bool = True, shares: Tensor | None = None
+) -> Tensor:
+    """Return for each row of values the scale `[R, 1]` with the least squared error.
+
+    Args:
+        rows: `[R, N]`.
+        largest: absolute values `[R, 1]` that the longest step reaches.
+        quantizer: whose integers and steps are possible.
+        clip: whether shorter steps are tried.
+        shares: `[N]`, how often each value occurs; all alike if left out.
+
+    """
+    best = (largest / quantizer.high).clamp_min(SMALLEST_SCALE)
+    if not clip:
+        return best
+    least = torch.full_like(best, torch.inf)
+    tried = best.new_zeros(())
+    for scale in [quantizer.possible(best * ratio) for ratio in RATIOS]:
+        if torch.equal(scale, tried):
+            continue  # there are few powers of two
+        tried = scale
+        rounded = (rows / scale).round_().clamp_(quantizer.low, quantizer.high).mul_(scale)
+        squares = rounded.sub_(rows).square_()
+        error = (squares if shares is None else squares.mul_(shares)).sum(1, keepdim=True)
+        best = torch.where(error < least, scale, best)
+        least = torch.minimum(error, least)
+    return best
 
 
 @torch.no_grad()
@@ -111,21 +146,7 @@ def _scale_of(quantizer: Quantizer, values: Tensor, largest: Tensor, clip: bool)
             "what the network computes from the calibration images is not finite",
             hint="check the model with nayer eval, or choose another --method",
         )
-    return _best_scale(values[None], largest.view(1, 1), quantizer, clip).view(())
-
-
-def _best_scale(rows: Tensor, largest: Tensor, quantizer: Quantizer, clip: bool) -> Tensor:
-    """Return for each row of values `[R, N]` the scale `[R, 1]` with the least squared error."""
-    best = (largest / quantizer.high).clamp_min(SMALLEST_SCALE)
-    if not clip:
-        return best
-    least = torch.full_like(best, torch.inf)
-    for scale in [quantizer.possible(best * ratio) for ratio in RATIOS]:
-        rounded = (rows / scale).round_().clamp_(quantizer.low, quantizer.high).mul_(scale)
-        error = rounded.sub_(rows).square_().sum(1, keepdim=True)
-        best = torch.where(error < least, scale, best)
-        least = torch.minimum(error, least)
-    return best
+    return best_scale(values[None], largest.view(1, 1), quantizer, clip).view(())
 
 
 @contextmanager

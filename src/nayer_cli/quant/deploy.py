@@ -5,9 +5,9 @@ from copy import deepcopy
 import torch
 from torch import Tensor, fx, nn
 
-from nayer_cli.quant.graph import QuantizedLayer, grid_of, norm_after
+from nayer_cli.quant.graph import QuantizedLayer, grid_of, highest, norm_after
 from nayer_cli.quant.integers import Grid, IntegerConv2d, IntegerLayer, IntegerLinear
-from nayer_cli.quant.ops import RECTIFIERS, SIX, is_kind
+from nayer_cli.quant.ops import RECTIFIERS, is_kind
 from nayer_cli.quant.quantizers import ActivationQuantizer, shortened
 from nayer_cli.quant.trace import erase, module_of
 
@@ -74,9 +74,7 @@ def _grid(node: fx.Node, network: fx.GraphModule) -> Grid:
     grid, step = Grid(quantizer.signed), quantizer.step().cpu()
     grid.scale.copy_(step)
     grid.low.fill_(quantizer.low)
-    # min(x, 6) before rounding and clamping is a clamp to the integer next to 6: rounding is monotonous.
-    most = torch.round(6 / step) if is_kind(node.args[0], SIX, network) else torch.tensor(torch.inf)
-    grid.high.copy_(most.clamp(max=quantizer.high))
+    grid.high.fill_(highest(node, network))
     return grid
 
 

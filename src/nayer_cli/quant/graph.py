@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from nayer_cli.errors import InputError
 from nayer_cli.quant.integers import Grid, IntegerLayer
-from nayer_cli.quant.lanes import safe_weight
+from nayer_cli.quant.lanes import largest_byte, safe_weight
 from nayer_cli.quant.ops import (
     ADDITIONS,
     CURVES,
@@ -22,6 +22,7 @@ from nayer_cli.quant.ops import (
     POOLS,
     REASONS,
     RECTIFIERS,
+    SIX,
     is_kind,
 )
 from nayer_cli.quant.quantizers import ActivationQuantizer, Quantizer, WeightQuantizer
@@ -135,7 +136,7 @@ def quantize(network: nn.Module, shape: ImageShape, scheme: Scheme, *, frozen: b
         if source is None:
             _round_after(traced, node.args[0], scheme)
     if scheme.weight_range == "7bit":
-        _limit_weights(traced)
+        limit_weights(traced)
     for node in _layers(traced):
         layer, source = module_of(node, traced), grid_of(node.args[0], traced)
         assert isinstance(layer, QuantizedLayer) and isinstance(source, ActivationQuantizer)
@@ -161,10 +162,32 @@ def is_calibrated(network: nn.Module) -> bool:
 
 def grid_of(node: Any, network: fx.GraphModule) -> ActivationQuantizer | Grid | None:
     """Return the module on whose grid the values of a node lie, or None if they are float."""
-    while is_kind(node, PASSAGES, network):
-        node = node.args[0]
-    module = module_of(node, network)
+    module = module_of(_source(node, network), network)
     return module if isinstance(module, GRIDS) else None
+
+
+def highest(node: fx.Node, network: fx.GraphModule) -> int:
+    """Return the greatest integer that comes out of a quantizer: that of min(x, 6), where the values end there.
+
+    Rounding is monotonous, so min(x, 6) before it is a clamp to the integer next to 6.
+    """
+    quantizer = module_of(node, network)
+    assert isinstance(quantizer, ActivationQuantizer)
+    if not is_kind(node.args[0], SIX, network):
+        return quantizer.high
+    return int(torch.round(6 / quantizer.step().detach()).clamp(max=quantizer.high))
+
+
+def limit_weights(network: fx.GraphModule) -> None:
+    """Let no two products of any layer exceed 16 bits.
+
+    Once steps of activations are chosen, and do not learn, more weights are possible behind ReLU6: its bytes end at 6.
+    """
+    for node in _layers(network):
+        layer, grid = module_of(node, network), grid_of(node.args[0], network)
+        assert isinstance(layer, QuantizedLayer) and isinstance(grid, ActivationQuantizer)
+        largest = largest_byte(highest(_source(node.args[0], network), network), grid.signed)
+        layer.quantizer.limit(safe_weight(largest))
 
 
 def norm_after(node: fx.Node, network: fx.GraphModule) -> fx.Node | None:
@@ -180,6 +203,13 @@ def kept_float(network: fx.GraphModule) -> list[KeptFloat]:
     nodes = (node for node in network.graph.nodes if shape_of(node) is not None)
     reasons = ((node, _why_float(node, network)) for node in nodes)
     return [KeptFloat(node.name, _type(node, network), reason) for node, reason in reasons if reason]
+
+
+def _source(node: Any, network: fx.GraphModule) -> Any:
+    """Return what made the values that a node passes on."""
+    while is_kind(node, PASSAGES, network):
+        node = node.args[0]
+    return node
 
 
 def _layers(network: fx.GraphModule) -> Iterator[fx.Node]:
@@ -202,14 +232,6 @@ def _quantize_layer(network: fx.GraphModule, node: fx.Node, bits: int) -> None:
     module = module_of(node, network)
     if isinstance(module, (nn.Conv2d, nn.Linear)):  # else it is called twice, and quantized already
         network.set_submodule(str(node.target), QuantizedLayer(module, bits))
-
-
-def _limit_weights(network: fx.GraphModule) -> None:
-    """Let no two products of any layer exceed 16 bits."""
-    for node in _layers(network):
-        layer, grid = module_of(node, network), grid_of(node.args[0], network)
-        assert isinstance(layer, QuantizedLayer) and grid is not None
-        layer.quantizer.limit(safe_weight(grid.largest_byte))
 
 
 def _sites(network: fx.GraphModule) -> Iterator[fx.Node]:

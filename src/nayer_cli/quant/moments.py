@@ -50,13 +50,14 @@ Known = dict[fx.Node, Moments]
 def follow(network: fx.GraphModule, outputs: Mapping[str, Gaussian], normalization: Normalization) -> Known:
     """Return the moments of each node's output.
 
-    After a BatchNorm they are what it promises. Elsewhere the inputs of a layer count as independent, and so do the
-    terms of a sum. Pooling leaves moments as they are, and padding counts for nothing.
+    Pixels have mean 0 and variance 1, as a normalization promises, unless their limits do not allow it: then all values
+    occur alike. After a BatchNorm they are what it promises. Elsewhere the inputs of a layer count as independent, and
+    so do the terms of a sum. Pooling leaves moments as they are, and padding counts for nothing.
 
     Args:
         network: a CNN, as `quantize` returns it.
         outputs: what is known of layers' outputs by name.
-        normalization: of the images: from the limits of pixels follow those of the input, whose moments are 0 and 1.
+        normalization: of the images: from the limits of pixels follow those of the input.
 
     Raises:
         InputError: there is an operation through which they cannot be followed.
@@ -70,6 +71,18 @@ def follow(network: fx.GraphModule, outputs: Mapping[str, Gaussian], normalizati
             if node.op in ("placeholder", "call_module", "call_function", "call_method") and shape_of(node):
                 known[node] = _fit(_moments_of(node, network, known, outputs, normalization), node)
     return known
+
+
+def spread(node: fx.Node, network: fx.GraphModule, known: Known) -> tuple[Tensor, Tensor]:
+    """Return values of each channel of what a node returns `[P, C]`, and their shares `[P]`, which add up to 1.
+
+    They are those of a Gaussian, through the activation functions that the node ends with.
+    """
+    module = module_of(node, network)
+    if not _is_curve(node, network):
+        return _of_gaussian(known[node])
+    values, shares = spread(node.all_input_nodes[0], network, known)
+    return _call(node, module, values), shares
 
 
 def normalized(norm: nn.BatchNorm2d) -> Gaussian:
@@ -102,7 +115,7 @@ def _moments_of(
         return _gaussian(*outputs[str(node.target)])
     if isinstance(layer, (nn.Conv2d, nn.Linear)):
         return _through_layer(layer, _operand(node.args[0], known))
-    if any(is_kind(node, kinds, network) for kinds in (RECTIFIERS, CURVES, GATES)):
+    if _is_curve(node, network):
         return _through_curve(lambda x: _call(node, module, x), _operand(node.args[0], known))
     if node.target is F.pad:
         return _padded(_operand(node.args[0], known), node.args[1])
@@ -118,6 +131,10 @@ def _moments_of(
     if node.target is operator.mul:
         return _product(_operand(node.args[0], known), _operand(node.args[1], known))
     raise _lost(node)
+
+
+def _is_curve(node: fx.Node, network: fx.GraphModule) -> bool:
+    return any(is_kind(node, kinds, network) for kinds in (RECTIFIERS, CURVES, GATES))
 
 
 def _lost(node: object) -> InputError:
@@ -146,7 +163,9 @@ def _fit(moments: Moments, node: fx.Node) -> Moments:
 
 def _of_pixels(normalization: Normalization) -> Moments:
     mean, std = torch.tensor(normalization.mean), torch.tensor(normalization.std)
-    return Moments(torch.zeros_like(mean), torch.ones_like(mean), -mean / std, (1 - mean) / std)
+    low, high = -mean / std, (1 - mean) / std
+    even = (high - low).square() / 12
+    return Moments(torch.where(even < 1, (low + high) / 2, 0.0), even.clamp(max=1), low, high)
 
 
 def _gaussian(mean: Tensor, std: Tensor) -> Moments:
@@ -167,11 +186,17 @@ def _through_layer(layer: Layer, x: Moments) -> Moments:
 
 def _through_curve(curve: Callable[[Tensor], Tensor], x: Moments) -> Moments:
     """Apply an activation function to many quantiles of a Gaussian, which need not be symmetric where x has limits."""
-    points = torch.linspace(-REACH, REACH, POINTS)[:, None]
-    density = torch.softmax(-0.5 * points.square(), dim=0)
-    y = curve((x.mean + x.var.sqrt() * points).clamp(x.low, x.high))
-    mean = (density * y).sum(0)
-    return Moments(mean, (density * (y - mean).square()).sum(0), y.amin(0), y.amax(0))
+    values, shares = _of_gaussian(x)
+    y = curve(values)
+    mean = shares @ y
+    return Moments(mean, shares @ (y - mean).square(), y.amin(0), y.amax(0))
+
+
+def _of_gaussian(x: Moments) -> tuple[Tensor, Tensor]:
+    """Return values `[POINTS, C]` within the limits of x, and their shares."""
+    points = torch.linspace(-REACH, REACH, POINTS, device=x.mean.device)
+    values = (x.mean + x.var.sqrt() * points[:, None]).clamp(x.low, x.high)
+    return values, torch.softmax(-0.5 * points.square(), dim=0)
 
 
 def _call(node: fx.Node, module: nn.Module | None, x: Tensor) -> Tensor:

@@ -5,8 +5,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nayer_cli.quant.lanes import largest_byte
-
 SMALLEST_SCALE = 1e-8
 FINE_BITS = 7
 """Activations with this many bits or more have powers of two as steps: see `shortened`."""
@@ -125,8 +123,8 @@ class WeightQuantizer(Quantizer):
         self.bits = bits
 
     def limit(self, most: int) -> None:
-        """Use no integers beyond ±`most`."""
-        self.high = min(self.high, most)
+        """Use no integers beyond ±`most`, nor more than there are bits for."""
+        self.high = min(2 ** (self.bits - 1) - 1, most)
         self.low = -self.high
 
 
@@ -153,8 +151,3 @@ class ActivationQuantizer(Quantizer):
         scale = super().step()
         # Half and twice a number differ from it by what float32 has: the sum is exact, and passes gradients through.
         return scale + (shortened(scale.detach(), 0) - scale.detach()) if self.is_fine else scale
-
-    @property
-    def largest_byte(self) -> int:
-        """The largest byte that holds one of the integers."""
-        return largest_byte(self.high, self.signed)

@@ -18,12 +18,14 @@ from nayer_cli.gates import LEAST_AFTER_ROUNDING, LEAST_AGREEMENT, Count, Pair
 from nayer_cli.machine.distributed import Group, join
 from nayer_cli.quant import analytic, dfq_nagel, graph
 from nayer_cli.quant.calibrate import calibrate, recalibrate_statistics
+from nayer_cli.quant.compensate import compensate
 from nayer_cli.quant.deploy import deploy
 from nayer_cli.quant.moments import Gaussian
 from nayer_cli.quant.reconstruct import Recipe, reconstruct
 from nayer_cli.quant.scheme import Scheme, parse_bits
 from nayer_cli.runs import assemble, distill, documents, forecast
 from nayer_cli.runs import folder as folders
+from nayer_cli.runs.choice import settle
 from nayer_cli.runs.documents import Result, Scores, Stages
 from nayer_cli.runs.export import export
 from nayer_cli.runs.folder import RunFolder
@@ -71,6 +73,7 @@ def quantize(
     if teacher.scheme is not None:
         raise InputError(f"'{teacher.name}' is already quantized", hint="name the float model that it was made from")
     _require_images(config)
+    config, course = settle(config, teacher, settings, group)
     chosen, much = "", ""
     if existing is None:
         config, chosen, much = follow_memory(config, settings, teacher, teacher, group)
@@ -87,7 +90,7 @@ def quantize(
         if unused:
             log.note(unused, level="warning")
         tell(log, chosen, much)
-        if course := _chosen_text(settings, config):
+        if course:
             log.note(course)
         given, named = _at_hand(config), config.quantizer.calibration if _is_imageless(config) else None
         job = distill.prepare(config, teacher, student, folder, log, group, given=given, named=named)
@@ -140,18 +143,6 @@ def _require_images(config: QuantizeConfig) -> None:
         )
 
 
-def _chosen_text(settings: Settings, config: QuantizeConfig) -> str:
-    """Say what was chosen if nothing was asked for, and what more would cost; empty if there was no choice."""
-    if settings.get("quantizer.mode") or config.quantizer.mode != "ptq":
-        return ""
-    count = config.schedule.warmup_rounds * config.method.get("batch", 0)
-    return (
-        f"steps are chosen with {count} images made by {config.method['name']}, which takes minutes. --method"
-        " analytic is "
-        "quicker and needs none. For fewer bits, --mode ptq --reconstruct takes longer, and --mode qat longest"
-    )
-
-
 def _shortened(config: QuantizeConfig) -> QuantizeConfig:
     return replace(shorten(config), quantizer=replace(config.quantizer, reconstruct_steps=1))
 
@@ -196,13 +187,27 @@ class Quantization:
             if self.outputs is not None:
                 dfq_nagel.calibrate(self.network, self.outputs, self.job.student.normalization)
             elif quantizer.calibration == "analytic":
-                self._check(analytic.calibrate(self.network, self.job.student.normalization))
+                noises = analytic.calibrate(self.network, self.job.student.normalization, limit=self._widens())
+                self._check(noises)
             else:
-                calibrate(self.network, self._batches(engine), engine.group, clip=quantizer.calibration == "mse")
-            if quantizer.reconstruct:
-                self._reconstruct(engine)
+                self._calibrate(engine)
             self._measure_statistics(engine)
+        if quantizer.mode == "ptq":
+            recorder.log.note(f"the bits took {engine.meter.worked()[1] / 60:.1f} minutes of one core")
         recorder.facts["ptq"] = recorder.measure.student(engine.student.model)
+
+    def _widens(self) -> bool:
+        """Say whether limits of weights follow the steps of activations: those do not learn."""
+        return self.config.quantizer.mode == "ptq" and self.config.quantizer.weight_range == "7bit"
+
+    def _calibrate(self, engine: Engine) -> None:
+        """Choose the steps by images, and round by them where nothing learns."""
+        quantizer, clip = self.config.quantizer, self.config.quantizer.calibration == "mse"
+        calibrate(self.network, self._batches(engine), engine.group, clip=clip, limit=self._widens())
+        if quantizer.reconstruct:
+            self._reconstruct(engine)
+        elif clip and quantizer.mode == "ptq":
+            compensate(self.network, self._batches(engine), engine.group)
 
     def _reconstruct(self, engine: Engine) -> None:
         """Learn roundings and steps of all blocks."""
@@ -237,6 +242,8 @@ class Quantization:
         """Deploy, export, measure, save; return the result."""
         engine, measure = self.job.engine, self.job.recorder.measure
         if graph.is_calibrated(self.network):
+            if self._widens():
+                graph.limit_weights(self.network)  # of a run that goes on after that
             self._measure_statistics(engine)
         else:
             self.begin(engine)
