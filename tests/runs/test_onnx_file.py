@@ -85,7 +85,7 @@ def test_a_file_that_does_something_else_is_not_kept(tmp_path, monkeypatch):
         ({}, "no model is given", InputError),
         ({"model": "builtin:digits"}, "must name a file that ends in .onnx", InputError),
         ({"model": "builtin:digits", "out": "x.pt"}, "not x.pt", InputError),
-        ({"model": "builtin:digits", "out": "x.onnx", "target": "tensorrt"}, "is none", ConfigError),
+        ({"model": "builtin:digits", "out": "x.onnx", "target": "tensorrt"}, "is not one", ConfigError),
         ({"model": "m", "out": "x.onnx", "target": "tensorrt", "storage": "int4"}, "store int8", ConfigError),
         ({"model": "other.onnx", "out": "x.onnx"}, "is an ONNX file", InputError),
     ],
