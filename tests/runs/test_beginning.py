@@ -59,7 +59,7 @@ def test_contradictions_are_told_before_torch(schema, settings, message):
 
 
 def test_a_rounded_copy_begins_with_its_model_anyway():
-    checks.check(QuantizeConfig, {"init": "teacher"})
+    checks.check(QuantizeConfig, {"init": "teacher", "teacher.name": "builtin:digits"})
 
 
 def test_a_student_that_is_mostly_its_teachers_learns_slower(teacher):
