@@ -2,13 +2,14 @@ import pytest
 import torch
 from torch import nn
 
-from mobile import SHAPE, images, mobile_network
+from mobile import NORMALIZATION, SHAPE, images, mobile_network
 from nayer_cli.machine.distributed import Group
 from nayer_cli.quant.calibrate import calibrate
 from nayer_cli.quant.compensate import compensate, round_in_turn
 from nayer_cli.quant.deploy import deploy
 from nayer_cli.quant.graph import QuantizedLayer, limit_weights, quantize
 from nayer_cli.quant.lanes import can_saturate
+from nayer_cli.quant.moments import follow
 from nayer_cli.quant.rounding import round_kernels, round_weights
 from nayer_cli.quant.scheme import Scheme
 
@@ -58,7 +59,7 @@ def test_a_network_is_nearer_to_itself_after_compensation(bits):
     network = mobile_network()
     quantized = calibrated(network, bits)
     before = _error(quantized, network)
-    compensate(quantized, [images(64)], Group())
+    compensate(quantized, [images(64)], Group(), follow(quantized, {}, NORMALIZATION))
     assert _error(quantized, network) < 0.7 * before
     for module in quantized.modules():
         if isinstance(module, QuantizedLayer):
@@ -78,7 +79,7 @@ def test_every_form_of_convolution_is_compensated(conv):
     network = nn.Sequential(conv, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(conv.out_channels, 3))
     quantized = calibrated(network.eval(), 3, first_last=3)
     before = _error(quantized, network)
-    compensate(quantized, [images(16), images(16, seed=1)], Group())
+    compensate(quantized, [images(16), images(16, seed=1)], Group(), follow(quantized, {}, NORMALIZATION))
     assert _error(quantized, network) < before
 
 

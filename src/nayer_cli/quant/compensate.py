@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 
 from nayer_cli.machine.distributed import Group
 from nayer_cli.quant.graph import QuantizedLayer
+from nayer_cli.quant.moments import Known, sum_of_products
 from nayer_cli.quant.quantizers import WeightQuantizer
 from nayer_cli.quant.rounding import keeping_sums, put, take_off
 from nayer_cli.quant.trace import module_of
@@ -32,24 +33,21 @@ class Products:
     first: Tensor
     second: Tensor
 
-    def mean(self) -> Tensor:
-        """Return E[x]."""
-        return self.first / self.places
-
     def covariance(self) -> Tensor:
         """Return E[x xᵀ] − E[x] E[x]ᵀ."""
-        mean = self.mean()
+        mean = self.first / self.places
         return self.second / self.places - mean[:, :, None] * mean[:, None, :]
 
 
 @torch.no_grad()
-def compensate(network: fx.GraphModule, batches: Iterable[Tensor], group: Group) -> None:
+def compensate(network: fx.GraphModule, batches: Iterable[Tensor], group: Group, known: Known) -> None:
     """Put all weights of a network on their grids by what its layers read, and correct its means.
 
     Args:
         network: as `calibrate` left it. Activations are rounded while images pass, weights are not.
         batches: normalized images.
         group: processes with images of their own; all get the same weights.
+        known: what `moments.follow` tells of means: those of made images led 6 points astray.
 
     """
     seen = _collect(network, batches)
@@ -58,7 +56,7 @@ def compensate(network: fx.GraphModule, batches: Iterable[Tensor], group: Group)
     for node in network.graph.nodes:
         module = module_of(node, network)
         if isinstance(module, QuantizedLayer):
-            take_off(node, network, added[module])
+            take_off(node, network, sum_of_products(module.layer, added[module], known[node.args[0]].mean))
 
 
 def round_in_turn(weight: Tensor, step: Tensor, limit: int, covariance: Tensor) -> Tensor:
@@ -92,12 +90,11 @@ def _inverse_factor(covariance: Tensor) -> Tensor:
 
 
 def _round(quantized: QuantizedLayer, sums: Products) -> Tensor:
-    """Round the weights of a layer; return what that adds to the mean of its output `[O]`."""
-    weight, groups = quantized.layer.weight, len(sums.first)
+    """Round the weights of a layer; return what that adds to them."""
+    weight = quantized.layer.weight
     is_spatial = weight[0].numel() > weight.shape[1]
     steps = keeping_sums(quantized) if is_spatial else _in_turn(quantized, sums.covariance())
-    change = put(quantized, steps).double().reshape(groups, len(weight) // groups, -1)
-    return (change * sums.mean()[:, None]).sum(2).flatten().float()
+    return put(quantized, steps)
 
 
 def _in_turn(quantized: QuantizedLayer, covariance: Tensor) -> Tensor:

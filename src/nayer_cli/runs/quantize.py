@@ -20,7 +20,7 @@ from nayer_cli.quant import analytic, dfq_nagel, graph
 from nayer_cli.quant.calibrate import calibrate, recalibrate_statistics
 from nayer_cli.quant.compensate import compensate
 from nayer_cli.quant.deploy import deploy
-from nayer_cli.quant.moments import Gaussian
+from nayer_cli.quant.moments import Gaussian, follow
 from nayer_cli.quant.reconstruct import Recipe, reconstruct
 from nayer_cli.quant.scheme import Scheme, parse_bits
 from nayer_cli.runs import assemble, distill, documents, forecast
@@ -207,7 +207,15 @@ class Quantization:
         if quantizer.reconstruct:
             self._reconstruct(engine)
         elif clip and quantizer.mode == "ptq":
-            compensate(self.network, self._batches(engine), engine.group)
+            self._compensate(engine)
+
+    def _compensate(self, engine: Engine) -> None:
+        """Round weights in turn where means are known without images; elsewhere each to the nearest."""
+        try:
+            known = follow(self.network, {}, self.job.student.normalization)
+        except InputError:
+            return
+        compensate(self.network, self._batches(engine), engine.group, known)
 
     def _reconstruct(self, engine: Engine) -> None:
         """Learn roundings and steps of all blocks."""
