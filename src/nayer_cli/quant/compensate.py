@@ -50,6 +50,7 @@ def compensate(network: fx.GraphModule, batches: Iterable[Tensor], group: Group,
         known: what `moments.follow` tells of means: those of made images led 6 points astray.
 
     """
+    network.eval()  # else BatchNorm would learn from made images
     seen = _collect(network, batches)
     group.average([each for sums in seen.values() for each in (sums.places, sums.first, sums.second)])
     added = {layer: _round(layer, sums) for layer, sums in seen.items()}
