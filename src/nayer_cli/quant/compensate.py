@@ -47,7 +47,7 @@ def compensate(network: fx.GraphModule, batches: Iterable[Tensor], group: Group,
         network: as `calibrate` left it. Activations are rounded while images pass, weights are not.
         batches: normalized images.
         group: processes with images of their own; all get the same weights.
-        known: what `moments.follow` tells of means: those of made images led 6 points astray.
+        known: what `moments.follow` tells of means.
 
     """
     network.eval()  # else BatchNorm would learn from made images
