@@ -66,6 +66,15 @@ def test_a_network_is_nearer_to_itself_after_compensation(bits):
             torch.testing.assert_close(module.quantizer(module.layer.weight), module.layer.weight)
 
 
+def test_images_teach_batchnorm_nothing():
+    quantized = quantize(mobile_network(), SHAPE, Scheme(4, 8)).train()
+    calibrate(quantized, [images(64)], Group())
+    norms = [module for module in quantized.modules() if isinstance(module, nn.BatchNorm2d)]
+    before = [norm.running_var.clone() for norm in norms]
+    compensate(quantized, [images(64)], Group(), follow(quantized, {}, NORMALIZATION))
+    assert norms and all(torch.equal(norm.running_var, old) for norm, old in zip(norms, before, strict=True))
+
+
 @pytest.mark.parametrize(
     "conv",
     [
