@@ -57,6 +57,7 @@ WAITS = {
     "onnx/graph.py:constant": (NOW_AND_THEN, "a file is written, once a run"),
     "onnx/layers.py:<genexpr>": (NOW_AND_THEN, "a file is written, once a run"),
     "runs/export.py:_written": (NOW_AND_THEN, "a file is written, once a run"),
+    "onnx/runner.py:_array": (NOW_AND_THEN, "a file is tried, on the host"),
     "onnx/runner.py:forward": (NOW_AND_THEN, "a file is tried, on the host"),
     "runs/evaluate.py:_network": (NOW_AND_THEN, "the start of a measurement"),
     "critic.py:__init__": (NOW_AND_THEN, "the start of a run"),

@@ -33,7 +33,7 @@ def fills_up(words: list[str], accident: AtWrite, folder: RunFolder) -> str:
     done = run(words, accident)
     where = rf"error: cannot write \S*{re.escape(accident.part)}\S*: "
     found = re.search(
-        where + r".*; ([\d,]+) bytes are needed, and a file may have 150 here \(ulimit -f\)\nhint: make", done.err
+        where + r".*; ([\d,]+) bytes are needed, and a file may have 150 here \(ulimit -f\)\nhint: free", done.err
     )
     assert done.code == 3 and "Traceback" not in done.err, done.err
     assert found and int(found[1].replace(",", "")) > FULL.size, done.err

@@ -107,7 +107,7 @@ def test_what_the_hub_does_not_have(repo: str, tiny_clip: Path, monkeypatch, cap
 @pytest.mark.usefixtures("hub_cache")
 def test_a_repository_without_the_files(tmp_path: Path, monkeypatch, capsys) -> None:
     (tmp_path / "README.md").write_text("nothing here")
-    for repo, what in ((REPO, "no sentence-transformers model"), (TEACHER, "the hub has no model")):
+    for repo, what in ((REPO, "not a sentence-transformers model"), (TEACHER, "the hub has no model")):
         with serve(hub_of(repo, tmp_path)) as endpoint:
             use_hub(monkeypatch, endpoint)
             fails(COMMANDS[repo], 2, what, capsys=capsys)

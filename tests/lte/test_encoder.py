@@ -35,12 +35,12 @@ def test_an_argument_that_nobody_takes_is_refused(name: str) -> None:
 def test_an_encoder_can_come_from_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = "from nayer_cli.lte.encoders.onehot import OneHot\ndef open_encoder(argument, device): return OneHot()\n"
     monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "lab").mkdir()
-    (tmp_path / "lab" / "mine.py").write_text(code)
-    (tmp_path / "lab" / "none.py").write_text("")
-    assert torch.equal(encoder.find("py:lab.mine").encode(NAMES), torch.eye(3))
+    (tmp_path / "own_encoders").mkdir()
+    (tmp_path / "own_encoders" / "mine.py").write_text(code)
+    (tmp_path / "own_encoders" / "none.py").write_text("")
+    assert torch.equal(encoder.find("py:own_encoders.mine").encode(NAMES), torch.eye(3))
     with pytest.raises(InputError, match="does not define open_encoder"):
-        encoder.find("py:lab.none")
+        encoder.find("py:own_encoders.none")
 
 
 def test_opening_is_cheap(tiny_clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,7 +89,7 @@ def test_a_run_that_fails_is_named_and_the_others_are_done(tmp_path, capsys):
 
 def test_a_folder_holds_the_runs_of_one_study(whole, tmp_path):
     _, out = whole
-    with pytest.raises(InputError, match=r"one/seed-0 has optimizer\.lr = None, and 0.3 is asked for"):
+    with pytest.raises(InputError, match=r"one/seed-0 has optimizer\.lr = None, but 0.3 is asked for"):
         work.enter(read(str(out.parent / "tiny.toml"), None, None, {"rows.one.optimizer.lr": 0.3}), out)
     more = read(str(out.parent / "tiny.toml"), None, [0, 5], {})
     work.enter(more, out)  # other seeds are welcome
