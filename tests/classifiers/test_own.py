@@ -98,3 +98,4 @@ def test_code_that_is_not_there_is_told_without_running_any(written: str, told: 
 def test_names_that_a_module_makes_as_it_runs_are_not_refused(folder: Path) -> None:
     (folder / "made.py").write_text("from unseen import *\n")  # this is not run
     names.check("py:made:Net")
+    assert not {"made", "unseen"} & set(sys.modules)

@@ -33,7 +33,7 @@ from nayer_cli.runs.resume import begin
 from nayer_cli.runs.reuse import WITHOUT_IMAGES, complete, lend
 from nayer_cli.runs.run import Job, conclude, shorten, start
 from nayer_cli.runs.sample import images_of
-from nayer_cli.runs.sizing import follow_memory, tell
+from nayer_cli.runs.sizing import follow_memory
 from nayer_cli.storage.runlog import Listener, RunLog
 from nayer_cli.types import Settings
 
@@ -65,48 +65,66 @@ def quantize(
     """
     group = join()
     existing, settings = begin(settings, QuantizeConfig, group, resume=resume, dry_run=dry_run)
-    _require_quantizable(settings)
-    with group.main_first():
-        unused_settings, settings = settings, settings if existing else complete(settings)
-        config, teacher = assemble.resolve(settings, QuantizeConfig, "quantize")
-    unused = assemble.unused_text(unused_settings, config)
-    if teacher.scheme is not None:
-        raise InputError(f"'{teacher.name}' is already quantized", hint="name the float model that it was made from")
-    _require_images(config)
-    config, course = settle(config, teacher, settings, group)
-    chosen, much = "", ""
-    if existing is None:
-        config, chosen, much = follow_memory(config, settings, teacher, teacher, group)
-    whole = _without_learning(config)
-    config = _without_learning(_shortened(config) if dry_run else config)
-    old = images_of(RunFolder(Path(config.reuse))) if config.reuse and existing is None else None
-    if old:
-        config = _with_room(config, len(old[1]))
+    asked = _resolve(settings, group, is_new=existing is None, dry_run=dry_run)
+    config, teacher, old = asked.config, asked.teacher, asked.images
     network, outputs = _with_quantizers(teacher, config)
     student = replace(teacher, network=network, name=f"{teacher.name} {scheme_of(config)}")
     name = f"{folders.slug(teacher.name)}-{scheme_of(config)}"
     with folders.run_folder(config.output.out, name, group, existing=existing, temporary=dry_run) as folder:
         log = folder.log(listen, config.output)
-        if unused:
-            log.note(unused, level="warning")
-        tell(log, chosen, much)
-        if course:
-            log.note(course)
+        for text, level in asked.notes:
+            log.note(text, level=level)
         given, named = _at_hand(config), config.quantizer.calibration if _is_imageless(config) else None
         job = distill.prepare(config, teacher, student, folder, log, group, given=given, named=named)
         quantization = Quantization(job, config, network, outputs)
         job.engine.before_learning = quantization.begin
         if existing is None:
-            found = forecast.of_run(
-                job, whole, partial(_trial, teacher, group), images=len(old[1]) if old else 0, always=dry_run
-            )
-            forecast.tell(job, found)
+            trial, count = partial(_trial, teacher, group), len(old[1]) if old else 0
+            forecast.tell(job, forecast.of_run(job, asked.whole, trial, images=count, always=dry_run))
         start(job, resume=existing is not None)
         if old:
             log.note(f"quantizing '{teacher.name}', with {len(old[1]):,} images of {config.reuse}")
             lend(job.engine, RunFolder(Path(str(config.reuse))), *old)
         job.engine.run()
         return quantization.conclude(dry_run=dry_run)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a command asks for, with everything decided that it leaves open."""
+
+    config: QuantizeConfig
+    """Of the run; shortened for a dry run."""
+    whole: QuantizeConfig
+    """Of the run in its full length."""
+    teacher: Classifier
+    images: tuple[Tensor, Tensor] | None
+    """Images and labels of another run, to begin with."""
+    notes: list[tuple[str, str]]
+    """What to say, and at which level."""
+
+
+def _resolve(settings: Settings, group: Group, *, is_new: bool, dry_run: bool) -> _Asked:
+    """Load the network, and decide what the settings leave open."""
+    _require_quantizable(settings)
+    with group.main_first():
+        completed = complete(settings) if is_new else settings
+        config, teacher = assemble.resolve(completed, QuantizeConfig, "quantize")
+    notes = [(assemble.unused_text(settings, config), "warning")]
+    if teacher.scheme is not None:
+        raise InputError(f"'{teacher.name}' is already quantized", hint="name the float model that it was made from")
+    _require_images(config)
+    config, course = settle(config, teacher, completed, group)
+    if is_new:
+        config, chosen, much = follow_memory(config, completed, teacher, teacher, group)
+        notes += [(chosen, "info"), (much, "warning")]
+    notes.append((course, "info"))
+    whole = _without_learning(config)
+    config = _without_learning(_shortened(config) if dry_run else config)
+    old = images_of(RunFolder(Path(config.reuse))) if config.reuse and is_new else None
+    if old:
+        config = _with_room(config, len(old[1]))
+    return _Asked(config, whole, teacher, old, [note for note in notes if note[0]])
 
 
 def _trial(teacher: Classifier, group: Group, config: QuantizeConfig, student: Classifier, folder: RunFolder) -> Job:
