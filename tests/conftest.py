@@ -9,7 +9,7 @@ from hypothesis import settings
 
 # A deadline would measure how busy the machine is; tests that guard against hanging look at the clock themselves.
 settings.register_profile("quick", deadline=None)
-settings.register_profile("thorough", deadline=None, max_examples=10_000)
+settings.register_profile("thorough", deadline=None, max_examples=1_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 # Where the suite runs in the background of a shell, Ctrl-C is ignored, and commands that it starts would inherit that.

@@ -20,6 +20,11 @@ from nayer_cli.storage.toml import Layer as Layer
 from nayer_cli.storage.toml import read_file as read_file
 from nayer_cli.storage.toml import to_toml as to_toml
 
+MEMORY = (
+    "memory limit in GB on a CPU, to which batches and generator are fitted;"
+    " default: 4 for images above 96 pixels, otherwise no limit"
+)
+
 
 @dataclass(frozen=True)
 class LteConfig:
@@ -172,12 +177,7 @@ class RunConfig:
         "auto", "compile the networks with torch.compile; auto: do not", choices=("auto", "off", "on")
     )
     channels_last: str = setting("auto", "channels-last memory layout; auto: on", choices=("auto", "off", "on"))
-    memory_gb: float | None = setting(
-        None,
-        "memory limit in GB for a run on a CPU, which adjusts batches and generator to fit;"
-        " default: 4 for images above 96 pixels, otherwise no limit",
-        above=0,
-    )
+    memory_gb: float | None = setting(None, MEMORY, above=0)
     student: ModelConfig = field(default_factory=ModelConfig)
     init: str = setting(
         "own",
@@ -336,6 +336,7 @@ class SampleConfig:
     )
     seed: int = setting(0, "seed of the choice of images, and of their making", low=0, high=2**32 - 1)
     device: str = setting("auto", "auto, cpu, cuda or cuda:N")
+    memory_gb: float | None = setting(None, MEMORY, above=0)
 
 
 @dataclass(frozen=True)

@@ -35,9 +35,11 @@ class PriorSettings:
 
 
 @dataclass(frozen=True)
-class VaeSettings:
-    """Settings of `variational.VariationalMemory`: a VAE that remembers what the generator drew."""
+class VaeSettings(PriorSettings):
+    """Settings of `variational.VariationalMemory`: a VAE that remembers what the generator of these priors drew."""
 
+    replay: float = setting(0.125, "remembered images in a student's batch, per fresh one; 0: none", low=0, high=1)
+    recall_after: int = setting(0, "steps of the student before remembered images join the fresh ones", low=0)
     vae_steps: int = setting(4, "steps of the VAE in a cycle", low=0)
     lr_vae: float = setting(5e-4, "learning rate of the VAE's Adam", low=0)
     lr_z: float = setting(0.02, "size of the step that codes take before they are decoded", low=0)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nayer_cli import losses
+from nayer_cli.live_settings import VaeSettings
 from nayer_cli.method import Parts
 from nayer_cli.standard import StandardMaker, start_small, wide_block
 from nayer_cli.synthesis import weigh
@@ -55,43 +56,25 @@ class VariationalMemory(nn.Module):
 
     Args:
         parts: of the method.
-        name, code_size, width: of the decoder: `standard`, or a name that `new_generator` takes.
+        config: of the VAE and its steps.
         count: images recalled at a time; with 0 there is no memory.
-        steps: of training in a cycle of the run, beside the first steps of the student.
-        lr: of both networks' Adam.
-        lr_codes: of the step that codes take before they are decoded.
-        tune_decoder: whether the decoder takes a step, too, on what the codes of its own images take theirs on.
-        weights: has the weights `ce` and `balance` of that step.
 
     """
 
     loss: Tensor
     """The last one, the same in every process."""
 
-    def __init__(
-        self,
-        parts: Parts,
-        name: str,
-        code_size: int,
-        width: int,
-        *,
-        count: int,
-        steps: int,
-        lr: float,
-        lr_codes: float,
-        tune_decoder: bool,
-        weights: object,
-    ) -> None:
+    def __init__(self, parts: Parts, config: VaeSettings, count: int) -> None:
         super().__init__()
-        self.parts, self.code_size, self.count, self.steps = parts, code_size, count, steps
-        self.lr_codes, self.tune_decoder, self.weights = lr_codes, tune_decoder, weights
+        self.parts, self.config, self.count = parts, config, count
         new = StandardMaker(parts.critic.teacher, spectral=False)
         with parts.alike("vae"):
-            decoder, encoder = new(name, code_size, parts.shape, width), Encoder(parts.shape, code_size)
+            decoder = new(config.generator, config.code_size, parts.shape, config.width)
+            encoder = Encoder(parts.shape, config.code_size)
         device = parts.pool.device
         self.decoder = decoder.to(device).to(memory_format=torch.channels_last)
         self.encoder = encoder.to(device).to(memory_format=torch.channels_last)
-        optimizer = torch.optim.Adam(self.parameters(), lr=lr, fused=True)
+        optimizer = torch.optim.Adam(self.parameters(), lr=config.lr_vae, fused=True)
         self.descent = parts.descent(optimizer)
         self.register_buffer("loss", torch.zeros((), device=device))
         self.before = self.done = 0  # student steps of earlier cycles, and of this one
@@ -102,7 +85,7 @@ class VariationalMemory(nn.Module):
 
     def recall(self) -> Tensor:
         """Draw remembered images; running statistics are used, and stay."""
-        if not self.count:
+        if not self.count or self.before + self.done < self.config.recall_after:
             return torch.zeros(0, *self.parts.shape, device=self.loss.device)
         self.decoder.eval()
         try:
@@ -112,7 +95,7 @@ class VariationalMemory(nn.Module):
 
     def learn(self, fresh: Tensor) -> None:
         """Learn half of the fresh images and, after the first cycle, own ones; in the first steps of a cycle."""
-        if self.count and self.done < self.steps:
+        if self.count and self.done < self.config.vae_steps:
             self._learn(fresh[: max(2, len(fresh) // 2)])
         self.done += 1
 
@@ -120,11 +103,11 @@ class VariationalMemory(nn.Module):
         if not self.before:
             return self._step(fresh)
         own, implausible = self._infer()
-        return self._step(torch.cat([fresh, own]), implausible if self.tune_decoder else None)
+        return self._step(torch.cat([fresh, own]), implausible if self.config.tune_decoder else None)
 
     def codes(self) -> Tensor:
         """Draw codes `[count, code_size]`."""
-        size, rng = (self.count, self.code_size), self.parts.rng["memory"]
+        size, rng = (self.count, self.config.code_size), self.parts.rng["memory"]
         return torch.randn(size, generator=rng, device=self.loss.device)
 
     def noise(self, like: Tensor) -> Tensor:
@@ -139,16 +122,16 @@ class VariationalMemory(nn.Module):
         codes = self.codes().requires_grad_()
         t = self.parts.critic.answer(self._decode(codes))
         # balance · IE + ce · OH + (var z − 1)² + (mean z)²
-        loss = weigh(self.weights, {"balance": losses.balance(t, base=10), "ce": losses.one_hot(t)})
+        loss = weigh(self.config, {"balance": losses.balance(t, base=10), "ce": losses.one_hot(t)})
         loss = loss + (codes.var(0) - 1).square().mean() + codes.mean(0).square().mean()
         direction = self._direction(loss, codes)
         with torch.no_grad():
-            return self._decode(codes - self.lr_codes * direction), loss
+            return self._decode(codes - self.config.lr_z * direction), loss
 
     def _direction(self, loss: Tensor, codes: Tensor) -> Tensor:
         """Return what the first step of Adam follows, g / (|g| + ε); 0 where the gradient is not finite."""
         scale = 2.0**12 if self.parts.precision.is_scaled else 1.0
-        (gradient,) = torch.autograd.grad(loss * scale, codes, retain_graph=self.tune_decoder)
+        (gradient,) = torch.autograd.grad(loss * scale, codes, retain_graph=self.config.tune_decoder)
         return (gradient / (gradient.abs() + 1e-8 * scale)).nan_to_num(0.0)
 
     def _step(self, images: Tensor, more: Tensor | None = None) -> None:

@@ -35,6 +35,14 @@ def test_two_images_are_remembered_at_least():
     assert Method(CONFIG, parts(batch_size=4)).memory.recall().shape == (2, *SHAPE)
 
 
+def test_remembered_images_join_after_some_steps_also_across_cycles():
+    method, sizes = Method(replace(CONFIG, replay=0.5, recall_after=3), parts()), []
+    for _ in range(2):
+        method.synthesize(student(), LoopState())
+        sizes += [len(batch) - batch.fresh for batch in method.replay(BANK, 2)]
+    assert sizes == [0, 0, 0, 4]
+
+
 def test_the_vae_learns_in_the_first_steps_of_each_cycle():
     method, moved = Method(replace(CONFIG, vae_steps=2), parts()), []
     for _ in range(2):

@@ -57,6 +57,16 @@ def test_the_manifest_has_the_checksum_of_every_file_and_the_seed_decides(format
     assert files == manifest_of(tmp_path / "b")["files"] != manifest_of(tmp_path / "c")["files"]
 
 
+def test_rounds_follow_the_memory_unless_their_size_is_given(tmp_path):
+    heard = []
+    tight = {"memory_gb": 0.807, "method.g_steps": 1, "count": 3}
+    sample({"model.name": "builtin:digits", "out": str(tmp_path / "a"), **tight}, listen=heard.append)
+    assert any("to stay within 0.807 GB of memory: method.batch" in str(record) for record in heard)
+    make(tmp_path / "b", **tight)
+    fitted, given = (manifest_of(tmp_path / name)["method"]["batch"] for name in "ab")
+    assert given == FEW["method.batch"] != fitted
+
+
 def test_forms_hold_the_same_images(tmp_path):
     make(tmp_path / "pixels", format="npy", values="pixels")
     make(tmp_path / "unit", format="npy", values="unit", layout="nhwc")

@@ -12,7 +12,7 @@ from torch.func import functional_call
 from nayer_cli import losses, method
 from nayer_cli.bank import MemoryBank
 from nayer_cli.config import setting
-from nayer_cli.live_settings import PriorSettings, VaeSettings
+from nayer_cli.live_settings import VaeSettings
 from nayer_cli.method import Batch, LoopState, Parts, StudentLoss, SynthBatch
 from nayer_cli.prior import PriorGenerator
 from nayer_cli.replay_memory import Rehearsal, Ring, rehearse, remembered
@@ -22,7 +22,7 @@ Named = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Config(VaeSettings, PriorSettings):
+class Config(VaeSettings):
     """Settings of KAKR; the defaults are the paper's objective and the authors' numbers."""
 
     name: str = setting("kakr", "the method")
@@ -60,7 +60,7 @@ class Method(method.Method):
             self.memory = Ring(parts, config.capacity, count, config.push_every)
             self.store, self.rank_local = self.memory.store, ("memory.last",)
         else:
-            self.memory = _variational(config, parts, count)
+            self.memory = VariationalMemory(parts, config, count)
 
     def synthesize(self, student: nn.Module, state: LoopState) -> SynthBatch:
         """One generator step: L_G = ce · OH + balance · IE + act · A + js · JS."""
@@ -123,18 +123,3 @@ def _as_written() -> AbstractContextManager[None]:
     is_loaded = "torch._dynamo" in sys.modules
     context: AbstractContextManager[None] = torch.compiler.set_stance("force_eager") if is_loaded else nullcontext()
     return context
-
-
-def _variational(config: Config, parts: Parts, count: int) -> VariationalMemory:
-    return VariationalMemory(
-        parts,
-        config.generator,
-        config.code_size,
-        config.width,
-        count=count,
-        steps=config.vae_steps,
-        lr=config.lr_vae,
-        lr_codes=config.lr_z,
-        tune_decoder=config.tune_decoder,
-        weights=config,
-    )

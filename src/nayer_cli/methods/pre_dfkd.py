@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from nayer_cli import losses, method
 from nayer_cli.bank import MemoryBank
 from nayer_cli.config import setting
-from nayer_cli.live_settings import PriorSettings, VaeSettings
+from nayer_cli.live_settings import VaeSettings
 from nayer_cli.method import Batch, LoopState, Parts, SynthBatch
 from nayer_cli.prior import PriorGenerator
 from nayer_cli.replay_memory import rehearse, remembered
@@ -16,11 +16,10 @@ from nayer_cli.variational import VariationalMemory
 
 
 @dataclass(frozen=True)
-class Config(VaeSettings, PriorSettings):
+class Config(VaeSettings):
     """Settings of PRE-DFKD; the defaults are those of the authors' code, except `js_reduction`."""
 
     name: str = setting("pre-dfkd", "the method")
-    replay: float = setting(0.125, "remembered images in a student's batch, per fresh one; 0: none", low=0, high=1)
 
 
 class Method(method.Method):
@@ -34,18 +33,7 @@ class Method(method.Method):
         super().__init__(parts)
         self.config, self.batch = config, parts.batch_size
         self.generator = PriorGenerator(parts, config.generator, config.code_size, config.width, config.lr_g)
-        self.memory = VariationalMemory(
-            parts,
-            config.generator,
-            config.code_size,
-            config.width,
-            count=remembered(config.replay, self.batch),
-            steps=config.vae_steps,
-            lr=config.lr_vae,
-            lr_codes=config.lr_z,
-            tune_decoder=config.tune_decoder,
-            weights=config,
-        )
+        self.memory = VariationalMemory(parts, config, remembered(config.replay, self.batch))
 
     def synthesize(self, student: nn.Module, state: LoopState) -> SynthBatch:
         """One generator step: L_G = ce · OH + balance · IE + act · A + js · JS."""

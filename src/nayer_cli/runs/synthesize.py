@@ -12,13 +12,15 @@ import torch
 from nayer_cli import __version__, plugins
 from nayer_cli import config as configuration
 from nayer_cli.classifiers.model import Classifier
-from nayer_cli.config import DistillConfig, SampleConfig
+from nayer_cli.config import DistillConfig, EvalConfig, QuantizeConfig, QuantizerConfig, SampleConfig
 from nayer_cli.critic import Critic
 from nayer_cli.errors import InputError, did_you_mean
 from nayer_cli.images.pictures import described
+from nayer_cli.machine.distributed import Group
 from nayer_cli.method import EMBEDDINGS, LoopState, Method
 from nayer_cli.runs import assemble, makers, models, rounds, sampling
 from nayer_cli.runs.image_set import ImageSet, Source, check_channels
+from nayer_cli.runs.sizing import follow_memory, tell
 from nayer_cli.storage.checkpoint import digest
 from nayer_cli.storage.files import check_writable
 from nayer_cli.storage.runlog import RunLog
@@ -45,7 +47,7 @@ def without_run(config: SampleConfig, log: RunLog) -> Source:
     run = DistillConfig(seed=config.seed, device=config.device)
     computer = assemble.machine(run)
     critic = makers.critic(teacher, computer, log)
-    settings = _method_settings(config, teacher, critic)
+    settings = _within_memory(config, _method_settings(config, teacher, critic), teacher, log)
     embeddings = torch.empty(teacher.num_classes, 0)
     parts = makers.parts(critic, embeddings, teacher.shape, computer, settings.batch, run.augment)
     method: Method = plugins.part("methods", settings.name, "Method")(settings, parts)
@@ -114,6 +116,21 @@ def _method_settings(config: SampleConfig, teacher: Classifier, critic: Critic) 
     found = assemble.method_config(layer | config.method | {"name": name})
     # Other tools quantize the outputs, too, and no BatchNorm says how far these reach.
     return replace(found, ce=OUTPUT_TERM) if getattr(found, "ce", None) == 0 and "ce" not in config.method else found
+
+
+def _within_memory(config: SampleConfig, settings: Any, teacher: Classifier, log: RunLog) -> Any:
+    """Return the settings of the method with rounds, and a generator, that keep within the memory."""
+    calibrates = QuantizeConfig(
+        device=config.device,
+        memory_gb=config.memory_gb,
+        method=asdict(settings),
+        quantizer=QuantizerConfig(mode="ptq"),
+        eval=EvalConfig(batch_size=1),  # nothing is measured
+    )
+    given = {f"method.{key}": value for key, value in config.method.items()}
+    fitted, *said = follow_memory(calibrates, given, teacher, teacher, Group(), images=config.count)
+    tell(log, *said)
+    return assemble.method_config(fitted.method)
 
 
 def preset_for(classes: int, shape: ImageShape) -> str:
