@@ -10,7 +10,7 @@ demo: .venv/demo.installed  ## install, then distill a digits student from the t
 	$(BIN)/nayer distill
 
 test: .venv/dev.installed  ## install the development extras, then run the whole suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
 
 test-faults: .venv/dev.installed  ## every proof of docs/concepts/reliability.md: more kills, longer runs, more inputs
 	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest -n $(WORKERS) tests/faults tests/test_fast_paths.py

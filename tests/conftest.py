@@ -8,7 +8,8 @@ import pytest
 from hypothesis import settings
 
 # A deadline would measure how busy the machine is; tests that guard against hanging look at the clock themselves.
-settings.register_profile("quick", deadline=None)
+# `make test` tries a few inputs of each kind, always others; `make test-faults` tries many.
+settings.register_profile("quick", deadline=None, max_examples=30)
 settings.register_profile("thorough", deadline=None, max_examples=1_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 

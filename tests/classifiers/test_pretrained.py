@@ -1,6 +1,3 @@
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +9,7 @@ from nayer_cli.classifiers.pretrained import from_cache
 from nayer_cli.config import ModelConfig
 from nayer_cli.errors import EnvironmentFault, InputError
 from tiny_clip import fill_hub_cache
-from tiny_hub import hub_of, serve
+from tiny_hub import hub_of, serve, use_hub
 
 REPO = "mylab/wrn"
 CLOSED = "http://127.0.0.1:9"
@@ -54,21 +51,15 @@ def test_a_cached_model_needs_no_hub(hub_cache: Path, repository: tuple[Path, Cl
     assert torch.equal(student.network.eval()(images), loaded.network(images))
 
 
-def test_a_model_is_downloaded_and_an_unknown_one_is_not(tmp_path: Path, repository: tuple[Path, Classifier]) -> None:
-    code = (
-        "import sys\nfrom nayer_cli.config import ModelConfig\nfrom nayer_cli.errors import NayerError\n"
-        "from nayer_cli.classifiers.model import load_classifier\n"
-        "for name in sys.argv[1:]:\n"
-        "    try: print(load_classifier(ModelConfig('hf-hub:' + name)).labels)\n"
-        "    except NayerError as error: print(error.exit_code, error)"
-    )
+@pytest.mark.usefixtures("hub_cache")
+def test_a_model_is_downloaded_and_an_unknown_one_is_not(
+    repository: tuple[Path, Classifier], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with serve(hub_of(REPO, repository[0])) as endpoint:
-        # A process of its own, because huggingface_hub reads its environment only once.
-        env = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": endpoint, "HF_HUB_CACHE": str(tmp_path / "hub")}
-        command = [sys.executable, "-c", code, REPO, "mylab/other"]
-        out = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.splitlines()
-    assert out[0] == "('a', 'b', 'c')"
-    assert out[1].startswith("2 the hub has no model 'hf-hub:mylab/other', or not for you")
+        use_hub(monkeypatch, endpoint)
+        assert load_classifier(ModelConfig(f"hf-hub:{REPO}")).labels == ("a", "b", "c")
+        with pytest.raises(InputError, match="the hub has no model 'hf-hub:mylab/other', or not for you"):
+            load_classifier(ModelConfig("hf-hub:mylab/other"))
 
 
 def test_what_timm_cannot_load_is_explained(tmp_path: Path) -> None:

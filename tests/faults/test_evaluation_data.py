@@ -179,7 +179,7 @@ def test_much_damage_is_an_error_that_names_files_and_reasons(folder: Path, caps
     changes=st.lists(st.tuples(st.integers(0, 2**16), st.binary(max_size=4)), min_size=1, max_size=8),
     end=st.integers(0, 2**16),
 )
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 def test_any_damage_is_a_fault_that_is_foreseen(kind: str, changes: list[tuple[int, bytes]], end: int) -> None:
     content = bytearray(KINDS[kind](LEVELS["dark"]))
     for position, new in changes:

@@ -16,20 +16,13 @@ from nayer_cli.config import ModelConfig
 from nayer_cli.errors import EnvironmentFault, InputError
 from nayer_cli.storage import hub
 from tiny_clip import COMMIT, REPO, fill_hub_cache
-from tiny_hub import Answer, answering, cut, hang, hub_of, piecemeal, refuse, serve, silent
+from tiny_hub import Answer, answering, cut, hang, hub_of, piecemeal, refuse, serve, silent, use_hub
 
 TEACHER = "mylab/wrn"
 CLOSED = "http://127.0.0.1:9"
 WEIGHTS = "0_CLIPModel/model.safetensors"
 BOUND = 10.0
 """Seconds that a command may sleep in all; the hub's own client sleeps for 66 between its attempts."""
-
-
-def use_hub(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
-    template = f"{endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
-@pytest.mark.parametrize(("epochs", "rounds"), [(20, 10), pytest.param(60, 60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("epochs", "rounds"), [(12, 10), pytest.param(60, 60, marks=pytest.mark.slow)])
 def test_nothing_grows(epochs: int, rounds: int, tmp_path: Path) -> None:
     seen: list[tuple[int, int, int]] = []
 

@@ -1,10 +1,6 @@
-"""Commands of nayer in processes of their own, and accidents that befall them at a chosen moment.
-
-The processes are forked from one that has torch loaded and has computed nothing: starting one takes no time.
-"""
+"""Commands of nayer in forked processes, and accidents that befall them at a chosen moment."""
 
 import contextlib
-import multiprocessing
 import os
 import resource
 import signal
@@ -18,33 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(
-    [
-        "nayer_cli.__main__",
-        "nayer_cli.cli.output",
-        "nayer_cli.cli.distill",
-        "nayer_cli.cli.train",
-        "nayer_cli.cli.quantize",
-        "nayer_cli.methods.nayer",
-        "nayer_cli.generators.deep",
-        "nayer_cli.lte.encoders.random",
-        "nayer_cli.images.sources.npz",
-        "nayer_cli.images.datasets.digits",
-        "nayer_cli.onnx.writer",
-        "nayer_cli.onnx.runner",
-        "nayer_cli.runs.distill",
-        "nayer_cli.runs.train",
-        "nayer_cli.runs.quantize",
-        "onnxruntime",
-        "onnx",
-        "nayer_cli.classifiers.models",
-        "rich.live",
-        "matplotlib.figure",
-        "matplotlib.backends.backend_agg",
-        "sklearn.datasets",
-    ]
-)
+from forks import FORKS
 
 
 def nothing() -> None:
@@ -158,7 +128,7 @@ class Stream:
     """What a process writes into a pipe; files would share its limits."""
 
     def __init__(self) -> None:
-        self._source, self.sink = _context.Pipe(duplex=False)
+        self._source, self.sink = FORKS.Pipe(duplex=False)
         self._parts: list[bytes] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
 
@@ -190,7 +160,7 @@ class Child:
     def __init__(self, arguments: Sequence[str], *accidents: Any) -> None:
         self.out, self.err = Stream(), Stream()
         words = (list(arguments), self.out.sink, self.err.sink, accidents)
-        self.process = _context.Process(target=_live, args=words, daemon=True)
+        self.process = FORKS.Process(target=_live, args=words, daemon=True)
         self.process.start()
         self.out.start()
         self.err.start()

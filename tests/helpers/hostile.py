@@ -5,8 +5,6 @@ import os
 import pickle
 import resource
 import struct
-import subprocess
-import sys
 import tarfile
 import zipfile
 import zlib
@@ -17,6 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+
+from forks import apart
 
 TERA = 10**12
 SPARE_MB = 512
@@ -38,22 +38,14 @@ def read_all(files: Mapping[str, str]) -> dict[str, Refusal]:
 
     The process gets little memory beyond what it has when torch is loaded.
     """
-    return {path: Refusal(*found) for path, found in _ask("read", files).items()}
+    refusals: dict[str, Refusal] = apart(read, files)
+    return refusals
 
 
 def run_all(commands: Sequence[Sequence[str]]) -> list[tuple[int, int]]:
     """Run commands of nayer one after the other in one process; return exit codes and its peak memory after each."""
-    return [(code, peak) for code, peak in _ask("run", commands)]
-
-
-def _ask(what: str, questions: object) -> Any:
-    code = f"import hostile, json, sys; answer = hostile.{what}(json.load(sys.stdin)); print(json.dumps(answer))"
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    done = subprocess.run(
-        [sys.executable, "-c", code], input=json.dumps(questions), capture_output=True, text=True, timeout=600, env=env
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    peaks: list[tuple[int, int]] = apart(run, commands)
+    return peaks
 
 
 def run(commands: Sequence[Sequence[str]]) -> list[tuple[int, int]]:

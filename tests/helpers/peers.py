@@ -6,18 +6,17 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import torch
 from torch.distributed import TCPStore
+from torch.distributed.launcher.api import elastic_launch
+from torch.distributed.run import config_from_args, parse_args
 
-FORKS = get_context("forkserver")
-FORKS.set_forkserver_preload(
-    ["nayer_cli.runs.distill", "nayer_cli.runs.train", "sklearn.datasets", "matplotlib.figure"]
-)
+from forks import FORKS
+
 PATIENCE = 120.0
 """Seconds after which a job that has not ended counts as one that hangs."""
 
@@ -99,6 +98,13 @@ def command(words: Sequence[str], *faults: "Fault") -> None:
     for fault in faults:
         fault.prepare()
     sys.exit(main(words))
+
+
+def launch(words: Sequence[str], *faults: "Fault") -> None:
+    """Be torchrun with two processes of `nayer WORDS`, which may be restarted once; it forks them."""
+    place = ["--nproc-per-node=2", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "--rdzv-id=job"]
+    config, _, _ = config_from_args(parse_args([*place, "--max-restarts=1", "--start-method=fork", "nayer"]))
+    elastic_launch(config, command)(words, *faults)
 
 
 class Fault(NamedTuple):

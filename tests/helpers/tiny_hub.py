@@ -8,6 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Thread
 
+import pytest
+
 from nayer_cli.storage.hub import PIECE
 from tiny_clip import COMMIT
 
@@ -28,6 +30,14 @@ def serve(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
         CLOSING.set()
         server.shutdown()
         server.server_close()
+
+
+def use_hub(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    """Let this process find the hub at an address, or nothing where nobody answers."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
+    template = f"{endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
 
 
 def hub_of(repo: str, folder: Path, faults: Mapping[str, Answer] | None = None) -> type[BaseHTTPRequestHandler]:

@@ -1,12 +1,11 @@
 import hashlib
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 
+from forks import FORKS, apart
 from nayer_cli.config import LteConfig
 from nayer_cli.errors import ConfigError, EnvironmentFault, InputError
 from nayer_cli.lte.pool import load_pool, save_pool
@@ -56,7 +55,7 @@ def test_a_pool_in_the_cache_needs_no_encoder_library(tmp_path: Path, tiny_clip:
         f"assert embed({arguments!r}).cached; "
         "assert not {'sentence_transformers', 'transformers'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    apart(exec, code, {})
 
 
 def test_out_names_the_file(tmp_path: Path) -> None:
@@ -73,11 +72,9 @@ def test_a_damaged_entry_of_the_cache_is_made_again(tmp_path: Path) -> None:
 
 
 def test_builders_at_the_same_time_do_not_disturb_each_other(tmp_path: Path) -> None:
-    code = f"from nayer_cli.runs.embed import embed; print(embed({settings(tmp_path)!r}).sha256)"
-    with ThreadPoolExecutor() as pool:
-        command = [sys.executable, "-c", code]
-        digests = list(pool.map(lambda _: subprocess.check_output(command), range(2)))
-    assert len(set(digests)) == 1
+    with ProcessPoolExecutor(2, FORKS) as pool:
+        built = list(pool.map(embed, [settings(tmp_path)] * 2))
+    assert built[0].sha256 == built[1].sha256
     assert [path.suffix for path in (tmp_path / "cache" / "lte").iterdir()] == [".safetensors"]
 
 
