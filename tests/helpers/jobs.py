@@ -172,9 +172,9 @@ def agree(count: int) -> dict[str, Any]:
         images = torch.rand(count, *SHAPE, generator=torch.Generator().manual_seed(0))
         holdout.add(images, torch.zeros(count, dtype=torch.long), torch.Generator())
     computer, interruption = Machine(CPU, Precision(), Streams(0), group), Interruption(group)
-    return Measure(normalized(seed=1), None, holdout, computer, batch_size=4, interruption=interruption).student(
-        normalized()
-    )
+    synthetic = (holdout, "images")
+    measure = Measure(normalized(seed=1), None, synthetic, computer, batch_size=4, interruption=interruption)
+    return measure.student(normalized())
 
 
 RECIPES = {"distill": distill, "train": train, "quantize": quantize}

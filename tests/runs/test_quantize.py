@@ -130,13 +130,22 @@ def test_another_model_can_use_the_images(run, tmp_path):
     assert (result["teacher"]["name"], result["images"]["synthesized"]) == ("resnet14_digits", 0)
 
 
-def test_without_data_agreement_is_measured(run, tmp_path):
-    nothing_known = {"preset": "cifar10", "lte.labels": "digits", "lte.encoder": "random", "reuse": None}
+@pytest.mark.parametrize(
+    ("mode", "images"), [("qat", "held-back synthetic images"), ("ptq", "the run's synthetic images")]
+)
+def test_without_data_agreement_is_measured_on_images_that_nobody_learned(mode, images, run, tmp_path):
+    nothing_known = {
+        "quantizer.mode": mode,
+        "preset": "cifar10",
+        "lte.labels": "digits",
+        "lte.encoder": "random",
+        "reuse": None,
+    }
     making = {"schedule.warmup_epochs": 1, "schedule.warmup_rounds": 3, "schedule.rounds": 0, "schedule.epochs": 1}
     method = {"method.batch": 100, "method.g_steps": 1, "method.width": 4, "method.code_size": 16}
     result = quantize(settings(run / "student", tmp_path / "q", **nothing_known, **making, **method))
     stages = result["quantization"]["stages"]
-    assert stages["deployed"]["agreement_on"] == "held-back synthetic images"
+    assert stages["deployed"]["agreement_on"] == images
     assert "top1" not in result["student"]
     assert result["quantization"]["onnx"]["agreement"] == 1.0
 

@@ -23,12 +23,12 @@ from nayer_cli.runs.beginning import begin_with, fitting, paced, sentence
 from nayer_cli.runs.documents import Result
 from nayer_cli.runs.embed import find_or_build_pool
 from nayer_cli.runs.folder import RunFolder
-from nayer_cli.runs.measure import Measure
+from nayer_cli.runs.measure import HELD_BACK, OF_RUN, Measure
 from nayer_cli.runs.recorder import Recorder
 from nayer_cli.runs.resume import begin
 from nayer_cli.runs.run import Job, carry_out, shorten
 from nayer_cli.runs.shards import Shards
-from nayer_cli.runs.sizing import follow_memory, tell
+from nayer_cli.runs.sizing import follow_memory, learns, tell
 from nayer_cli.storage.checkpoint import fingerprint
 from nayer_cli.storage.runlog import Listener, RunLog
 from nayer_cli.types import Settings
@@ -125,9 +125,12 @@ def prepare(
     planned = plan.images(method.batch) + -(-given // group.size)
     bank = assemble.bank(config.bank, planned, teacher.shape, computer, folder.path)
     data = assemble.evaluation_data(config.eval, teacher, teacher.labels, group, log)
-    holdout = None if data else MemoryBank(-(-assemble.HOLDOUT // group.size), teacher.shape, device=computer.device)
+    holdout = None
+    if data is None and learns(config):  # otherwise there is nobody to hide images from
+        holdout = MemoryBank(-(-assemble.HOLDOUT // group.size), teacher.shape, device=computer.device)
+    synthetic = (bank, OF_RUN) if holdout is None else (holdout, HELD_BACK)
     size, interruption = config.eval.batch_size, parts.interruption
-    measure = Measure(critic.teacher, data, holdout, computer, batch_size=size, interruption=interruption)
+    measure = Measure(critic.teacher, data, synthetic, computer, batch_size=size, interruption=interruption)
     names = teacher.labels or tuple(map(str, range(teacher.num_classes)))
     fingerprints = run.fingerprints(teacher) | {"the class list": fingerprint(tuple(names))}
     if has_text:

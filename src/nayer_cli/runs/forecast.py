@@ -215,9 +215,10 @@ def _total(job: Job, config: RunConfig, work: Work, costs: Costs) -> Forecast:
 
 
 def _measured(job: Job) -> int:
-    """Return how many images a measurement has; without data both networks see those that are held back."""
-    data = job.recorder.measure.data
-    return 2 * assemble.HOLDOUT if data is None else len(data)
+    """Return how many images a measurement has; without data both networks see synthetic ones."""
+    data, engine = job.recorder.measure.data, job.engine
+    synthetic = len(engine.bank.images) if engine.holdout is None else assemble.HOLDOUT
+    return 2 * synthetic if data is None else len(data)
 
 
 def _copy(student: Classifier) -> Classifier:

@@ -1,4 +1,4 @@
-"""Measuring a student: on labelled images where the user has some, otherwise by agreement on held-back ones."""
+"""Measuring a student: on labelled images where the user has some, otherwise by agreement on synthetic ones."""
 
 from typing import cast
 from weakref import WeakKeyDictionary
@@ -16,13 +16,17 @@ from nayer_cli.runs.assemble import Machine
 from nayer_cli.runs.documents import Scores
 
 
+HELD_BACK = "held-back synthetic images"
+OF_RUN = "the run's synthetic images"
+
+
 class Measure:
-    """Measures models on `data`, or by agreement with the teacher on `holdout` where there is no data.
+    """Measures models on `data`, or by agreement with the teacher on `synthetic` where there is no data.
 
     Args:
         teacher: the reference, mapping images in [0, 1] to logits; None when a network is trained from labels alone.
         data: labelled images that no training saw.
-        holdout: synthetic images that the student never saw.
+        synthetic: images without data, with what they are called in results.
         computer: where to measure; its processes have a part of the images each.
         interruption: whether the run was asked to end: measuring on data can take a while.
 
@@ -32,13 +36,13 @@ class Measure:
         self,
         teacher: nn.Module | None,
         data: LabelledImages | None,
-        holdout: MemoryBank | None,
+        synthetic: tuple[MemoryBank, str] | None,
         computer: Machine,
         *,
         batch_size: int,
         interruption: Interruption,
     ) -> None:
-        self.teacher, self.data, self.holdout = teacher, data, holdout
+        self.teacher, self.data, self.synthetic = teacher, data, synthetic
         self.device, self.group, self.batch_size = computer.device, computer.group, batch_size
         self.interruption = interruption
         self._said: WeakKeyDictionary[nn.Module, Outcomes] = WeakKeyDictionary()
@@ -52,27 +56,28 @@ class Measure:
         """
         if self.data is not None:
             return self._on_data(model, self.data)
-        if self.holdout is None or self.teacher is None:
+        if self.synthetic is None or self.teacher is None:
             return {}
-        same = self._on_held_back(model, self.teacher, self.holdout)
-        return {"agreement": same.rate, "agreement_on": "held-back synthetic images"} if same else {}
+        images, called = self.synthetic
+        same = self._on_synthetic(model, self.teacher, images)
+        return {"agreement": same.rate, "agreement_on": called} if same else {}
 
-    def _on_held_back(self, model: nn.Module, reference: nn.Module, holdout: MemoryBank) -> Count | None:
-        """Count the held-back images of all processes on which both networks agree; None if there are none."""
-        slots = torch.arange(len(holdout), device=holdout.labels.device).split(self.batch_size)
-        own = [count_same(model, reference, holdout.take(some, self.device)[0]) for some in slots]
+    def _on_synthetic(self, model: nn.Module, reference: nn.Module, images: MemoryBank) -> Count | None:
+        """Count the synthetic images of all processes on which both networks agree; None if there are none."""
+        slots = torch.arange(len(images), device=images.labels.device).split(self.batch_size)
+        own = [count_same(model, reference, images.take(some, self.device)[0]) for some in slots]
         shares = [share for part in self.group.collect(own) for share in part]
         total = Count(sum(share.hits for share in shares), sum(share.n for share in shares))
         return total if total.n else None
 
     def compare(self, model: nn.Module, reference: nn.Module) -> Count | None:
-        """Count the images of the data, or else of those held back, on which both have the same top-1 class.
+        """Count the images of the data, or else the synthetic ones, on which both have the same top-1 class.
 
         On data both must have been measured, and not have changed since.
         """
         if self.data is not None:
             return same_class(self._said[model], self._said[reference])
-        return self._on_held_back(model, reference, self.holdout) if self.holdout is not None else None
+        return self._on_synthetic(model, reference, self.synthetic[0]) if self.synthetic is not None else None
 
     def of_teacher(self) -> Scores:
         """Scores of the teacher; empty without data."""

@@ -124,6 +124,11 @@ def numbers(config: RunConfig) -> dict[str, int]:
     return found
 
 
+def learns(config: RunConfig) -> bool:
+    """Say whether the student does, or only has its steps chosen."""
+    return not isinstance(config, QuantizeConfig) or config.quantizer.mode == "qat"
+
+
 def count(config: RunConfig, teacher: Classifier | None, student: Classifier, images: int | None = None) -> Sizes:
     """Count the parts of a run."""
     shape = student.shape
@@ -138,9 +143,8 @@ def count(config: RunConfig, teacher: Classifier | None, student: Classifier, im
     held = (images or 0) * volume
     budget = config.bank.budget_gb if isinstance(config, DistillConfig) else OF_BANK * USUAL_GB
     in_memory = held if held <= budget * GB else 0
-    holdout = assemble.HOLDOUT * volume if makes_images and config.eval.data is None else 0
-    learns = not isinstance(config, QuantizeConfig) or config.quantizer.mode == "qat"
-    return Sizes(4 * volume, of_teacher, of_student, generator, in_memory + holdout, makes_images, learns)
+    holdout = assemble.HOLDOUT * volume if makes_images and learns(config) and config.eval.data is None else 0
+    return Sizes(4 * volume, of_teacher, of_student, generator, in_memory + holdout, makes_images, learns(config))
 
 
 def _kept(config: DistillConfig) -> int:
