@@ -15,7 +15,6 @@ from nayer_cli.machine.interruption import Interruption
 from nayer_cli.runs.assemble import Machine
 from nayer_cli.runs.documents import Scores
 
-
 HELD_BACK = "held-back synthetic images"
 OF_RUN = "the run's synthetic images"
 
