@@ -149,7 +149,7 @@ def test_a_help_page_needs_neither_numpy_nor_the_display():
     code = "import sys; from nayer_cli.__main__ import main; main(['distill', '--help']); print(sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     loaded = done.stdout.splitlines()[-1]
-    for heavy in ("torch", "numpy", "PIL", "rich.live", "nayer_cli.runs.distill", "huggingface_hub"):
+    for heavy in ("torch", "numpy", "PIL", "rich.live", "nayer_cli.runs.distill", "huggingface_hub", "http.client"):
         assert f"'{heavy}'" not in loaded
 
 

@@ -85,6 +85,7 @@ def test_a_config_that_is_not_json(tmp_path: Path) -> None:
         ("hub:timm/resnet50", "unknown prefix", "hf-hub:"),
         ("local-dir:/nowhere/at/all", "neither config.json nor student/config.json", "weight file"),
         ("py:tiny", "py:package.module:factory", ""),
+        ("r" * 5000, "cannot look for 'rrr", ""),
         ("py:no_such_lab:tiny", "cannot import no_such_lab", "PYTHONPATH"),
         ("py:torch.nn:Linea", "did you mean 'Linear'", ""),
     ],

@@ -121,6 +121,9 @@ def test_names_that_a_checkpoint_brings_are_looked_at_too(name: str, nayer: Naye
     assert code == 2
     assert "the checkpoint of 'resnet14_digits': class 0" in told and "no class name" in told
     assert not (tmp_path / "run").exists()
+    of_others = (["eval", folder, "--data", "digits"], ["sample", "--model", folder, "--out", tmp_path / "run"])
+    for words in (*of_others, ["export", folder, "--out", tmp_path / "run.onnx"]):
+        assert (nayer(*words)[0], "no class name" in nayer(*words)[1]) == (2, True)
 
 
 @pytest.mark.parametrize(

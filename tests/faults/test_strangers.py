@@ -19,8 +19,7 @@ from nayer_cli.classifiers.model import load_classifier, new_network, save_class
 from nayer_cli.classifiers.sealed import sealed
 from nayer_cli.config import ModelConfig
 from nayer_cli.errors import InputError
-from nayer_cli.runs.folder import RunFolder
-from nayer_cli.runs.words import trusted
+from nayer_cli.runs.words import check, trusted
 from nayer_cli.trust import trusting_code
 from tiny_clip import fill_hub_cache
 
@@ -147,12 +146,15 @@ SETTINGS = [
     ("eval.data", "wds/pipe:touch it-ran"),
     ("eval.data", "hfds/evil/data"),
     ("teacher.name", "hf-hub:evil/never-fetched"),
+    ("lte.encoder", "evil/never-fetched"),
+    ("lte.encoder", "sentence-transformers:never-fetched"),
 ]
+PLACES = [("output.out", "/tmp/evil"), ("lte.cache_dir", "x/../../evil"), ("lte.cache_dir", "~/evil")]
 
 
 @pytest.mark.parametrize(("key", "value"), SETTINGS)
 def test_a_run_names_no_code_and_nothing_to_fetch(here: Path, hub_cache: Path, key: str, value: str) -> None:
-    run = RunFolder(here)
+    run = here / "config.toml"
     with pytest.raises(InputError, match="which needs your consent") as fault:
         trusted({key: value}, {}, run)
     assert "--trust-code" in str(fault.value.hint)
@@ -161,9 +163,25 @@ def test_a_run_names_no_code_and_nothing_to_fetch(here: Path, hub_cache: Path, k
         trusted({key: value}, {}, run)
 
 
-@pytest.mark.parametrize("command", ["distill", "train", "quantize"])
-def test_settings_files_name_no_code(here: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
-    (here / "config.toml").write_text('[student]\nname = "py:evilmod:net"\n')
-    assert main([command, "--config", "config.toml", "--dry-run"]) == 2
-    assert "py:evilmod:net" in (told := capsys.readouterr().err) and "--trust-code" in told
+def test_a_run_does_not_say_where_to_write(here: Path) -> None:
+    assert trusted({**dict(PLACES), "seed": 1}, {}, here / "config.toml") == {"seed": 1}
+
+
+@pytest.mark.parametrize("command", ["distill", "train", "quantize", "study"])
+def test_settings_files_name_no_code_nothing_to_fetch_and_no_place(
+    here: Path, hub_cache: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    for key, value in (*SETTINGS, *PLACES[command == "study" :]):  # a study itself says where its runs are
+        part, _, name = key.partition(".")
+        if command == "train" and part in ("lte", "method"):
+            continue
+        text = f'[rows.a]\n{key} = "{value}"\n' if command == "study" else f'[{part}]\n{name} = "{value}"\n'
+        (here / "some.toml").write_text(text)
+        words = ["study", "some.toml", "--print"] if command == "study" else [command, "--config", "some.toml"]
+        assert main(words) == 2, key
+        assert value in (told := capsys.readouterr().err) and "--trust-code" in told
     assert not (here / "it-ran").exists()
+
+
+def test_a_settings_file_may_say_where_to_write_below_the_current_folder(here: Path) -> None:
+    check({"output.out": "runs/a..b", "lte.cache_dir": "cache"}, {}, "some.toml")

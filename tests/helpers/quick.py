@@ -78,10 +78,11 @@ def few_images(folder: Path, count: int = 40) -> str:
 
 def write(command: str, settings: dict[str, Any]) -> list[str]:
     """Write settings to a file; return the words that start a run with them, or go on with it."""
-    out = Path(settings["output.out"])
+    out, places = Path(settings["output.out"]), ("output.out", "lte.cache_dir")  # which no file may name
     path = out.with_name("settings.toml")
-    path.write_text(config.to_toml({k: v for k, v in settings.items() if v is not None and k != "output.out"}))
-    return [command, "--config", str(path), "--out", str(out), "--resume", "auto"]
+    path.write_text(config.to_toml({k: v for k, v in settings.items() if v is not None and k not in places}))
+    cache = ["--set", f"lte.cache_dir={settings['lte.cache_dir']}"] if settings.get("lte.cache_dir") else []
+    return [command, "--config", str(path), "--out", str(out), "--resume", "auto", *cache]
 
 
 class StopError(Exception):

@@ -67,6 +67,37 @@ def test_code_in_the_folder_is_refused(tmp_path: Path) -> None:
         check_folder(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("file", "settings", "code"),
+    [
+        ("config.json", {"activation_function": "evil.Act"}, "evil.Act"),
+        ("router_config.json", {"types": {"query_0": "evil.Module"}}, "evil.Module"),
+        ("wordembedding_config.json", {"tokenizer_class": "evil.Tokens"}, "evil.Tokens"),
+        ("config.json", {"auto_map": {"AutoModel": "modeling.Evil"}}, "modeling.Evil"),
+        ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["evil", None]}}, "evil"),
+    ],
+)
+def test_code_that_a_module_names_is_refused(tmp_path: Path, file: str, settings: object, code: str) -> None:
+    folder_of(tmp_path, [{"path": "2_Any", "type": "sentence_transformers.models.Any"}], ["2_Any/x.json"])
+    (tmp_path / "2_Any" / file).write_text(json.dumps(settings))
+    with pytest.raises(InputError, match=f"needs code of its own .*{code}"):
+        check_folder(tmp_path)
+
+
+def test_standard_classes_are_taken(tmp_path: Path) -> None:
+    settings = {"activation_function": "torch.nn.modules.activation.Tanh", "tokenizer_class": "CLIPTokenizer"}
+    folder_of(tmp_path, [{"path": "", "type": "sentence_transformers.models.Any"}], [])
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    check_folder(tmp_path)
+
+
+@pytest.mark.parametrize("path", ["../else", "/etc", "a/../../b", "..\\b", "a\0"])
+def test_paths_outside_the_folder_are_refused(tmp_path: Path, path: str) -> None:
+    folder_of(tmp_path, [{"path": path, "type": TRANSFORMER}], [])
+    with pytest.raises(InputError, match="names a path outside its folder"):
+        check_folder(tmp_path)
+
+
 @pytest.mark.parametrize("content", ["{", '{"a": 1}', '[{"type": "x"}]', "3"])
 def test_a_damaged_list_of_modules_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "modules.json").write_text(content)

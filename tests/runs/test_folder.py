@@ -34,6 +34,13 @@ def test_settings_and_circumstances_are_written_down(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("content", ["[" * 99_999, "[1]", "null", "{}", '{"starts": 3}'])
+def test_a_run_json_of_other_content_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(InputError, match=r"run\.json is damaged"):
+        RunFolder(tmp_path).paths()
+
+
 def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     for epoch in (9, 10, 100):

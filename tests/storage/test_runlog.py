@@ -1,7 +1,10 @@
+import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from nayer_cli.errors import InputError
 from nayer_cli.storage import runlog
 from nayer_cli.storage.runlog import RunLog, read_metrics
 
@@ -27,6 +30,17 @@ def test_rewinding_drops_later_epochs_and_a_line_that_was_cut_off(tmp_path: Path
         file.write('{"event": "epo')
     log.rewind(2)
     assert [r["epoch"] for r in read_metrics(log.path)] == [1, 2]
+
+
+ODD = ["[" * 99_999, "[1]", "null", "{}", '{"epoch": "1"}', '{"epoch": 1, "student": 3}', "\xff"]
+
+
+@pytest.mark.parametrize("line", ODD)
+def test_another_line_that_is_no_record_is_named(tmp_path: Path, line: str):
+    whole = json.dumps(record(1))
+    (tmp_path / "m.jsonl").write_bytes("\n".join([whole, line, whole, ""]).encode("latin-1"))
+    with pytest.raises(InputError, match=r"line 2 of .*m\.jsonl is"):
+        read_metrics(tmp_path / "m.jsonl")
 
 
 def test_tensorboard_gets_the_numbers(tmp_path: Path):

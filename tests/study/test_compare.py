@@ -21,5 +21,9 @@ def test_runs_are_compared_by_what_differs_and_what_came_of_it(tmp_path, capsys)
     assert compare(runs)["figures"] == {"top-1": [0.91, None]}
     assert main(["compare", *runs]) == 0
     assert "0.91" in capsys.readouterr().out
+    for content in ("[" * 100_000, "[1]", "3"):
+        (tmp_path / "b" / "result.json").write_text(content)
+        with pytest.raises(InputError, match="is damaged"):
+            compare(runs)
     with pytest.raises(InputError, match="not a run directory"):
         compare([*runs, str(tmp_path)])

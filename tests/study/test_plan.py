@@ -72,6 +72,10 @@ def test_settings_of_all_or_some_runs_are_changed_from_outside(file):
         (("[rows.other]", '["rows"."../up"]'), "cannot name a folder"),
         (("seeds = [3, 4]", "seeds = [0.5]"), "whole numbers"),
         (('command = "train"', 'command = "eval"'), "unknown command 'eval'"),
+        (("[paper.first]", "[paper]"), "'paper.small' of .* must be a table"),
+        (("small = 91.5", 'small = "x"'), "paper.first.small of .* must be a number"),
+        (("[scales.quick.base]\nschedule.epochs = 1", "[scales]\nquick = 1"), "'quick' of .* must be a table"),
+        (("seeds = [3, 4]", f"seeds = {list(range(5000))}"), "15,000 runs"),
     ],
 )
 def test_what_is_wrong_with_a_study_is_told(change, words, tmp_path):

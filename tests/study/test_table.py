@@ -1,10 +1,21 @@
 import pytest
 
-from nayer_cli.study.table import difference
+from nayer_cli.errors import InputError
+from nayer_cli.study.plan import read
+from nayer_cli.study.table import collect, difference
 
 
 def runs(*values: tuple[int, float | None]) -> list:
     return [{"seed": seed, "value": value} for seed, value in values]
+
+
+@pytest.mark.parametrize("found", ['{"student": 3}', '{"student": {}}', '{"student": {"top1": "x"}, "seconds": 1}'])
+def test_a_result_without_its_figures_is_damaged(tmp_path, found):
+    (tmp_path / "s.toml").write_text("[rows.a]\n")
+    (tmp_path / "a/seed-0").mkdir(parents=True)
+    (tmp_path / "a/seed-0/result.json").write_text(found)
+    with pytest.raises(InputError, match=r"result\.json is damaged"):
+        collect(read(str(tmp_path / "s.toml"), None, None, {}), tmp_path)
 
 
 def test_differences_are_paired_by_seed_with_an_interval_of_students_t():

@@ -20,6 +20,7 @@ from nayer_cli.classifiers.pretrained import fetch, fetch_url, from_cache
 from nayer_cli.classifiers.sealed import sealed
 from nayer_cli.classifiers.weights import FILE_NAMES
 from nayer_cli.errors import InputError, NayerError, did_you_mean
+from nayer_cli.storage.text import user_path
 from nayer_cli.types import ImageShape
 
 FACTORY = trust.CODE
@@ -151,8 +152,8 @@ def _fetch_weights(architecture: Architecture) -> Path:
 def _folder(name: str) -> Path | None:
     """Return the folder with config.json that `name` means, or None if it does not mean a folder."""
     folder = names.named_folder(name)
-    if folder is None and name and not timm.is_model(name) and Path(name).expanduser().is_dir():
-        folder = Path(name).expanduser()
+    if folder is None and name and not timm.is_model(name) and user_path(name).is_dir():
+        folder = user_path(name)
     return names.described(folder, name) if folder else None
 
 

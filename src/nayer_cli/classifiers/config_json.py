@@ -1,19 +1,21 @@
 """The config.json of a model, in timm's layout, checked before anything is built from it."""
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from nayer_cli.errors import InputError
-from nayer_cli.quant.scheme import WEIGHT_RANGES
+from nayer_cli.quant.scheme import LEAST, MOST, WEIGHT_RANGES
 from nayer_cli.storage.text import printable, read_json
 from nayer_cli.types import CROP_MODES, INTERPOLATIONS
 
 LARGEST_IMAGE = 2**26
 """Numbers of an image: 4096 × 4096 pixels in colour, and some."""
 MOST_CLASSES = 1_000_000
-ALLOWED_BITS = (0, 2, 3, 4, 5, 6, 7, 8)
+BITS = tuple(range(LEAST, MOST + 1))
+INDEX = re.compile(r"0|[1-9][0-9]{0,6}")
 
 
 def read_model_json(path: Path) -> dict[str, Any]:
@@ -69,7 +71,7 @@ def _is_text(value: object) -> bool:
 
 def _are_names(value: object) -> bool:
     if isinstance(value, Mapping):
-        return all(index.isdecimal() for index in value) and _are_names(list(value.values()))
+        return all(map(INDEX.fullmatch, value)) and _are_names(list(value.values()))
     return _is_list_of(value, _is_text)
 
 
@@ -93,8 +95,10 @@ def _is_scheme(value: Any) -> bool:
     if not _is_object(value) or value.get("weight_range", WEIGHT_RANGES[0]) not in WEIGHT_RANGES:
         return False
     bits = {name: one for name, one in value.items() if name != "weight_range"}
-    names = {"weights", "activations", "first_last", "edges"}
-    return set(bits) == names and all(one in ALLOWED_BITS for one in bits.values())
+    allowed = {"weights": BITS, "activations": BITS, "first_last": (0, *BITS), "edges": (0, *BITS)}
+    if bits.keys() != allowed.keys():
+        return False
+    return all(type(one) is int and one in allowed[name] for name, one in bits.items())
 
 
 FACTS: dict[str, tuple[Callable[[Any], bool], str]] = {

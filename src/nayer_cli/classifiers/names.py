@@ -10,6 +10,7 @@ from nayer_cli import plugins
 from nayer_cli.classifiers import own
 from nayer_cli.errors import EnvironmentFault, InputError, did_you_mean
 from nayer_cli.storage import hub
+from nayer_cli.storage.text import user_path
 
 ASSETS = Path(__file__).parents[1] / "assets"
 CONFIG = "config.json"
@@ -65,7 +66,7 @@ def check(name: str) -> None:
         _require_on_hub(name)
     elif folder:
         described(folder, name)
-    elif not Path(name).expanduser().exists() and Path(name).suffix != ".onnx" and not may_exist(name):
+    elif not user_path(name).exists() and Path(name).suffix != ".onnx" and not may_exist(name):
         raise no_model(name)
 
 
@@ -122,7 +123,7 @@ def no_model(name: str) -> InputError:
             f"'{name}' is an ONNX file, which can be measured but not learned from",
             hint=f"nayer eval {name} measures it; to learn, name the model that it was exported from",
         )
-    if Path(name).suffix in WEIGHT_FILES or Path(name).expanduser().is_file():
+    if Path(name).suffix in WEIGHT_FILES or user_path(name).is_file():
         return InputError(
             f"'{name}' is a weight file, and does not say which architecture it is for",
             hint=f"name the architecture too, for example: --teacher resnet18 --teacher-weights {name}",

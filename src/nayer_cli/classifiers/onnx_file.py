@@ -20,6 +20,7 @@ from nayer_cli.onnx.signature import UnknownSize
 from nayer_cli.onnx.writer import write_onnx
 from nayer_cli.quant.scheme import Scheme
 from nayer_cli.quant.trace import trace
+from nayer_cli.storage.text import parse_json
 from nayer_cli.types import ImageShape, Normalization
 
 SUFFIX = ".onnx"
@@ -141,15 +142,12 @@ def load_onnx(path: Path, spec: ModelConfig | None = None) -> Classifier:
 def _own(path: Path, facts: Mapping[str, str], spec: ModelConfig) -> Classifier:
     """Open a file that tells of itself what `facts_of` writes."""
     try:
-        labels, scheme = json.loads(facts["label_names"]), json.loads(facts["quantization"])
-        own = Normalization(tuple(json.loads(facts["mean"])), tuple(json.loads(facts["std"])))
-        shape = ImageShape(*json.loads(facts["input_size"]))
-        told = {
-            "interpolation": facts.get("interpolation"),
-            "crop_pct": json.loads(facts.get("crop_pct", "null")),
-            "crop_mode": facts.get("crop_mode"),
-        }
+        told = {name: parse_json(facts[name]) for name in ("label_names", "mean", "std", "input_size")}
+        told |= {"crop_pct": parse_json(facts.get("crop_pct", "null"))}
+        told |= {name: facts.get(name) for name in ("interpolation", "crop_mode")}
         check_facts(told, path)
+        labels, shape = told["label_names"], ImageShape(*told["input_size"])
+        own = Normalization(tuple(told["mean"]), tuple(told["std"]))
         normalization = model_facts.normalization(spec, check_scale(own, str(path))._asdict(), shape.channels)
         return Classifier(
             network=OnnxNetwork(path),
@@ -158,14 +156,33 @@ def _own(path: Path, facts: Mapping[str, str], spec: ModelConfig) -> Classifier:
             normalization=normalization,
             num_classes=int(facts["num_classes"]),
             labels=tuple(labels) if labels else None,
-            scheme=Scheme(**scheme) if scheme else None,
+            scheme=scheme_of(facts, path),
             preparation=model_facts.preparation(spec, told, normalization),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"what {path} says about its classifier is damaged: {error}",
-            hint="export the model again with nayer export or nayer quantize",
-        ) from error
+        raise _damaged(path, error) from error
+
+
+def scheme_of(facts: Mapping[str, str], path: Path) -> Scheme | None:
+    """Return the scheme that the metadata of file `path` tell; None if they tell none.
+
+    Raises:
+        InputError: they tell something else.
+
+    """
+    try:
+        told = parse_json(facts.get("quantization") or "null")
+    except ValueError as error:
+        raise _damaged(path, error) from error
+    check_facts({"quantization": told}, path)
+    return Scheme(**told) if told else None
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    return InputError(
+        f"what {path} says about its classifier is damaged: {error}",
+        hint="export the model again with nayer export or nayer quantize",
+    )
 
 
 def _of_others(path: Path, spec: ModelConfig) -> Classifier:

@@ -12,6 +12,7 @@ from nayer_cli import config, trust
 from nayer_cli.cli import checks
 from nayer_cli.cli.options import SETTING_OF, VARIABLES, setting_in
 from nayer_cli.errors import ConfigError, did_you_mean
+from nayer_cli.runs import words
 from nayer_cli.storage import toml
 from nayer_cli.storage.toml import Layer
 
@@ -61,7 +62,7 @@ def merge(ctx: typer.Context, schema: type[Any], renamed: Mapping[str, str] | No
     own = {key: value for source, layer in layers if source in OWN for key, value in layer.items()}
     merged: Layer = {}
     for source, layer in layers:
-        trust.check_settings({} if source in OWN else layer, own, source)
+        words.check({} if source in OWN else layer, own, source)
         also = checks.method_keys(checks.method_of(schema, merged | layer))
         config.check(schema, layer, source, also)
         merged = {key: value for key, value in merged.items() if key not in _replaced_by(layer)} | layer

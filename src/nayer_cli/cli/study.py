@@ -11,6 +11,7 @@ from nayer_cli import trust
 from nayer_cli.cli import checks, completion, options
 from nayer_cli.cli.results import speaks
 from nayer_cli.errors import InputError, RunFailed, did_you_mean
+from nayer_cli.runs import words
 from nayer_cli.storage.toml import Layer, flatten, parse_assignment
 from nayer_cli.study import plan
 from nayer_cli.study.plan import SCHEMAS, Line, Study
@@ -110,7 +111,7 @@ def _study(
     study = plan.read(name, scale, _numbers(seeds), changes)
     if name not in plan.names():
         for cell in study.cells():
-            trust.check_settings(cell.settings, changes, name)
+            words.check(cell.settings, changes, name)
     return replace(study, rows=_some(study.rows, rows, "row"), columns=_some(study.columns, columns, "column"))
 
 

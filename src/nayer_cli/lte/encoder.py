@@ -57,6 +57,14 @@ def _read(spec: str) -> tuple[str, str | None]:
     return name, argument or None
 
 
+def on_hub(spec: str) -> str:
+    """Return the repository of the hub, `ORG/NAME`, that `spec` means; empty if it means code or a folder."""
+    name, argument = _read(spec)
+    if name != "sentence-transformers" or not argument or user_path(argument).is_dir():
+        return ""
+    return argument if "/" in argument else f"sentence-transformers/{argument}"
+
+
 def reads_text(spec: str) -> bool:
     """Say whether an encoder looks at the texts that it is given: a control with `READS_TEXT = False` counts them."""
     name = spec.partition(":")[0]

@@ -99,6 +99,11 @@ def check_names(names: Sequence[str], outputs: int, teacher: str, source: str) -
             f"{first}",
             hint="--labels must name every class, one a line, in index order",
         )
+    check_fit(names, source)
+
+
+def check_fit(names: Sequence[str], source: str) -> None:
+    """Raise InputError if one of the names that `source` gave cannot be a name: it is shown and written down."""
     for index, name in enumerate(names):
         _check_name(name, f"{source}: {place(names, index)}", hint="give other names with --labels FILE")
 

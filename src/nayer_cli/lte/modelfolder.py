@@ -1,10 +1,11 @@
 """The folder of a sentence-transformers model: whether it is whole and safe, and what identifies it."""
 
+from collections.abc import Iterator
 from hashlib import file_digest, sha256
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from nayer_cli.errors import InputError
-from nayer_cli.storage.text import read_json
+from nayer_cli.storage.text import printable, read_json
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 TOKENIZER = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
@@ -16,6 +17,10 @@ NEEDED: dict[str, tuple[tuple[str, ...], ...]] = {
     "Dense": (("config.json",), WEIGHTS),
 }
 """For each kind of module the files that it cannot do without, with their alternatives."""
+STANDARD = ("sentence_transformers.", "torch.nn.modules.")
+"""What the classes are called that a model may name."""
+DOTTED = ("activation_function", "tokenizer_class", "types")
+"""Settings of a module whose dotted names are code."""
 
 
 def check_folder(folder: Path) -> None:
@@ -32,12 +37,23 @@ def check_folder(folder: Path) -> None:
             hint="save the model with SentenceTransformer.save_pretrained",
         )
     for module in _modules(folder):
-        # Any other type is Python code from the folder itself, which older releases would run unasked.
-        if not module["type"].startswith("sentence_transformers."):
-            raise InputError(
-                f"{folder} needs code of its own ({module['type']}), which nayer does not run",
-                hint="choose a model of standard modules, or make the pool yourself and pass it with --lte",
-            )
+        for code in (module["type"], *_named_code(folder / module["path"])):
+            # Anything else is Python code of the folder or of others, which older releases would run unasked.
+            if not code.startswith(STANDARD):
+                raise InputError(
+                    f"{folder} needs code of its own ({printable(code)}), which nayer does not run",
+                    hint="choose a model of standard modules, or make the pool yourself and pass it with --lte",
+                )
+
+
+def _named_code(part: Path) -> Iterator[str]:
+    """Yield the code that the settings of a module name: a class by its dotted path, or a file of the folder."""
+    for path in sorted(part.glob("*config.json")):
+        settings = read_json(path)
+        for key, value in settings.items() if isinstance(settings, dict) else ():
+            named = value.values() if isinstance(value, dict) else [value]
+            if key == "auto_map" or (key in DOTTED and any("." in str(name) for name in named)):
+                yield from map(str, named)
 
 
 def missing_files(folder: Path) -> list[str]:
@@ -81,8 +97,8 @@ def _missing_shards(part: Path) -> list[str]:
         return []
     document = read_json(index)
     try:
-        shards = sorted(set(document["weight_map"].values()))
-        return [shard for shard in shards if not (part / shard).is_file()]
+        shards = sorted({str(shard) for shard in document["weight_map"].values()})
+        return [shard for shard in shards if not (part / _inside(shard, index)).is_file()]
     except (AttributeError, KeyError, TypeError) as error:
         raise InputError(f"{index} is not an index of weights") from error
 
@@ -91,6 +107,18 @@ def _modules(folder: Path) -> list[dict[str, str]]:
     path = folder / "modules.json"
     document = read_json(path)
     try:
-        return [{key: str(module[key]) for key in ("path", "type")} for module in document]
+        return [{"path": _inside(str(module["path"]), path), "type": str(module["type"])} for module in document]
     except (KeyError, TypeError) as error:
         raise InputError(f"{path} is not a list of modules") from error
+
+
+def _inside(name: str, path: Path) -> str:
+    """Return the name of a file or a folder that `path` lists.
+
+    Raises:
+        InputError: it is not inside the folder of `path`.
+
+    """
+    if PurePosixPath(name).is_absolute() or {"..", "\0"} & {*name.replace("\\", "/").split("/"), *name}:
+        raise InputError(f"{path} names a path outside its folder: '{printable(name)}'", hint="choose another model")
+    return name

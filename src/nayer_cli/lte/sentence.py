@@ -50,11 +50,11 @@ class SentenceEncoder:
         from sentence_transformers import SentenceTransformer
         from transformers.utils import logging
 
-        from nayer_cli.classifiers.weights import refusing_code
+        from nayer_cli.classifiers.sealed import sealed
 
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         try:
-            with refusing_code():
+            with sealed():
                 return SentenceTransformer(str(self.folder), device=self.device, local_files_only=True)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, UnpicklingError) as error:
             raise InputError(

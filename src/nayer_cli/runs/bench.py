@@ -1,6 +1,5 @@
 """`nayer bench`: memory, operations and time of classifiers on this machine."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +22,6 @@ from nayer_cli.machine.device import resolve_device
 from nayer_cli.machine.operations import OperationCounter
 from nayer_cli.machine.turns import Now, Step, interval, take_turns
 from nayer_cli.onnx import packages
-from nayer_cli.quant.scheme import Scheme
 from nayer_cli.runs import models
 from nayer_cli.runs.documents import BenchResult, Median, Speed, Timed
 from nayer_cli.storage.files import write_json
@@ -168,12 +166,13 @@ def _macs(network: nn.Module, shape: ImageShape, device: torch.device) -> int:
 
 def _onnx(name: str, threads: int) -> Runner:
     packages.require()
+    from nayer_cli.classifiers.onnx_file import scheme_of
     from nayer_cli.onnx.count import count
     from nayer_cli.onnx.runner import OnnxNetwork, read_model
 
     path = Path(name).expanduser()
     network, counts = OnnxNetwork(path, threads), count(read_model(path))
-    told = json.loads(network.facts.get("quantization") or "null")
+    scheme = scheme_of(network.facts, path)
     return Runner(
         model=name,
         name=network.facts.get("name") or path.stem,
@@ -181,7 +180,7 @@ def _onnx(name: str, threads: int) -> Runner:
         shape=network.image_shape,
         device=torch.device("cpu"),
         runtime=f"ONNX Runtime {version('onnxruntime')}",
-        numbers=str(Scheme(**told)) if told else "integers" if counts.is_quantized else FLOAT,
+        numbers=str(scheme) if scheme else "integers" if counts.is_quantized else FLOAT,
         bytes=path.stat().st_size,
         parameters=counts.parameters,
         macs=counts.macs,

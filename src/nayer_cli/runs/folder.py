@@ -1,6 +1,5 @@
 """The run directory: its files, and how a run gets one for itself alone."""
 
-import json
 import os
 import platform
 import re
@@ -28,6 +27,7 @@ from nayer_cli.storage.disk import cannot_write, is_full
 from nayer_cli.storage.files import check_writable, delete, leftovers, make_folder, write_json, write_text
 from nayer_cli.storage.inputs import RUNS as RUNS
 from nayer_cli.storage.runlog import Listener, RunLog
+from nayer_cli.storage.text import parse_json
 
 
 class RunFolder:
@@ -93,7 +93,7 @@ class RunFolder:
         if not self.about.is_file():
             return {}
         try:
-            found = json.loads(self.about.read_bytes())
+            found = parse_json(self.about.read_text(encoding="utf-8"))
             return {**found, "starts": list(found["starts"])}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
@@ -206,7 +206,7 @@ def _owned(folder: RunFolder, *, is_new: bool) -> Iterator[None]:
 def _owner(path: Path) -> str:
     """Name the process that is said to be at work in a directory."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_text(encoding="utf-8"))
         return f": process {found['pid']} on {found['host']}, since {found['since']}"
     except (OSError, ValueError, KeyError, TypeError):  # it is just being written, or removed
         return ""

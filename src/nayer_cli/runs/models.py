@@ -12,7 +12,7 @@ from nayer_cli.config import ModelConfig
 from nayer_cli.errors import ConfigError, InputError
 from nayer_cli.images.class_order import match_classes
 from nayer_cli.images.labelled import LabelledImages
-from nayer_cli.lte.labels import check_names, read_labels
+from nayer_cli.lte.labels import check_fit, check_names, read_labels
 from nayer_cli.storage.text import printable
 
 EXAMPLES = {
@@ -96,10 +96,12 @@ def named(classifier: Classifier, labels: str | None) -> Classifier:
     """Give a classifier the names in `labels`, a file or a known set, instead of those that it carries.
 
     Raises:
-        InputError: there is no such file or set, or it names more or fewer classes than there are outputs.
+        InputError: there is no such file or set, it names more or fewer classes than there are outputs, or what the
+            classifier carries are no names.
 
     """
     if not labels:
+        check_fit(classifier.labels or (), f"the checkpoint of '{classifier.name}'")
         return classifier
     names = read_labels(labels, dedupe="index")
     check_names(names, classifier.num_classes, classifier.name, labels)

@@ -124,8 +124,8 @@ def _draw_accuracy(axes: Any, records: Sequence[dict[str, Any]], teacher: float 
 
 
 def _draw_losses(axes: Any, records: Sequence[dict[str, Any]]) -> None:
-    for name in sorted({name for r in records for name in r["losses"]}):
-        points = [(r["epoch"], r["losses"][name]) for r in records if name in r["losses"]]
+    for name in sorted({name for r in records for name in r.get("losses", {})}):
+        points = [(r["epoch"], r["losses"][name]) for r in records if name in r.get("losses", {})]
         axes.plot(*zip(*points, strict=True), marker=".", label=name)
     axes.set(title="losses, unweighted", yscale="symlog")
 

@@ -175,7 +175,7 @@ def resumed_settings(folder: RunFolder, settings: Settings, schema: type) -> dic
         )
     _check_length(folder.path, old, old | new)
     kept = {key: path for key, path in there.items() if plain.get(key, old.get(key)) == old.get(key)}
-    settings = paths.located({**trusted(old, plain, folder), **new}, kept)
+    settings = paths.located({**trusted(old, plain, folder.config), **new}, kept)
     paths.check_there(folder.path, settings, kept, schema)
     return settings
 

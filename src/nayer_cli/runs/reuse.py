@@ -94,7 +94,7 @@ def _settings_of(folder: RunFolder, given: Settings) -> dict[str, Any]:
     kept = {key: value for key, value in old.items() if key.startswith(KEPT)}
     if given.get("method.name", kept.get("method.name")) != kept.get("method.name"):
         kept = {key: value for key, value in kept.items() if not key.startswith("method.")}
-    kept = words.trusted(kept, given, folder)
+    kept = words.trusted(kept, given, folder.config)
     is_known = any(key.startswith("lte.") for key in given) or not folder.pool.is_file()
     lte = {} if is_known else {"lte.file": str(folder.pool)}
     life = {} if kept.get("method.name") == "nayer" else {"method.g_life": None}

@@ -153,7 +153,7 @@ def _rebuild(folder: RunFolder, config: SampleConfig) -> tuple[Engine, Classifie
 def _teacher_of(folder: RunFolder, config: SampleConfig) -> tuple[DistillConfig, Classifier]:
     """Load a run's teacher, with the settings of the run."""
     kept = {key: value for key, value in folder.settings().items() if not key.startswith("eval.")}
-    settings = words.trusted(kept, {}, folder) | {"device": config.device, "seed": config.seed}
+    settings = words.trusted(kept, {}, folder.config) | {"device": config.device, "seed": config.seed}
     if folder.kind == "quantize":
         return assemble.resolve(settings, QuantizeConfig, "quantize")
     return assemble.resolve(settings, DistillConfig, "distill")

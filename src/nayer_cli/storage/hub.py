@@ -5,8 +5,6 @@ look decides whether the hub may be asked at all, and a download ends when nothi
 """
 
 import os
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
@@ -90,6 +88,9 @@ def first_line(error: BaseException) -> str:
 
 
 def _ask(endpoint: str) -> str:
+    import urllib.error  # takes a moment, and help pages ask nothing
+    import urllib.request
+
     try:
         request = urllib.request.Request(endpoint, method="HEAD")
         with urllib.request.build_opener().open(request, timeout=PATIENCE):  # urlopen would keep the first proxy
@@ -108,9 +109,11 @@ def _silence() -> str:
 
 def _through(endpoint: str) -> str:
     """Name the proxy on the way, without its password."""
+    from urllib.request import getproxies, proxy_bypass
+
     parts = urlsplit(endpoint)
-    proxy = urllib.request.getproxies().get(parts.scheme)
-    if not proxy or urllib.request.proxy_bypass(parts.hostname or ""):
+    proxy = getproxies().get(parts.scheme)
+    if not proxy or proxy_bypass(parts.hostname or ""):
         return ""
     return f" through the proxy {urlsplit(proxy).hostname}"
 

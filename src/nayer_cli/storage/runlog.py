@@ -3,14 +3,18 @@
 import json
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from nayer_cli.errors import EnvironmentFault
+from nayer_cli.errors import EnvironmentFault, InputError
 from nayer_cli.storage.disk import cannot_write
 from nayer_cli.storage.files import append_line, write_text
+from nayer_cli.storage.text import parse_json
 
 Listener = Callable[[dict[str, Any]], None]
+
+MEND = "remove that line: it only records what an epoch measured"
 
 
 class RunLog:
@@ -74,16 +78,30 @@ class RunLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Epoch records of a run, in order; none before the first epoch, and a last line that was cut off is left out."""
-    records: list[dict[str, Any]] = []
+    """Epoch records of a run, in order; none before the first epoch, and a last line that was cut off is left out.
+
+    Raises:
+        InputError: another line is no record of an epoch.
+
+    """
     if not path.exists():
-        return records
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+        return []
+    *lines, last = path.read_bytes().split(b"\n")
+    records = [_record(line, f"line {number} of {path}") for number, line in enumerate(lines, 1)]
+    with suppress(InputError):  # a whole line ends with a line feed, and nothing follows it
+        records.append(_record(last, str(path)))
     return records
+
+
+def _record(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        found = parse_json(line.decode("utf-8"))
+    except ValueError as error:
+        raise InputError(f"{where} is damaged: {error}", hint=MEND) from error
+    parts = [found.get(key, {}) for key in ("losses", "student")] if isinstance(found, dict) else [None]
+    if not all(isinstance(part, dict) for part in parts) or type(found.get("epoch")) is not int:
+        raise InputError(f"{where} is not the record of an epoch", hint=MEND)
+    return dict(found)
 
 
 def _numbers(record: dict[str, Any]) -> Iterator[tuple[str, float]]:

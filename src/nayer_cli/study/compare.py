@@ -1,6 +1,5 @@
 """Runs side by side: the settings that differ, and the figures."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing_extensions import TypedDict
 from nayer_cli.config import read_file
 from nayer_cli.errors import InputError
 from nayer_cli.storage.inputs import require_run
+from nayer_cli.storage.text import parse_json
 
 COMPARISON_FORMAT = "nayer.comparison/1"
 FIGURES = {
@@ -64,7 +64,7 @@ def _result(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         return {}
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return dict(parse_json(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{path} is damaged: {error}", hint="resume the run, which writes it again") from error
 

@@ -1,7 +1,6 @@
 """The ledger: one JSON file for each run, with everything that its figures depend on."""
 
 import hashlib
-import json
 import shlex
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from nayer_cli.config import read_file
+from nayer_cli.errors import InputError
 from nayer_cli.storage.files import make_folder, write_json
+from nayer_cli.storage.text import read_json
 from nayer_cli.study import plan, report
 from nayer_cli.study.plan import Cell, Study
 from nayer_cli.study.table import tabulate
@@ -159,4 +160,13 @@ def _digest_of_names(names: list[str] | None) -> str | None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    """Return the JSON object in a file; an empty one if there is none.
+
+    Raises:
+        InputError: something else is in it.
+
+    """
+    found = read_json(path) if path.is_file() else {}
+    if not isinstance(found, dict):
+        raise InputError(f"{path} is damaged: it is not an object", hint="remove it, or restore it from a backup")
+    return found

@@ -33,6 +33,7 @@ from nayer_cli import config
 from nayer_cli.config import DistillConfig, QuantizeConfig, RunConfig, TrainConfig
 from nayer_cli.errors import ConfigError, InputError, did_you_mean
 from nayer_cli.storage import toml
+from nayer_cli.storage.text import printable
 from nayer_cli.storage.toml import Layer
 
 SHIPPED = Path(__file__).parents[1] / "studies"
@@ -42,6 +43,7 @@ PARTS = ("title", "note", "seeds", "base", "rows", "columns", "paper", "scales")
 OF_A_LINE = ("title", "command", "paper")
 """Keys of a row or a column that are not settings."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+MOST_RUNS = 10_000
 SMALLEST = "digits"
 """The scale of the shipped studies that takes minutes and no data: the default."""
 
@@ -153,6 +155,9 @@ def read(source: str, scale: str | None, seeds: Sequence[int] | None, changes: L
     if seeds is not None:
         document["seeds"] = list(seeds)
     study = _study(path.stem, scale, document, str(path))
+    count = len(study.rows) * len(study.columns) * len(study.seeds)
+    if count > MOST_RUNS:
+        raise InputError(f"{path} has {count:,} runs, and a study at most {MOST_RUNS:,}", hint="give fewer --seeds")
     for cell in study.cells():
         _check(cell, str(path))
     return study
@@ -171,7 +176,7 @@ def _find(source: str) -> Path:
 
 def _scaled(document: dict[str, Any], scale: str | None, where: str) -> tuple[dict[str, Any], str]:
     """Lay the part of one scale over the rest."""
-    scales = document.pop("scales", {})
+    scales = _tables(document.pop("scales", {}), "scales", where)
     if not scales:
         if scale:
             raise InputError(f"{where} has no scales", hint="leave out --scale")
@@ -181,7 +186,7 @@ def _scaled(document: dict[str, Any], scale: str | None, where: str) -> tuple[di
         raise InputError(
             f"{where} has no scale '{chosen}'{did_you_mean(chosen, scales)}", hint=f"choose one of: {', '.join(scales)}"
         )
-    _check_parts(scales[chosen], PARTS[:-1], f"scale {chosen} of {where}")
+    _check_parts(_tables(scales[chosen], chosen, where), PARTS[:-1], f"scale {chosen} of {where}")
     return _merged(document, scales[chosen]), chosen
 
 
@@ -220,8 +225,24 @@ def _study(name: str, scale: str, document: dict[str, Any], where: str) -> Study
         base=_line("base", document.get("base", {}), where),
         rows=rows,
         columns=columns,
-        paper=document.get("paper", {}),
+        paper=_paper(document.get("paper", {}), where),
     )
+
+
+def _tables(found: object, name: str, where: str) -> dict[str, Any]:
+    if not isinstance(found, dict):
+        raise InputError(f"'{name}' of {where} must be a table, not {printable(repr(found))}")
+    return found
+
+
+def _paper(found: object, where: str) -> dict[str, dict[str, float]]:
+    """Return printed figures by row and column."""
+    rows = {row: _tables(figures, f"paper.{row}", where) for row, figures in _tables(found, "paper", where).items()}
+    for row, figures in rows.items():
+        for column, figure in figures.items():
+            if type(figure) not in (int, float):
+                raise InputError(f"paper.{row}.{column} of {where} must be a number, not {printable(repr(figure))}")
+    return rows
 
 
 def _lines(tables: object, kind: str, where: str) -> Iterator[Line]:

@@ -1,6 +1,5 @@
 """The table of a study, from its finished runs: nothing but statistics is computed here."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from math import sqrt
@@ -10,7 +9,9 @@ from typing import Any
 
 from typing_extensions import TypedDict
 
+from nayer_cli.errors import InputError
 from nayer_cli.storage.runlog import read_metrics
+from nayer_cli.storage.text import parse_json
 from nayer_cli.study.plan import Cell, Line, Study
 
 TABLE_FORMAT = "nayer.table/1"
@@ -21,6 +22,9 @@ MEASURES = {
     "diversity_round": ("synthesis", "diversity", "features_round"),
 }
 """Further figures of a result, and their places."""
+PARTS = ("student", "teacher", "best_oracle", "seconds", "processor_seconds", "images")
+NEEDED = (("seconds", "total"), ("images", "synthesized"), ("images", "seen"))
+"""Figures that every result has."""
 
 
 class Difference(TypedDict):
@@ -108,10 +112,23 @@ def tabulate(study: Study, results: Mapping[str, Mapping[str, Any]], folder: Pat
 
 def _result(run: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads((run / "result.json").read_text(encoding="utf-8"))
+        found = parse_json((run / "result.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):  # it has not ended
         return None
-    return found if isinstance(found, dict) and "student" in found else None
+    if not isinstance(found, dict) or "student" not in found:
+        return None
+    if not _has_figures(found):
+        raise InputError(f"{run / 'result.json'} is damaged", hint="resume the run, which writes it again")
+    return found
+
+
+def _has_figures(result: Mapping[str, Any]) -> bool:
+    """Say whether what a table takes from a result is a number, or is missing where it may be."""
+    parts = [result.get(name) or {} for name in PARTS]
+    if not all(isinstance(part, dict) for part in parts) or None in [_at(result, path) for path in NEEDED]:
+        return False
+    figures = [part.get(key) for part in parts for key in ("top1", "agreement", "total")]
+    return all(figure is None or isinstance(figure, (int, float)) for figure in figures)
 
 
 def _column(study: Study, column: Line, folder: Path | None, results: Mapping[str, Mapping[str, Any]]) -> Column:

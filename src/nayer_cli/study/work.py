@@ -11,6 +11,7 @@ from typing import Any
 from nayer_cli.errors import InputError, Interrupted, NayerError, RunBusy
 from nayer_cli.storage.files import make_folder, write_json
 from nayer_cli.storage.runlog import Listener
+from nayer_cli.storage.text import parse_json
 from nayer_cli.storage.toml import parse_assignment
 from nayer_cli.study.plan import Cell, Study
 
@@ -125,7 +126,7 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))["runs"])
+        return dict(parse_json(path.read_text(encoding="utf-8"))["runs"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path} is damaged: {error}", hint="delete it: it only remembers the settings of runs"
