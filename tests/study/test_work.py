@@ -75,6 +75,15 @@ def test_a_study_that_is_interrupted_five_times_and_shared_by_two_gives_the_same
     assert timeless(collect(made, out)) == timeless(collect(*whole))
 
 
+def test_no_run_is_written_through_a_link_below_the_study(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/one").symlink_to(tmp_path / "mine")
+    (tmp_path / "tiny.toml").write_text("[rows.one]\n")
+    outcome = work.run(read(str(tmp_path / "tiny.toml"), None, None, {}), tmp_path / "out", lambda record: None)
+    assert "one is a symbolic link to" in outcome.failed["one/seed-0"] and not list((tmp_path / "mine").iterdir())
+
+
 def _locked(path: Path) -> Any:
     from filelock import FileLock
 

@@ -81,6 +81,7 @@ def run(study: Study, folder: Path, listen: Listener, *, debug: bool = False) ->
 
 def _run_one(cell: Cell, folder: Path, listen: Listener, outcome: Outcome, *, debug: bool) -> None:
     try:
+        _check_contained(folder, cell)
         recipe(cell.command)(settings(cell, folder), listen=listen, resume="auto")
         outcome.done.append(cell.name)
     except Interrupted as stop:
@@ -92,6 +93,16 @@ def _run_one(cell: Cell, folder: Path, listen: Listener, outcome: Outcome, *, de
             raise
         outcome.failed[cell.name] = str(error) or type(error).__name__
         listen({"event": "note", "level": "warning", "message": f"{cell.name} failed: {outcome.failed[cell.name]}"})
+
+
+def _check_contained(folder: Path, cell: Cell) -> None:
+    """Raise InputError if the folder of a run is reached through a symbolic link below that of the study."""
+    places = (folder / cell.name, *(folder / cell.name).parents)[: len(Path(cell.name).parts)]
+    if link := next((path for path in places if path.is_symlink()), None):
+        raise InputError(
+            f"{link} is a symbolic link to {link.readlink()}: nayer does not write through links",
+            hint="replace the link with the folder it points to",
+        )
 
 
 def recipe(command: str) -> Callable[..., Mapping[str, Any]]:
