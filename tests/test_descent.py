@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from nayer_cli.descent import Descent, LossScale
+from nayer_cli.descent import Descent, Follower, LossScale, RoundParameter
 from nayer_cli.machine.distributed import Group
 from nayer_cli.machine.precision import Precision
 
@@ -106,8 +106,16 @@ def test_a_scaled_loss_leads_to_the_same_step() -> None:
     assert torch.equal(*weights)
 
 
+def test_processes_have_nothing_to_tell_each_other_of_parameters_of_one_round() -> None:
+    pixels = RoundParameter(torch.tensor([1.0, -2.0]))
+    alone = Descent(OPTIMIZERS["sgd"](pixels), Precision(), Group(rank=0, size=2))  # there is no other: a message fails
+    assert alone.step(pixels.square().sum())
+    torch.testing.assert_close(pixels.detach(), torch.tensor([0.8, -1.6]))
+
+
 def test_gradients_from_elsewhere_are_followed_and_left_out_where_not_finite():
-    weight, down = descent("sgd")
+    weight = nn.Parameter(torch.tensor([1.0, -2.0]))
+    down = Follower(OPTIMIZERS["sgd"](weight))
     assert down.follow([torch.tensor([1.0, 2.0])])
     torch.testing.assert_close(weight.detach(), torch.tensor([0.9, -2.2]))
     assert not down.follow([torch.tensor([NAN, 2.0])]) and down.skipped == 1

@@ -116,7 +116,7 @@ class PerNetwork(Generic[T]):
 def uncompiled() -> AbstractContextManager[object]:
     """Return a block in which compiled networks run as they were written.
 
-    Who wants gradients with respect to activations needs it: to autograd a compiled network is a single operation.
+    Gradients with respect to activations need it: autograd sees a compiled network as a single operation.
     """
     if "torch._dynamo" not in sys.modules:
         return nullcontext()  # nothing is compiled, and the import would take seconds

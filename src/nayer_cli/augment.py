@@ -104,7 +104,10 @@ def resample(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def _interpolation(share: Tensor, start: Tensor, size: int) -> Tensor:
-    """Weights `[B, size, size]` that stretch windows of an axis, `share` of it from `start` on, `[B]` each, over it."""
+    """Return weights `[B, size, size]` that stretch a part of an axis over all of it.
+
+    The part begins at `start` and is `share` of the axis; both are fractions `[B]`.
+    """
     pixels = torch.arange(size, device=share.device, dtype=share.dtype)
     centers = (start[:, None] + share[:, None] * (pixels + 0.5) / size) * size - 0.5
     distances = centers.clamp(0, size - 1)[:, :, None] - pixels

@@ -3,10 +3,12 @@
 E is the length of a class embedding, K the number of classes, r the length of a code, B the rows of a batch.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+
+from nayer_cli.descent import RoundParameter
 
 
 class Codes(nn.Module):
@@ -23,10 +25,6 @@ class Codes(nn.Module):
 
     def renew(self, generator: torch.Generator) -> None:
         """Draw again what changes in every round; by default nothing is."""
-
-    def own(self) -> Sequence[nn.Parameter]:
-        """Return the parameters that only the images of this process go through."""
-        return ()
 
     def forward(self, labels: Tensor) -> Tensor:
         """Return the codes of `labels`, which are in class order."""
@@ -134,8 +132,8 @@ class Noisy(Codes):
         size: r.
         batch: B.
         group: rows per linear layer; by default K ("K-to-1").
-        renewed: whether every round draws the layers again. If not, they are drawn once, are the same in every process,
-            and what they learned is kept in checkpoints.
+        renewed: whether every round draws the layers again. If not, they are drawn once, and what they learned is kept
+            in checkpoints.
         batch_norm: whether embeddings pass a BatchNorm first; it removes what all class names have in common.
 
     """
@@ -155,9 +153,9 @@ class Noisy(Codes):
         self.renewed = renewed
         self.norm = nn.BatchNorm1d(pool.shape[1]) if batch_norm else nn.Identity()
         # [groups, E, r]: all groups are one batched product instead of a loop of linear layers.
-        weight = torch.zeros if renewed else torch.randn
-        self.weight = nn.Parameter(weight(self.groups, pool.shape[1], size))
-        self.bias = nn.Parameter(torch.zeros(self.groups, 1, size))
+        draw, parameter = (torch.zeros, RoundParameter) if renewed else (torch.randn, nn.Parameter)
+        self.weight = parameter(draw(self.groups, pool.shape[1], size))
+        self.bias = parameter(torch.zeros(self.groups, 1, size))
         if renewed:
             # Drawn anew in every round, they are no state: checkpoints stay small and fit any number of processes.
             self.register_state_dict_post_hook(_forget_linear)  # type: ignore[no-untyped-call]
@@ -169,10 +167,6 @@ class Noisy(Codes):
         if self.renewed:
             self.weight.normal_(generator=generator)
             self.bias.zero_()
-
-    def own(self) -> Sequence[nn.Parameter]:
-        """Return the layers where each process draws its own."""
-        return (self.weight, self.bias) if self.renewed else ()
 
     def forward(self, labels: Tensor) -> Tensor:
         """Return the codes of `labels`, which are in class order."""

@@ -10,21 +10,75 @@ from nayer_cli.machine.distributed import Group
 from nayer_cli.machine.precision import Precision
 
 
-class Descent:
-    """An optimizer's steps.
+class RoundParameter(nn.Parameter):
+    """A parameter that one round begins and ends with, such as the codes or the pixels of its images.
 
-    A loss or a gradient that is not finite, in any process, leaves weights and moments alone in all of them; nobody
-    waits for the device to learn about it.
+    Only the images of this round go through it. So in a job of several processes each has its own.
+    """
+
+
+class Follower:
+    """An optimizer's steps down gradients that come from elsewhere.
+
+    A gradient that is not finite leaves weights and moments alone. Nobody waits for the device to learn about it.
 
     Args:
         optimizer: a fused one of `torch.optim`: those know how to skip a step on the device.
-        precision: says whether losses are scaled, as float16 needs it.
-        group: the processes whose gradients are averaged.
-        max_norm: longer gradients are shortened to this L2 norm; where nothing is `own`, or it would differ by process.
-        own: parameters that each process has for itself, such as a noisy layer that its images alone go through.
+        max_norm: longer gradients are shortened to this L2 norm.
 
     Attributes:
         skipped: steps left out so far, 0-dimensional, on the device.
+
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, max_norm: float | None = None) -> None:
+        self.optimizer, self.max_norm = optimizer, max_norm
+        self._parameters = [parameter for part in optimizer.param_groups for parameter in part["params"]]
+        if isinstance(optimizer, torch.optim.SGD):
+            _start_momentum(optimizer)
+        self.skipped = torch.zeros((), device=self._parameters[0].device)
+
+    def follow(self, gradients: Iterable[Tensor]) -> Tensor:
+        """Take a step down gradients, one for each parameter.
+
+        Returns whether the step was taken: 0-dimensional, on the device.
+        """
+        for parameter, gradient in zip(self._parameters, gradients, strict=True):
+            parameter.grad = gradient
+        return self._move(_gradients(self._parameters)) == 0
+
+    def _move(self, gradients: list[Tensor]) -> Tensor:
+        """Let the optimizer take its step; return 1 where it was left out, else 0."""
+        norm = nn.utils.get_total_norm(gradients)
+        if self.max_norm is not None:
+            nn.utils.clip_grads_with_norm_(self._parameters, self.max_norm, norm)
+        bad = 1.0 - norm.isfinite().to(torch.float32)  # the type that optimizers expect, whatever the weights'
+        self.skipped += bad
+        # The mark that torch's own `GradScaler` sets; fused optimizers obey it.
+        self.optimizer.found_inf = bad  # type: ignore[attr-defined]
+        self.optimizer.step()
+        return bad
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a resumed run needs."""
+        return {"optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+class Descent(Follower):
+    """An optimizer's steps down the gradients of losses, averaged over the processes of a job.
+
+    A `RoundParameter` is not averaged. A loss or a gradient that is not finite, in any process, leaves the weights that
+    they share alone in all of them.
+
+    Args:
+        optimizer: as a `Follower` takes it.
+        precision: says whether losses are scaled, as float16 needs it.
+        group: the processes whose gradients are averaged.
+        max_norm: as a `Follower` takes it; not beside a `RoundParameter`, or it would differ by process.
 
     """
 
@@ -34,17 +88,12 @@ class Descent:
         precision: Precision,
         group: Group,
         max_norm: float | None = None,
-        own: Iterable[nn.Parameter] = (),
     ) -> None:
-        self.optimizer, self.group, self.max_norm = optimizer, group, max_norm
-        self._parameters = [parameter for part in optimizer.param_groups for parameter in part["params"]]
-        self._own = list(own)
-        self._common = [one for one in self._parameters if not any(one is mine for mine in self._own)]
-        device = self._parameters[0].device
-        if isinstance(optimizer, torch.optim.SGD):
-            _start_momentum(optimizer)
-        self._scale = LossScale(device) if precision.is_scaled else None
-        self.skipped = torch.zeros((), device=device)
+        super().__init__(optimizer, max_norm)
+        self.group = group
+        self._own = [one for one in self._parameters if isinstance(one, RoundParameter)]
+        self._common = [one for one in self._parameters if not isinstance(one, RoundParameter)]
+        self._scale = LossScale(self.skipped.device) if precision.is_scaled else None
 
     def step(self, loss: Tensor) -> Tensor:
         """Move the parameters down the gradient of `loss`, which is 0-dimensional.
@@ -63,30 +112,11 @@ class Descent:
             self._scale.update(bad)
         return bad == 0
 
-    def follow(self, gradients: Iterable[Tensor]) -> Tensor:
-        """Take a step down gradients that come from elsewhere, one for each parameter; they are not averaged.
-
-        Returns whether the step was taken, as `step` does.
-        """
-        for parameter, gradient in zip(self._parameters, gradients, strict=True):
-            parameter.grad = gradient
-        return self._move(_gradients(self._parameters)) == 0
-
-    def _move(self, gradients: list[Tensor]) -> Tensor:
-        """Let the optimizer take its step; return 1 where it was left out, else 0."""
-        norm = nn.utils.get_total_norm(gradients)
-        if self.max_norm is not None:
-            nn.utils.clip_grads_with_norm_(self._parameters, self.max_norm, norm)
-        bad = 1.0 - norm.isfinite().to(torch.float32)  # the type that optimizers expect, whatever the weights'
-        self.skipped += bad
-        # The mark that torch's own `GradScaler` sets; fused optimizers obey it.
-        self.optimizer.found_inf = bad  # type: ignore[attr-defined]
-        self.optimizer.step()
-        return bad
-
     def _average(self) -> list[Tensor]:
         """Average the gradients over all processes, and return them."""
         common, own = _gradients(self._common), _gradients(self._own)
+        if not self._common:
+            return own  # nothing is shared: each process goes its own way
         if own and self.group.size > 1:
             norm = nn.utils.get_total_norm(own)
             self.group.average([*common, norm])
@@ -99,11 +129,11 @@ class Descent:
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs."""
         scale = self._scale.state_dict() if self._scale is not None else {}
-        return {"optimizer": self.optimizer.state_dict(), "scaler": scale}
+        return super().state_dict() | {"scaler": scale}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self.optimizer.load_state_dict(state["optimizer"])
+        super().load_state_dict(state)
         if self._scale is not None:
             self._scale.load_state_dict(state["scaler"])
 

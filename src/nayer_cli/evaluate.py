@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from nayer_cli.classifiers.model import Normalized
 from nayer_cli.errors import InputError, RunFailed
 from nayer_cli.gates import Count, drop
-from nayer_cli.images.labelled import LabelledImages
+from nayer_cli.images.labelled import OTHER_DATA, LabelledImages
 from nayer_cli.machine.distributed import Group
 from nayer_cli.machine.interruption import Interruption
 from nayer_cli.machine.precision import Precision
@@ -146,10 +146,13 @@ def measure(
     own = torch.cat(rows).cpu() if rows else torch.zeros(0, 5)
     prediction, confidence, correct, in_top5, loss = torch.cat((group or Group()).collect(own)).double().unbind(1)
     if not len(loss):  # a stream may promise more than it holds
-        raise InputError(f"{data.where} holds no image that can be read")
+        raise InputError(f"{data.where} holds no image that can be read", hint=OTHER_DATA)
     if not loss.isfinite().all():
         bad = int((~loss.isfinite()).sum())
-        raise RunFailed(f"the loss is not finite on {bad} of {len(loss)} images of {data.where}")
+        raise RunFailed(
+            f"the loss is not finite on {bad} of {len(loss)} images of {data.where}",
+            hint="its training diverged: name an earlier checkpoint",
+        )
     seconds = perf_counter() - start
     return Outcomes(prediction.long(), confidence, correct.bool(), in_top5.bool(), loss, seconds)
 
@@ -207,7 +210,7 @@ def agreement(model: nn.Module, reference: nn.Module, images: Tensor, *, batch_s
 
     """
     if not len(images):
-        raise InputError("there are no images to compare two networks on")
+        raise InputError("there are no images to compare two networks on", hint="give at least one")
     return count_same(model, reference, images, batch_size=batch_size).rate
 
 

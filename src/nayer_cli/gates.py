@@ -94,7 +94,7 @@ class Pair:
 
 
 def typed(number: float) -> Fraction:
-    """Return the decimal that a user typed, as it is the shortest one with this nearest float."""
+    """Return the decimal that a user typed: the shortest one that this float is nearest to."""
     return Fraction(repr(float(number)))
 
 

@@ -105,12 +105,12 @@ def new_generator(name: str, code_size: int, shape: ImageShape, width: int) -> G
 
 
 def up_to(shape: ImageShape, halvings: int) -> nn.Module:
-    """Nearest-neighbour upsampling to `shape` halved so often, rounded up, so that any size is reached exactly."""
+    """Return nearest-neighbour upsampling to `halved(shape, halvings)`, so that any size is reached exactly."""
     return nn.Upsample(size=halved(shape, halvings), mode="nearest")
 
 
 def halved(shape: ImageShape, times: int) -> tuple[int, int]:
-    """Height and width halved so often, rounded up."""
+    """Return height and width, halved `times` times and rounded up."""
     return -(-shape.height // 2**times), -(-shape.width // 2**times)
 
 

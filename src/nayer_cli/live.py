@@ -44,7 +44,7 @@ class LiveGenerator(nn.Module):
     ) -> None:
         super().__init__()
         self.parts, self.code_size, self.lr, self.settled = parts, code_size, lr, settled
-        with parts.alike("generator"):
+        with parts.making("generator"):
             network = new(name, code_size, parts.shape, width)
         self.network: Generator = network.to(parts.pool.device).to(memory_format=torch.channels_last)
         optimizer = torch.optim.Adam([*self.network.parameters(), *also], lr=lr, betas=betas, fused=True)
@@ -52,8 +52,7 @@ class LiveGenerator(nn.Module):
 
     def codes(self, count: int) -> Tensor:
         """Draw codes `[count, code_size]`."""
-        size, rng = (count, self.code_size), self.parts.rng["codes"]
-        return torch.randn(size, generator=rng, device=self.parts.pool.device)
+        return self.parts.codes(count, self.code_size)
 
     def forward(self, codes: Tensor) -> Tensor:
         """Draw an image `[C, H, W]` for each code, in float32."""

@@ -17,7 +17,7 @@ WORK = ("synthesis", "calibration", "student")
 
 @dataclass
 class Clock:
-    """Seconds by phase: on the wall, and of the process's threads on processors. A phase within another counts alone.
+    """Seconds by phase: wall time, and processor time of all threads. A phase within another counts alone.
 
     Attributes:
         seconds, processor_seconds: by phase.

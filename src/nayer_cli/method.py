@@ -1,7 +1,7 @@
 """The contract of a data-free method: make images that a student can learn from, and say how it learns."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from nayer_cli.descent import Descent
 from nayer_cli.live_settings import COUNT as COUNT
 from nayer_cli.live_settings import EMBEDDINGS as EMBEDDINGS
 from nayer_cli.live_settings import NOTHING as NOTHING
-from nayer_cli.losses import distillation_kl, total_variation
+from nayer_cli.losses import balance, distillation_kl, total_variation
 from nayer_cli.machine.distributed import Group
 from nayer_cli.machine.interruption import Interruption
 from nayer_cli.machine.precision import Precision
@@ -140,28 +140,47 @@ class Parts(NamedTuple):
     interruption: Interruption
     """Whether the run was asked to end: a round counts its steps with it, so that it can stop between two of them."""
 
-    def descent(
-        self, optimizer: torch.optim.Optimizer, max_norm: float | None = None, own: Iterable[nn.Parameter] = ()
-    ) -> Descent:
-        """Return what takes the optimizer's steps: averaged over the processes, skipped where not finite.
+    def descent(self, optimizer: torch.optim.Optimizer, max_norm: float | None = None) -> Descent:
+        """Return what takes the optimizer's steps, and skips those that are not finite.
 
-        `own` are parameters that only this process's images go through: they are not averaged.
+        Parameters that belong to the images of one round are `RoundParameter`s.
         """
-        return Descent(optimizer, self.precision, self.group, max_norm, own)
+        return Descent(optimizer, self.precision, self.group, max_norm)
 
-    def own_descent(self, optimizer: torch.optim.Optimizer) -> Descent:
-        """Return the same for an optimizer of tensors that each process has for itself, such as its pixels."""
-        return Descent(optimizer, self.precision, Group())
+    def making(self, name: str) -> AbstractContextManager[None]:
+        """Within the block networks are made: their first weights follow from the run's seed and `name`."""
+        return seeded(self.weights(name))
 
-    def alike(self, name: str) -> AbstractContextManager[None]:
-        """Within the block every process draws the same from torch's own generators: networks are made in it."""
-        return seeded(self.rng.shared(name))
+    def weights(self, name: str) -> torch.Generator:
+        """Return the generator, on the host, that the weights of network `name` are drawn from."""
+        return self.rng.shared(name)
 
-    def part(self, count: int) -> int:
-        """Return this process's part of `count`, rounded up."""
-        return -(-count // self.group.size)
+    def codes(self, count: int, size: int) -> Tensor:
+        """Draw codes z ~ N(0, I), `[count, size]`."""
+        return torch.randn(count, size, generator=self.rng["codes"], device=self.pool.device)
 
-    def of_all(self, norm: Tensor) -> Tensor:
+    def pixels(self, count: int) -> Tensor:
+        """Draw noise ~ N(0, I) of `count` images, `[count, C, H, W]`."""
+        size, rng = (count, *self.shape), self.rng["pixels"]
+        return torch.empty(size, device=self.pool.device).normal_(generator=rng)
+
+    def store(self, capacity: int, **rows: Tensor) -> Store:
+        """Make a store of `capacity` rows in the whole run, from an example of one row of each tensor."""
+        return Store(-(-capacity // self.group.size), **rows)
+
+    def balance(self, t: Tensor, base: float = math.e) -> Tensor:
+        """Term `balance` of the teacher's logits `[B, K]`, with logarithms to `base`."""
+        return balance(t, base, of_all=self.group.mean)
+
+    def tv(self, images: Tensor) -> Tensor:
+        """Term `tv`: how rough images `[B, C, H, W]` are."""
+        return self._of_all(total_variation(images))
+
+    def l2(self, images: Tensor) -> Tensor:
+        """Term `l2`: the L2 norm of images `[B, C, H, W]`."""
+        return self._of_all(images.norm())
+
+    def _of_all(self, norm: Tensor) -> Tensor:
         """Scale an L2 norm over this process's batch to what it is over the batch of all processes."""
         return norm * math.sqrt(self.group.size)
 
@@ -178,18 +197,26 @@ class Parts(NamedTuple):
         """
         if self.critic.has_statistics:
             return {"bn": distance(statistics)}
-        return {"tv": self.of_all(total_variation(images))}
+        return {"tv": self.tv(images)}
 
 
 class Lesson(nn.Module):
     """A way for a student to learn: the images of a step, and the loss on them."""
 
-    rank_local: tuple[str, ...] = ()
-    """Buffers whose rows are images of this process. All other state is the same in every process, but for running
-    statistics of normalization layers, which are averaged after every round."""
+    per_image: tuple[str, ...] = ()
+    """Buffers that have a row for each image of a batch. A module inside can have this attribute, too."""
     store: Store | None = None
     """The method's own memory besides the bank, if it has one. It is saved with checkpoints piece by piece, and is no
     part of the method's `state_dict`, which is copied before every round."""
+
+    def own_rows(self) -> list[str]:
+        """Return the names of all buffers `per_image`: each process has other rows.
+
+        All other state is the same in every process, but for running statistics of normalization layers, which are
+        averaged after every round.
+        """
+        modules = self.named_modules()
+        return [f"{where}.{name}".lstrip(".") for where, one in modules for name in getattr(one, "per_image", ())]
 
     def replay(self, bank: MemoryBank, steps: int) -> Iterator[Batch]:
         """Yield a batch for each of `steps` student steps.

@@ -12,7 +12,7 @@ from nayer_cli import config, live_settings, plugins
 def config_class(kind: str, name: str) -> type[Any]:
     """Return the dataclass `Config` of plug-in `name`.
 
-    The class is compiled alone where it stands on `config.setting` and `live_settings`. Where it needs more, or lies
+    If the class needs nothing but `config.setting` and `live_settings`, it is compiled alone. Otherwise, or if it lies
     outside the package, the plug-in is imported.
 
     Raises:

@@ -88,7 +88,7 @@ def names(kind: str) -> list[str]:
 def check(kind: str, name: str, extra: Sequence[str] = ()) -> None:
     """Make sure, without importing it, that a plug-in of a kind may be called `name`: known here, or a dotted path.
 
-    `extra` are words that are as good.
+    `extra` are other words that are allowed.
 
     Raises:
         InputError: there is no such plug-in, or no module at that path.
@@ -130,7 +130,10 @@ def part(kind: str, name: str, attribute: str) -> Any:
     """
     module = load(kind, name)
     if not hasattr(module, attribute):
-        raise InputError(f"'{name}' is not a {kind.rstrip('s')}: it does not define {attribute}")
+        raise InputError(
+            f"'{name}' is not a {kind.rstrip('s')}: it does not define {attribute}",
+            hint=f"define {attribute} in that module, or name another",
+        )
     return getattr(module, attribute)
 
 

@@ -37,7 +37,7 @@ class PriorGenerator(LiveGenerator):
         t, features = self._with_features(self.parts.critic.answer, images)
         terms = {
             "ce": losses.one_hot(t),
-            "balance": losses.balance(t, base=10, of_all=self.parts.group.mean),
+            "balance": self.parts.balance(t, base=10),
             "act": losses.activation(features) if features is not None else t.new_zeros(()),
             "js": _disagreement(t.detach(), student(images), js_reduction),
         }

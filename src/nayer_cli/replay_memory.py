@@ -63,6 +63,7 @@ class Ring(nn.Module):
     """
 
     last: Tensor
+    per_image = ("last",)
 
     def __init__(self, parts: Parts, batches: int, count: int, every: int, of_round: int = 0) -> None:
         super().__init__()

@@ -14,6 +14,8 @@ from nayer_cli.storage.toml import Layer, coerce, flatten, unflatten
 
 C = TypeVar("C")
 
+DEFAULT = "choose a number in this range, or leave the setting out"
+
 
 def setting(
     default: object,
@@ -144,10 +146,10 @@ def _check_range(key: str, number: object, limits: Mapping[str, Any]) -> None:
     low, high, above = limits.get("low"), limits.get("high"), limits.get("above")
     if (low is not None and not number >= low) or (high is not None and not number <= high):
         bounds = f"at least {low}" if high is None else f"between {low} and {high}"
-        hint = "this is a fraction: 0.9 means 90 %" if high == 1 else None
+        hint = "this is a fraction: 0.9 means 90 %" if high == 1 else DEFAULT
         raise ConfigError(f"{key} = {number!r} is out of range: it must be {bounds}", hint=hint)
     if above is not None and not number > above:
-        raise ConfigError(f"{key} = {number!r} is out of range: it must be greater than {above}")
+        raise ConfigError(f"{key} = {number!r} is out of range: it must be greater than {above}", hint=DEFAULT)
 
 
 def _strip_optional(hint: object) -> Any:

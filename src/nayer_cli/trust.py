@@ -1,7 +1,7 @@
 """Refuse files that name what only the user may name: code to run and things to fetch.
 
 A file that somebody else wrote can shape a network and name classes. It can never name code, an address, or a path
-outside its folder, unless the user says so on his own command line.
+outside its folder, unless the user says so on the command line.
 """
 
 import re
@@ -38,7 +38,7 @@ def require_word(named: str, where: object, what: str = "code to run") -> None:
     """Make sure that the user trusts `where`, a file that names `named`, which is `what`.
 
     Raises:
-        InputError: he has not said so.
+        InputError: the user has not said so.
 
     """
     if not _trusted.get():
@@ -49,11 +49,11 @@ def require_word(named: str, where: object, what: str = "code to run") -> None:
 
 
 def check_settings(settings: Settings, own: Settings, where: object) -> None:
-    """Make sure that settings of a file name no code that the user does not name himself, alike, or trusts.
+    """Make sure that settings of a file name no code unless the user names the same or trusts it.
 
     Args:
         settings: dotted keys, as the file has them.
-        own: what the user has given himself; these settings go before those of the file.
+        own: what the user has given; these settings go before those of the file.
         where: the file.
 
     Raises:

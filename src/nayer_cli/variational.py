@@ -68,7 +68,7 @@ class VariationalMemory(nn.Module):
         super().__init__()
         self.parts, self.config, self.count = parts, config, count
         new = StandardMaker(parts.critic.teacher, spectral=False)
-        with parts.alike("vae"):
+        with parts.making("vae"):
             decoder = new(config.generator, config.code_size, parts.shape, config.width)
             encoder = Encoder(parts.shape, config.code_size)
         device = parts.pool.device

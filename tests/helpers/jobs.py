@@ -12,7 +12,7 @@ from nayer_cli.augment import Augment
 from nayer_cli.bank import MemoryBank
 from nayer_cli.classifiers.model import Normalized
 from nayer_cli.critic import Critic
-from nayer_cli.descent import Descent
+from nayer_cli.descent import Descent, RoundParameter
 from nayer_cli.engine import Engine, Plan
 from nayer_cli.evaluate import evaluate
 from nayer_cli.images.labelled import LabelledImages
@@ -73,8 +73,8 @@ class Steep(torch.autograd.Function):
 def descend(bad: str) -> dict[str, Any]:
     """Take two steps; in the second process the loss or a gradient of the first one is not finite."""
     group = join()
-    common, own = nn.Parameter(torch.ones(())), nn.Parameter(torch.ones(()))
-    descent = Descent(torch.optim.SGD([common, own], lr=1.0, fused=True), Precision(), group, own=[own])
+    common, own = nn.Parameter(torch.ones(())), RoundParameter(torch.ones(()))
+    descent = Descent(torch.optim.SGD([common, own], lr=1.0, fused=True), Precision(), group)
     taken = []
     for factor in (float("inf") if group.rank == 1 else 1.0, 1.0):
         of = {name: factor if name == bad else 1.0 for name in ("common", "own", "loss")}
@@ -189,7 +189,7 @@ def run(recipe: str, settings: dict[str, Any], resume: str | None = None) -> dic
     setattr(module, begin, lambda job, **options: (jobs.append(job), carry_out(job, **options))[1])
     result = getattr(module, recipe)(settings, resume=resume)
     engine = jobs[0].engine
-    rows = engine.method.rank_local
+    rows = engine.method.own_rows()
     method = {key: value for key, value in engine.method.state_dict().items() if key not in rows}
     return {
         "result": result,

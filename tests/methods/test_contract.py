@@ -1,6 +1,8 @@
 """What every method must do, whoever wrote it; a new file in `methods/` is tested by existing."""
 
+import re
 from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -50,6 +52,11 @@ def test_a_round_that_takes_no_step_says_so(name, monkeypatch):
     method = make(name)
     monkeypatch.setattr("torch.nn.utils.get_total_norm", lambda gradients: torch.tensor(torch.inf))
     assert all(batch.skipped is not None and batch.skipped == batch.steps for batch in rounds(method))
+
+
+def test_its_author_need_not_know_that_a_run_may_have_several_processes(name):
+    source = Path(plugins.load("methods", name).__file__).read_text(encoding="utf-8")
+    assert not re.search(r"process|distributed|\brank|\bGroup\b|\.group\b|\.shared\b", source)
 
 
 def test_images_of_any_shape(name):

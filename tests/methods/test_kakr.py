@@ -40,7 +40,7 @@ def distance(net: nn.Module, images: Tensor) -> Tensor:
 
 def test_the_memory_is_a_ring_or_a_vae():
     bank, generative = (Method(replace(CONFIG, memory=memory), parts()) for memory in ("bank", "generative"))
-    assert isinstance(bank.memory, Ring) and bank.store is bank.memory.store and bank.rank_local == ("memory.last",)
+    assert isinstance(bank.memory, Ring) and bank.store is bank.memory.store and bank.own_rows() == ["memory.last"]
     assert isinstance(generative.memory, VariationalMemory) and generative.store is None
     assert "vae" in generative.synthesize(student().eval(), LoopState()).losses
     assert [len(batch) for batch in generative.replay(MemoryBank(8, SHAPE), 2)] == [12, 12]

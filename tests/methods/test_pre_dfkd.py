@@ -67,7 +67,7 @@ def test_in_the_first_cycle_the_vae_learns_fresh_images_alone_and_then_its_own_t
 
 def test_no_image_is_stored_and_the_bank_stays_unread():
     method = Method(CONFIG, parts())
-    assert method.store is None and method.rank_local == ()
+    assert method.store is None and method.own_rows() == []
     assert not any(value.shape[1:] == SHAPE for value in method.state_dict().values() if hasattr(value, "shape"))
 
 

@@ -70,7 +70,7 @@ def find(name: str) -> Architecture:
         plugins.load("models", family)  # registers it with timm
     if name.startswith(FACTORY):
         key = own.canonical(name)
-        _factory(key)  # a wrong path is told first
+        _factory(key)  # reports a wrong path at once
         return Architecture(own.display(key), key)
     if name.startswith(HUB):
         return _on_hub(name)
@@ -109,9 +109,12 @@ def build(
             network = timm.create_model(key, **arguments)
     except NayerError:
         raise
-    except Exception as error:  # a thousand constructors
+    except Exception as error:  # constructors raise whatever they meet
         size = "×".join(map(str, shape))
-        raise InputError(f"'{architecture.name}' cannot be built for {size} images: {error}") from error
+        raise InputError(
+            f"'{architecture.name}' cannot be built for {size} images: {error}",
+            hint="choose another network, or images of the size that it is made for",
+        ) from error
     return network
 
 
@@ -179,7 +182,7 @@ def _described(path: Path, *, folder: Path | None = None, source: str = "") -> A
         return Architecture(own.display(key), key, known, folder=folder, quantization=quantization)
     timms = _in_timm(key)
     arguments = read_model_args(document.get("model_args") or {}, path)
-    # How pictures are prepared is about these weights: what a file does not say is timm's default for any network.
+    # Preparation belongs to these weights. Where the file is silent, timm's default for any network holds.
     defaults = {fact: getattr(PretrainedCfg(), fact) for fact in PREPARATION}
     facts = {**timms.facts, **defaults, **known}
     return Architecture(timms.name, timms.key, facts, arguments, quantization, folder, source)
@@ -231,7 +234,10 @@ def _call_factory(key: str) -> nn.Module:
     try:
         network = factory()
     except Exception as error:  # code of the user
-        raise InputError(f"{key} failed: {type(error).__name__}: {error}") from error
+        raise InputError(
+            f"{key} failed: {type(error).__name__}: {error}",
+            hint="mend that function: Python alone must be able to call it without arguments",
+        ) from error
     if not isinstance(network, nn.Module):
         raise InputError(
             f"{key} returned a {type(network).__name__}, not a torch.nn.Module", hint="let it return the network itself"
@@ -245,5 +251,8 @@ def _factory(key: str) -> Callable[[], Any]:
     module = plugins.import_outside(module_name)
     factory: Callable[[], Any] | None = getattr(module, attribute, None)
     if not callable(factory):
-        raise InputError(f"{module_name} has no function '{attribute}'{did_you_mean(attribute, dir(module))}")
+        raise InputError(
+            f"{module_name} has no function '{attribute}'{did_you_mean(attribute, dir(module))}",
+            hint=f"name one that it has: {FACTORY}{module_name}:FUNCTION",
+        )
     return factory

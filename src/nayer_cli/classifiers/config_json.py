@@ -41,7 +41,9 @@ def check_facts(facts: Mapping[str, Any], where: Path) -> None:
     for fact, (fits, what) in FACTS.items():
         value = facts.get(fact)
         if value is not None and not fits(value):
-            raise InputError(f"{where}: {fact} must be {what}, not {printable(repr(value))}")
+            raise InputError(
+                f"{where}: {fact} must be {what}, not {printable(repr(value))}", hint="correct it in that file"
+            )
 
 
 def _is_number(value: object) -> bool:

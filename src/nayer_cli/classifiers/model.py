@@ -149,13 +149,16 @@ def new_classifier(spec: ModelConfig, like: Classifier) -> Classifier:
         EnvironmentFault: it is on a hub that cannot be reached.
     """
     side = max(like.shape.height, like.shape.width)
-    for what, given, wanted in (
-        ("classes", spec.num_classes, like.num_classes),
-        ("channels", spec.channels, like.shape.channels),
-        ("pixels a side", spec.input_size, side),
+    for key, what, wanted in (
+        ("num_classes", "classes", like.num_classes),
+        ("channels", "channels", like.shape.channels),
+        ("input_size", "pixels a side", side),
     ):
-        if given is not None and given != wanted:
-            raise InputError(f"a student of '{like.name}' must have {wanted} {what}, not {given}")
+        if (given := getattr(spec, key)) not in (None, wanted):
+            raise InputError(
+                f"a student of '{like.name}' must have {wanted} {what}, not {given}",
+                hint=f"leave out student.{key}: a student takes its teacher's",
+            )
     return new_network(
         spec,
         like.num_classes,
@@ -330,7 +333,10 @@ def _classifier(
     """Make sure that the network maps images of `shape` to `num_classes` logits (None: to any number)."""
     width = _probe(network, shape, architecture.name)
     if num_classes is not None and width != num_classes:
-        raise InputError(f"'{architecture.name}' returns {width} logits, but there are {num_classes} classes")
+        raise InputError(
+            f"'{architecture.name}' returns {width} logits, but there are {num_classes} classes",
+            hint="choose a network with one output for each class",
+        )
     return Classifier(
         network=network,
         name=architecture.name,

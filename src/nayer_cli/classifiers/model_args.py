@@ -93,7 +93,8 @@ def read_model_args(arguments: Mapping[str, Any], path: Path) -> dict[str, Any]:
         if not _is_plain(value, DEEPEST) or _count(value) > MOST_ITEMS:
             raise InputError(
                 f"model_args of {path}: {name} must be a number up to {LARGEST_NUMBER:,}, a word, or a list of these, "
-                f"not {printable(repr(value))}"
+                f"not {printable(repr(value))}",
+                hint="remove it if the network does not need it",
             )
     return kept
 

@@ -104,7 +104,7 @@ def normalization(spec: ModelConfig, facts: Facts, channels: int) -> Normalizati
 
 
 def tell_of(facts: Facts, num_classes: int | None) -> bool:
-    """Say whether facts are about weights with so many classes: of others than timm's own they tell only the shape."""
+    """Say whether facts describe weights of so many classes. Of weights of others, timm's facts tell only the shape."""
     return facts.get("crop_pct") is not None and facts.get("num_classes") in (None, num_classes)
 
 
@@ -194,7 +194,10 @@ def _per_channel(
         return values * channels
     if channels == 1 and not given:
         return (sum(values) / len(values),)
-    raise InputError(f"{what} has {len(values)} values, but the images of '{name}' have {channels} channels")
+    raise InputError(
+        f"{what} has {len(values)} values, but the images of '{name}' have {channels} channels",
+        hint="give one value for each channel, or one for all of them",
+    )
 
 
 def _distinct(labels: Sequence[str], details: Sequence[str]) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ WAYS_OUT = (
     "run once with a connection, or give a weight file (--teacher-weights, or --weights of nayer eval), "
     "or a folder: local-dir:DIR"
 )
-"""What to do where a hub does not deliver."""
+"""The hint where a hub does not deliver."""
 OURS = (
     "mobilenetv2_cifar",
     *(f"resnet{depth}_cifar_{shortcut}" for depth in (20, 32, 44, 56, 110) for shortcut in "ab"),
@@ -105,7 +105,10 @@ def described(folder: Path, name: str) -> Path:
         if (candidate / CONFIG).is_file():
             return candidate
     if folder.parent == ASSETS:
-        raise InputError(f"there is no built-in model 'builtin:{folder.name}'{did_you_mean(name, builtin())}")
+        raise InputError(
+            f"there is no built-in model 'builtin:{folder.name}'{did_you_mean(name, builtin())}",
+            hint=f"choose one of: {', '.join(builtin())}",
+        )
     raise InputError(
         f"{folder} is not a model: it has neither {CONFIG} nor student/{CONFIG}",
         hint="name a folder saved by timm or nayer, or an architecture and its weight file",

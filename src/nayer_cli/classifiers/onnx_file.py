@@ -107,7 +107,7 @@ def _write_by_torch(
     try:
         by_torch.write_by_torch(network.eval(), classifier.shape, path, facts)
     except InputError as error:
-        raise InputError(f"'{classifier.name}' cannot be written as ONNX: {fault}; {error}") from error
+        raise InputError(f"'{classifier.name}' cannot be written as ONNX: {fault}; {error}", hint=error.hint) from error
 
 
 class _Logits(nn.Module):

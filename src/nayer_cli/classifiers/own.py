@@ -21,7 +21,7 @@ def canonical(name: str) -> str:
     """Return `py:dir/file.py:f` as `py:dir.file:f`, and add the network's name where a file has only one.
 
     Raises:
-        InputError: the file lies where Python does not find it, or it is left open what of it is meant.
+        InputError: the file lies where Python does not find it, or the name leaves open which network of it is meant.
 
     """
     path, _, attribute = name.removeprefix(PREFIX).partition(":")
@@ -35,7 +35,7 @@ def canonical(name: str) -> str:
 
 
 DYNAMIC = re.compile(r"import \*|__getattr__|globals\(|setattr\(")
-"""Marks of a module that may define names which do not stand in its text."""
+"""Signs that a module may define names which its text does not show."""
 
 
 def check(name: str) -> None:
@@ -55,7 +55,7 @@ def check(name: str) -> None:
 
 
 SAYS_NOTHING = {"build", "create", "factory", "get", "load", "main", "make", "model", "net", "network"}
-"""Words that functions which make networks are called by."""
+"""Usual names of functions that make networks: they say nothing of the network."""
 
 
 def display(key: str) -> str:

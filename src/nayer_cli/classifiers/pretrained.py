@@ -116,7 +116,7 @@ def _ask(find: Callable[[], Path], folder: Path) -> tuple[str, Path | None]:
         return _not_delivered(error.__cause__ or error), None
     except ABSENT:
         raise
-    except Exception as error:  # the client lets those of its HTTP library through, which it has changed
+    except Exception as error:  # the client passes on those of its HTTP library, and has changed that library
         return _not_delivered(error), None
 
 

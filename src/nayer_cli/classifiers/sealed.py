@@ -51,4 +51,7 @@ def _watch() -> None:
 
 def _refuse(event: str, arguments: tuple[object, ...]) -> None:
     if event in REFUSED and getattr(_here, "depth", 0) > 0:
-        raise InputError(f"building a network may not {REFUSED[event]}")
+        raise InputError(
+            f"building a network may not {REFUSED[event]}",
+            hint="if you trust it, build it in a function of yours and name that: py:package.module:factory",
+        )

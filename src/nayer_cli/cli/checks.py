@@ -159,7 +159,7 @@ def _method(schema: type[Any], settings: Layer) -> str | None:
 
 
 def _check_some(settings: Layer) -> None:
-    """Refuse a setting of a method that is not known where none of ours that has such a setting takes this value."""
+    """Refuse a value that none of our methods with such a setting takes: which method it is, is not known yet."""
     for key, value in settings.items():
         faults = [_fault(name, {key: value}) for name in plugins.own("methods") if key in method_keys(name)]
         if faults and all(faults):
@@ -185,7 +185,7 @@ def _uses_text(schema: type[Any], settings: Layer) -> bool:
 
 
 def _check_own(method: str, settings: Layer) -> None:
-    """Check settings of a method against its own, and say whose they are where they are another's."""
+    """Check settings against those of the method; name the methods that have a setting which this one lacks."""
     for key in settings.keys() - set(method_keys(method)):
         owners = [name for name in plugins.own("methods") if key in method_keys(name)]
         if owners:

@@ -106,7 +106,7 @@ OF_A_MODEL = {
 PREPARATION = ("preparation", "interpolation", "crop_pct", "crop_mode")
 EVERY_FACT = tuple(OF_A_MODEL)
 FACTS = tuple(fact for fact in OF_A_MODEL if fact not in PREPARATION)
-"""Facts with options in every command. Elsewhere than in `nayer eval`, the preparation of pictures is a setting."""
+"""Facts with options in every command. The preparation of pictures is a setting, except in `nayer eval`."""
 
 
 class ModelOptions(NamedTuple):
@@ -372,7 +372,7 @@ def of_every_command(out: object, runtime: Group | None = None, output: Group | 
 
 
 def of_learning_without_data(method: object) -> Group:
-    """Return the options of `distill` and `quantize`; `method` says something else in each."""
+    """Return the options of `distill` and `quantize`; the help of `method` is that of the command."""
     names = {"encoder": Encoder, "prompt": Prompt, "dedupe": Dedupe, "lte": Lte, "cache_dir": CacheDir}
     length = {"epochs": Epochs, "budget": Budget, "batch_size": BatchSize, "lr": Lr, "bank_size": BankSize}
     return {**names, "preset": Preset, "method": method, **length, **OF_A_RUN}

@@ -13,7 +13,7 @@ from nayer_cli.errors import InputError
 
 Names = Sequence[str]
 GLOSSES = {"n02012849": "bird", "n03126707": "machine"}
-"""Words that tell apart the two classes of ImageNet to which timm gives the same name, its cranes."""
+"""Words that tell the two cranes of ImageNet apart, to which timm gives the same name."""
 HINT = "give the data's classes the names of the model's, or name its folders by class index, 0 to K-1"
 
 

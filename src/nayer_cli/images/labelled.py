@@ -22,6 +22,8 @@ from nayer_cli.types import ImageShape, Preparation
 
 MEMORY_BYTES = 512 * 2**20
 """Decoded sets up to this size stay in memory after the first pass."""
+OTHER_DATA = "name data with images, or another --split"
+LABELS = "labels are class indices: whole numbers from 0, one for each output of the model"
 MAX_UNREADABLE = 0.01
 """Fraction of damaged images above which the data, and not an image, is wrong."""
 # What Pillow raises over damaged files.
@@ -59,7 +61,7 @@ class LabelledImages:
         preparation: Preparation = OURS,
     ) -> None:
         if not len(source):
-            raise InputError(f"{where} holds no images")
+            raise InputError(f"{where} holds no images", hint=OTHER_DATA)
         self.shape, self.class_names, self.where, self.preparation = shape, class_names, where, preparation
         self.order_is_assumed = False
         """Whether classes are matched with outputs only by their order."""
@@ -132,9 +134,9 @@ class LabelledImages:
         try:
             i = index(label)  # type: ignore[arg-type]
         except TypeError:
-            raise InputError(f"{name} of {self.where} has label {label!r}, not a class index") from None
+            raise InputError(f"{name} of {self.where} has label {label!r}, not a class index", hint=LABELS) from None
         if i < 0 or (self._order is not None and i >= len(self._order)):
-            raise InputError(f"{name} of {self.where} has label {i}, which is not a class index of the model")
+            raise InputError(f"{name} of {self.where} has label {i}, which is no class index of the model", hint=LABELS)
         return i if self._order is None else self._order[i]
 
     def _check_damage(self) -> None:
@@ -209,7 +211,8 @@ def _open_source(spec: str, split: str) -> Source:
 def _check_channels(source: Source, shape: ImageShape, where: str) -> None:
     """Refuse at once what would fail with every image."""
     if isinstance(source, ArraySource) and len(source) and not source.images.size:
-        raise InputError(f"images of {where} have no pixels: their shape is {list(source.images.shape[1:])}")
+        size = list(source.images.shape[1:])
+        raise InputError(f"images of {where} have no pixels: their shape is {size}", hint="save them again, uncut")
     found = source.images.shape[-1] if isinstance(source, ArraySource) else 3
     if found != shape.channels and not (shape.channels in MODES and found in (1, 3, 4)):
         raise InputError(

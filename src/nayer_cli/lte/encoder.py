@@ -74,7 +74,7 @@ def reads_text(spec: str) -> bool:
 def check(spec: str, *, is_used: bool = True) -> None:
     """Refuse, without torch and without opening anything, what names no encoder.
 
-    One of ours is asked by its `check(argument, is_used)`. One that `is_used` must be had as well.
+    One of ours is asked by its `check(argument, is_used)`. It must also be within reach if it `is_used`.
 
     Raises:
         InputError: it is a typing error, or a folder, a file or a module that is not there.

@@ -88,7 +88,10 @@ def check_names(names: Sequence[str], outputs: int, teacher: str, source: str) -
 
     """
     if outputs < 2:
-        raise InputError(f"the teacher '{teacher}' has one output; a classifier tells at least two classes apart")
+        raise InputError(
+            f"the teacher '{teacher}' has one output; a classifier tells at least two classes apart",
+            hint="name a teacher with one output for each class",
+        )
     if len(names) != outputs:
         if len(names) < outputs:
             first = f"there is no name for class {len(names)}" + (f", after {place(names, -1)}" if names else "")
@@ -200,7 +203,9 @@ def _from_lines(path: Path) -> Iterator[Label]:
 def _from_json(path: Path) -> Iterator[Label]:
     for index, name in enumerate(_in_order(read_json(path), path)):
         if not isinstance(name, str):
-            raise InputError(f"{path}: the name of class {index} is a {type(name).__name__}, not a text")
+            raise InputError(
+                f"{path}: the name of class {index} is a {type(name).__name__}, not a text", hint="put it in quotes"
+            )
         yield Label(name.strip(), f"class {index}")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from nayer_cli.errors import InputError
 from nayer_cli.storage.text import printable, read_json
 
+SAVE_AGAIN = "save the model with SentenceTransformer.save_pretrained"
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 TOKENIZER = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 NEEDED: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -34,7 +35,7 @@ def check_folder(folder: Path) -> None:
     if lacking:
         raise InputError(
             f"{folder} is not a complete sentence-transformers model: {lacking[0]} is missing",
-            hint="save the model with SentenceTransformer.save_pretrained",
+            hint=SAVE_AGAIN,
         )
     for module in _modules(folder):
         for code in (module["type"], *_named_code(folder / module["path"])):
@@ -100,7 +101,7 @@ def _missing_shards(part: Path) -> list[str]:
         shards = sorted({str(shard) for shard in document["weight_map"].values()})
         return [shard for shard in shards if not (part / _inside(shard, index)).is_file()]
     except (AttributeError, KeyError, TypeError) as error:
-        raise InputError(f"{index} is not an index of weights") from error
+        raise InputError(f"{index} is not an index of weights", hint=SAVE_AGAIN) from error
 
 
 def _modules(folder: Path) -> list[dict[str, str]]:
@@ -109,7 +110,7 @@ def _modules(folder: Path) -> list[dict[str, str]]:
     try:
         return [{"path": _inside(str(module["path"]), path), "type": str(module["type"])} for module in document]
     except (KeyError, TypeError) as error:
-        raise InputError(f"{path} is not a list of modules") from error
+        raise InputError(f"{path} is not a list of modules", hint=SAVE_AGAIN) from error
 
 
 def _inside(name: str, path: Path) -> str:

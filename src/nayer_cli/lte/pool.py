@@ -63,7 +63,8 @@ def build_pool(encoder: Encoder, names: Sequence[str], prompt: str, dedupe: str 
     embeddings = encoder.encode(render(prompt, distinct_names(names, dedupe)))
     if embeddings.ndim != 2 or len(embeddings) != len(names):
         raise InputError(
-            f"encoder '{encoder.name}' made {list(embeddings.shape)} of {len(names)} names, not one row for each"
+            f"encoder '{encoder.name}' made {list(embeddings.shape)} of {len(names)} names, not one row for each",
+            hint="let it return one row for each text: [texts, width]",
         )
     check_rows(embeddings, names, f"encoder '{encoder.name}' with prompt '{template(prompt)}'")
     return Pool(embeddings, tuple(names), encoder.name, encoder.revision, template(prompt))
@@ -183,7 +184,8 @@ def _read(path: Path) -> tuple[Tensor, Mapping[str, str]]:
         shape = "×".join(map(str, embeddings.shape))
         raise InputError(
             f"{path}: embeddings must be [classes, width] in floating point of 16 bits or more, "
-            f"not {shape} {embeddings.dtype}"
+            f"not {shape} {embeddings.dtype}",
+            hint=f"{REBUILD}; {CONVERT}",
         )
     return embeddings.float(), metadata if metadata.get("format") == FORMAT else {}
 

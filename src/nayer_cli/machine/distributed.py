@@ -70,8 +70,8 @@ class Group:
     def average_statistics(self, network: nn.Module) -> None:
         """Give the normalization layers of a network the mean of their running statistics over the processes.
 
-        A running variance is a mean of variances within batches, also where there is one process: that of the batches'
-        means is not in it, and so it does not depend on how many processes there are.
+        A running variance is a mean of variances within batches. The variance of the batches' means is not in it, also
+        where there is one process. So it does not depend on how many there are.
         """
         self.average(list(running_statistics(network).values()))
 

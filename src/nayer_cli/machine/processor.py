@@ -19,9 +19,9 @@ class Ability(NamedTuple):
     spellings: tuple[str, ...]
     """Words of the operating systems for it, in small letters; any of them will do."""
     present: str
-    """What a processor with it can do."""
+    """The advantage of a processor with it."""
     absent: str
-    """What a processor without it does instead."""
+    """The behaviour of a processor without it."""
 
 
 AVX2 = Ability(

@@ -13,10 +13,10 @@ from nayer_cli.activations import Staged, Stages
 from nayer_cli.augment import ResizedCrop
 from nayer_cli.config import setting
 from nayer_cli.critic import Critic, Judgement
+from nayer_cli.descent import RoundParameter
 from nayer_cli.errors import InputError
 from nayer_cli.generator import Generator, new_generator, redraw_all
 from nayer_cli.method import LoopState, Parts, SynthBatch
-from nayer_cli.store import Store
 from nayer_cli.synthesis import Best, draw_labels, weigh
 
 WIDEST = 4096
@@ -46,7 +46,7 @@ class Config:
         choices=("auto", "bn", "stages"),
     )
     head_size: int = setting(256, "length of the head's output", low=1)
-    queue: int = setting(40960, "number of earlier images whose features are remembered, over all processes", low=1)
+    queue: int = setting(40960, "number of earlier images whose features are remembered", low=1)
     negatives: int = setting(4096, "how many of these are drawn for each step", low=1)
     code_size: int = setting(256, "length of the latent code", low=1)
     width: int = setting(64, "channels of the generator at full size", low=1)
@@ -66,7 +66,7 @@ class Method(method.Method):
         self.config = config
         self.temperature, self.batch = config.temperature, config.batch
         device = parts.pool.device
-        with parts.alike("generator"):
+        with parts.making("generator"):
             generator = new_generator(config.generator, config.code_size, parts.shape, config.width)
         self.generator: Generator = generator.to(device).to(memory_format=torch.channels_last)
         self.contrast = Contrast(config, parts) if config.cr else None
@@ -75,16 +75,15 @@ class Method(method.Method):
     def synthesize(self, student: nn.Module, state: LoopState) -> SynthBatch:
         """One round (paper, Algorithm 1): L = bn · BN + ce · CE + adv · ADV + cr · CR over generator and codes."""
         config, rng = self.config, self.parts.rng
-        redraw_all(self.generator, rng.shared("generator"))
+        redraw_all(self.generator, self.parts.weights("generator"))
         labels = draw_labels(config.batch, len(self.parts.pool), rng["labels"])
-        codes = nn.Parameter(self._codes())
+        codes = RoundParameter(self.parts.codes(config.batch, config.code_size))
         optimizer = torch.optim.Adam(
             [*self.generator.parameters(), codes], lr=config.lr_g, betas=(0.5, 0.999), fused=True
         )
         if self.contrast:
             self.contrast.join(optimizer)
-        # The images of another process went through codes of its own.
-        descent, best = self.parts.descent(optimizer, own=[codes]), Best()
+        descent, best = self.parts.descent(optimizer), Best()
         for _ in self.parts.interruption.steps(config.g_steps):
             images, terms, rows = self._draw(codes, labels, student, adversarial=not state.warming_up)
             loss = weigh(config, terms)
@@ -94,11 +93,6 @@ class Method(method.Method):
             self.contrast.leave(optimizer)
         images = best.kept.pop("images")
         return SynthBatch(images, labels, best.losses, descent.skipped, config.g_steps, best.kept or None, best.course)
-
-    def _codes(self) -> Tensor:
-        """Draw z ~ N(0, I) `[B, r]`."""
-        size, device = (self.config.batch, self.config.code_size), self.parts.pool.device
-        return torch.randn(size, generator=self.parts.rng["codes"], device=device)
 
     def _draw(
         self, codes: Tensor, labels: Tensor, student: nn.Module, adversarial: bool
@@ -149,8 +143,8 @@ class Contrast(nn.Module):
                 "activation function over positions",
                 hint="--set method.cr=0",
             )
-        self.queue = Store(parts.part(config.queue), local=row, whole=row)
-        with parts.alike("head"):
+        self.queue = parts.store(config.queue, local=row, whole=row)
+        with parts.making("head"):
             head = nn.Sequential(nn.Linear(len(row), len(row)), nn.ReLU(), nn.Linear(len(row), config.head_size))
         self.head = head.to(row.device)
         self.adam = torch.optim.Adam(self.head.parameters(), lr=config.lr_g, fused=True)

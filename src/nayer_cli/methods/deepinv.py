@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nayer_cli import losses, method
 from nayer_cli.config import setting
+from nayer_cli.descent import RoundParameter
 from nayer_cli.method import LoopState, Parts, SynthBatch
 from nayer_cli.synthesis import Best, draw_labels, weigh
 
@@ -46,10 +47,9 @@ class Method(method.Method):
         config, parts = self.config, self.parts
         mean, std = parts.critic.teacher.mean, parts.critic.teacher.std
         labels = draw_labels(config.batch, len(parts.pool), parts.rng["labels"])
-        pixels = torch.empty(config.batch, *parts.shape, device=mean.device)
-        pixels.normal_(generator=parts.rng["pixels"]).requires_grad_(True)
+        pixels = RoundParameter(parts.pixels(config.batch))
         optimizer = torch.optim.Adam([pixels], lr=config.lr_g, betas=(0.5, 0.99), fused=True)
-        descent, best = parts.own_descent(optimizer), Best()
+        descent, best = parts.descent(optimizer), Best()
         for _ in parts.interruption.steps(config.g_steps):
             self._clip(pixels, mean, std)
             terms = self._judge(pixels, mean, std, labels, student, adversarial=not state.warming_up)
@@ -69,8 +69,8 @@ class Method(method.Method):
         terms = {
             "ce": losses.cross_entropy(judgement.logits, labels),
             "bn": critic.distance(judgement.statistics),
-            "tv": self.parts.of_all(losses.total_variation(pixels)),
-            "l2": self.parts.of_all(pixels.norm()),
+            "tv": self.parts.tv(pixels),
+            "l2": self.parts.l2(pixels),
         }
         if adversarial and self.config.adv:
             terms["adv"] = -losses.jensen_shannon(judgement.logits, student(seen))

@@ -99,7 +99,7 @@ class Method(method.Method):
         """Unweighted losses that keep images plausible, independent of the student."""
         terms = {
             "ce": CONFIDENCE[self.config.confidence](t),
-            "balance": losses.balance(t, of_all=self.parts.group.mean),
+            "balance": self.parts.balance(t),
         }
         return terms | self.parts.prior(images, now, self._distance)
 

@@ -9,10 +9,8 @@ from torch import Tensor, nn
 from nayer_cli import losses, method
 from nayer_cli.config import setting
 from nayer_cli.critic import Judgement
-from nayer_cli.descent import Descent
+from nayer_cli.descent import Follower, RoundParameter
 from nayer_cli.generator import Generator, new_generator, redraw_first
-from nayer_cli.machine.distributed import Group
-from nayer_cli.machine.precision import Precision
 from nayer_cli.method import LoopState, Parts, SynthBatch
 from nayer_cli.synthesis import Best, PastStatistics, draw_labels, unnoticed, weigh
 
@@ -59,26 +57,24 @@ class Method(method.Method):
         super().__init__(parts)
         self.config = config
         self.temperature, self.batch = config.temperature, config.batch
-        with parts.alike("generator"):
+        with parts.making("generator"):
             generator = new_generator(config.generator, config.code_size, parts.shape, config.width)
         self.generator: Generator = generator.to(parts.pool.device).to(memory_format=torch.channels_last)
         self.past = PastStatistics(parts.critic, config.bn_momentum)
         rate = config.lr_meta or config.lr_g * config.g_steps
         meta = torch.optim.Adam(self.generator.parameters(), lr=rate, betas=BETAS, fused=True)
-        # What it follows was averaged over the processes before, and is not scaled.
-        self.meta = Descent(meta, Precision(), Group())
+        self.meta = Follower(meta)
 
     def synthesize(self, student: nn.Module, state: LoopState) -> SynthBatch:
         """One round (paper, Algorithm 1): fitting from the kept weights θ to θ′, then the meta step on θ."""
         config, rng = self.config, self.parts.rng
         if config.reset_l0 and state.student_epoch == config.reset_l0 - 1 and state.round == 0:
-            redraw_first(self.generator, rng.shared("reset_l0"))
+            redraw_first(self.generator, self.parts.weights("reset_l0"))
         labels = draw_labels(config.batch, len(self.parts.pool), rng["labels"])
-        codes = nn.Parameter(self._codes())
+        codes = RoundParameter(self.parts.codes(config.batch, config.code_size))
         kept = [parameter.detach().clone() for parameter in self.generator.parameters()]
         way, best = [torch.zeros_like(weight) for weight in kept], Best()
-        # The images of another process went through codes of its own.
-        descent = self.parts.descent(self._adam(codes), own=[codes])
+        descent = self.parts.descent(self._adam(codes))
         adversarial = state.epoch >= state.warmup_epochs - config.faithful
         with unnoticed(self.generator):
             for _ in self.parts.interruption.steps(config.g_steps):
@@ -90,11 +86,6 @@ class Method(method.Method):
         self.past.remember(judgement.statistics, sound=taken)
         self._take_meta_step(kept, way)
         return SynthBatch(best.kept["images"], labels, best.losses, descent.skipped, config.g_steps, course=best.course)
-
-    def _codes(self) -> Tensor:
-        """Draw z ~ N(0, I) `[B, r]`."""
-        size, device = (self.config.batch, self.config.code_size), self.parts.pool.device
-        return torch.randn(size, generator=self.parts.rng["codes"], device=device)
 
     def _adam(self, codes: nn.Parameter) -> torch.optim.Adam:
         groups = [

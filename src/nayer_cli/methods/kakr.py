@@ -58,7 +58,7 @@ class Method(method.Method):
         count = remembered(config.replay, self.batch)
         if config.memory == "bank":
             self.memory = Ring(parts, config.capacity, count, config.push_every)
-            self.store, self.rank_local = self.memory.store, ("memory.last",)
+            self.store = self.memory.store
         else:
             self.memory = VariationalMemory(parts, config, count)
 

@@ -65,7 +65,7 @@ class Method(method.Method):
         self.config, self.batch = config, parts.batch_size
         count, device = len(parts.pool), parts.pool.device
         is_conditional = count > MANY_CLASSES if config.conditional == "auto" else config.conditional == "on"
-        with parts.alike("classes"):
+        with parts.making("classes"):
             start = torch.randn(count if is_conditional else 0, config.code_size)
         self.classes = nn.Parameter(start.to(device))
         self.generator = LiveGenerator(

@@ -34,7 +34,6 @@ class Method(method.Method):
     keeps = "live and bank"
     bytes_kept = 6144  # in 16 bits
     lends = ("generator.",)
-    rank_local = ("memory.last",)
 
     def __init__(self, config: Config, parts: Parts) -> None:
         super().__init__(parts)

@@ -85,8 +85,7 @@ class Method(method.Method):
             fused=True,
         )
         student.train(config.faithful and state.round > 0 and not state.warming_up)
-        # The images of another process went through noisy layers of its own.
-        descent, best = self.parts.descent(optimizer, own=self.codes.own()), Best()
+        descent, best = self.parts.descent(optimizer), Best()
         for _ in self.parts.interruption.steps(config.g_steps):
             images, judgement, terms = self._draw(labels, student, adversarial=not state.warming_up)
             loss = weigh(config, terms)  # paper, eq. 5
@@ -132,7 +131,7 @@ class Method(method.Method):
 
     def _fresh_generator(self) -> tuple[Codes, Generator]:
         config, parts = self.config, self.parts
-        with parts.alike("generator"):
+        with parts.making("generator"):
             codes = CODES[config.codes](parts.pool.float(), config.code_size, config.batch, config.beta)
             generator = new_generator(config.generator, config.code_size, parts.shape, config.width)
         device = parts.pool.device

@@ -38,7 +38,7 @@ class Config:
     ce: float = setting(0.5, "weight of the cross-entropy to the drawn classes", low=0)
     bn: float = setting(1.0, "weight of the BatchNorm statistics term", low=0)
     tv: float = setting(1e-3, "weight of the total variation, for a teacher without BatchNorm", low=0)
-    capacity: int = setting(10240, "images whose features are kept, of all processes together", low=1)
+    capacity: int = setting(10240, "images whose features are kept", low=1)
     features: str = setting(
         "all",
         "stages whose features are kept; first: only the first, from which the rest follows",
@@ -66,7 +66,7 @@ class Method(method.Method):
     def __init__(self, config: Config, parts: Parts) -> None:
         super().__init__(parts)
         self.config, self.temperature, self.batch = config, config.temperature, config.batch
-        with parts.alike("generator"):
+        with parts.making("generator"):
             network = new_generator(config.generator, config.code_size, parts.shape, config.width)
             initialize(network)
         if not network.stages:
@@ -86,7 +86,7 @@ class Method(method.Method):
             raise InputError("student and teacher have no feature maps of the same size to compare", hint=WITHOUT_MAPS)
         self.generator.train()
         labels = draw_labels(self.batch, len(parts.pool), parts.rng["labels"])
-        codes = torch.randn(self.batch, config.code_size, generator=parts.rng["codes"], device=labels.device)
+        codes = parts.codes(self.batch, config.code_size)
         optimizer = torch.optim.Adam(self.generator.parameters(), lr=config.lr_g, betas=(0.5, 0.999), fused=True)
         descent, best = parts.descent(optimizer), Best()
         for _ in parts.interruption.steps(config.g_steps):
@@ -158,13 +158,13 @@ class Method(method.Method):
             return self.generator.resume(features, stage).float()
 
     def _new_store(self) -> Store:
-        """Make an empty store for this process's part of the features."""
+        """Make an empty store for the features."""
         config, device = self.config, self.parts.pool.device
         with unnoticed(self.generator), torch.no_grad():
             features, _ = self.generator.draw(torch.zeros(2, config.code_size, device=device))
         place = device if config.place == "device" else "cpu"
         rows = {name: torch.empty(x.shape[1:], dtype=torch.float16, device=place) for name, x in self._rows(features)}
-        return Store(self.parts.part(config.capacity), **rows)
+        return self.parts.store(config.capacity, **rows)
 
     def _rows(self, features: list[Tensor]) -> Iterator[tuple[str, Tensor]]:
         """Name the features that are kept."""

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from nayer_cli import method
 from nayer_cli.config import setting
+from nayer_cli.descent import RoundParameter
 from nayer_cli.errors import InputError
 from nayer_cli.losses import cross_entropy
 from nayer_cli.method import LoopState, Parts, SynthBatch
@@ -58,10 +59,9 @@ class Method(method.Method):
         """One round: a batch of distilled images."""
         config, parts = self.config, self.parts
         mean, std = parts.critic.teacher.mean, parts.critic.teacher.std
-        pixels = torch.empty(config.batch, *parts.shape, device=mean.device)
-        pixels.normal_(generator=parts.rng["pixels"]).requires_grad_(True)
+        pixels = RoundParameter(parts.pixels(config.batch))
         rate = PlateauRate(config.lr_g, config.lr_min, config.patience, mean.device)
-        descent = parts.own_descent(_adam(pixels, rate))
+        descent = parts.descent(_adam(pixels, rate))
         drawn = draw_labels(config.batch, len(parts.pool), parts.rng["labels"]) if config.ce else None
         for _ in parts.interruption.steps(config.g_steps):
             terms = self._judge(pixels, mean, std, drawn)

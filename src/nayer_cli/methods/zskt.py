@@ -55,7 +55,7 @@ class Method(method.Method):
         self.register_buffer("images", torch.zeros(self.batch, *parts.shape, device=parts.pool.device))
 
     images: Tensor
-    rank_local = ("images",)
+    per_image = ("images",)
 
     def synthesize(self, student: nn.Module, state: LoopState) -> SynthBatch:
         """One generator step towards disagreement: L_G = −KL(t ‖ s) (paper, Algorithm 1, lines 3–8)."""

@@ -54,7 +54,10 @@ def write_by_torch(network: nn.Module, shape: ImageShape, path: Path, facts: Map
             model = program.model_proto
     except Exception as error:  # it passes on what torch.export, its passes and onnxscript raise
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise InputError(f"PyTorch cannot export it either: {reason}") from error
+        raise InputError(
+            f"PyTorch cannot export it either: {reason}",
+            hint="write the part that it names with other operations, or choose another network",
+        ) from error
     package("onnx").helper.set_model_props(model, dict(facts))
     files.write_bytes(path, model.SerializeToString(deterministic=True))
 

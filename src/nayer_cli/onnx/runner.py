@@ -166,7 +166,7 @@ def read_model(path: Path) -> Any:
     try:
         model = onnx.ModelProto.FromString(path.read_bytes())
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
+        raise InputError(f"cannot read {path}: {error.strerror}", hint="check its name, and who may read it") from error
     except Exception as error:  # google.protobuf's, whose class depends on how it was built
         raise InputError(f"{path} is not an ONNX file, or damaged", hint=HINT) from error
     if not model.graph.node:  # any few bytes may be a message without content
@@ -191,7 +191,9 @@ def _bring_weights(model: Any, path: Path, onnx: Any) -> None:
         try:
             onnx.external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
         except Exception as error:  # offsets and sizes are whatever a file says
-            raise InputError(f"cannot read the weights of {path} in {file}: {printable(str(error))}") from error
+            raise InputError(
+                f"cannot read the weights of {path} in {file}: {printable(str(error))}", hint=HINT
+            ) from error
         tensor.data_location = kind.DEFAULT
         del tensor.external_data[:]
 

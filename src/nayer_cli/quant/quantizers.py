@@ -149,5 +149,5 @@ class ActivationQuantizer(Quantizer):
     def step(self) -> Tensor:
         """Return the scale that is in force; where steps are fine, the power of two nearest to what was learned."""
         scale = super().step()
-        # Half and twice a number differ from it by what float32 has: the sum is exact, and passes gradients through.
+        # Half or twice a number differs from it by a float32, so the sum is exact. Gradients pass through it.
         return scale + (shortened(scale.detach(), 0) - scale.detach()) if self.is_fine else scale

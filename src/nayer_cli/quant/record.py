@@ -22,7 +22,7 @@ ESCAPES = (
     *("__bool__", "__int__", "__float__", "__index__", "__contains__"),
     *("item", "tolist", "numpy", "equal", "allclose"),
 )
-"""Functions by which the values of tensors get out to where branches are."""
+"""Functions that give values of tensors to Python, whose branches may depend on them."""
 UNCHANGED = ("to", "float", "type", "type_as", "contiguous", "cpu")
 """Methods that may return what they are given."""
 BINARY = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul")

@@ -6,7 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from nayer_cli.errors import RunFailed
-from nayer_cli.storage.checkpoint import Seal, load_state, read_manifest, save_state, seal, verify, write_manifest
+from nayer_cli.storage.checkpoint import (
+    RESTORE,
+    Seal,
+    damaged,
+    load_state,
+    read_manifest,
+    save_state,
+    seal,
+    verify,
+    write_manifest,
+)
 from nayer_cli.storage.files import delete
 
 OURS = re.compile(
@@ -101,7 +111,7 @@ class Checkpoints:
             return path
         raise RunFailed(
             f"no checkpoint of {self.path.parent} is intact: {'; '.join(faults)}",
-            hint="restore the directory from a backup, or start again with another --out",
+            hint=RESTORE,
         )
 
     def load(self, path: Path | None = None) -> Any:
@@ -123,7 +133,7 @@ def _verified(manifest: Path) -> dict[str, Seal]:
     verify(manifest)
     files = read_manifest(manifest)
     if manifest.with_suffix(".safetensors").name not in files:
-        raise RunFailed(f"{manifest} is the manifest of another checkpoint")
+        raise damaged(f"{manifest} is the manifest of another checkpoint")
     return files
 
 

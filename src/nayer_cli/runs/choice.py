@@ -1,4 +1,4 @@
-"""What `nayer quantize` does where nothing but the bits is asked for: what keeps most in minutes of one core."""
+"""The way that `nayer quantize` takes if only bits are asked for: it keeps most within minutes of one core."""
 
 import time
 from dataclasses import replace
@@ -16,9 +16,9 @@ from nayer_cli.quant.scheme import Scheme
 from nayer_cli.types import Settings
 
 SOFT = 2
-"""How much longer a step with rounded weights and activations takes than one without."""
+"""Seconds of a step with rounded weights and activations, over those of a step without."""
 IMAGES = 2
-"""That pass forward and back to see how long one takes."""
+"""Images that pass forward and back, to see how long one takes."""
 
 
 def settle(config: QuantizeConfig, teacher: Classifier, settings: Settings, group: Group) -> tuple[QuantizeConfig, str]:

@@ -13,13 +13,13 @@ LIBRARIES = 800_000_000
 COPIES = 8
 """Copies of a batch of images: drawn, augmented, kept as the best, and the gradients of each."""
 PASSING = 3
-"""Tensors as large as the largest one that are there at once in a pass without gradients, or going back in one with."""
+"""Tensors as large as the largest one that exist at once, in a pass without gradients or on the way back."""
 LEARNS = 4
 """Copies of the weights of a learning network: weights, gradients and two moments."""
 KEPT = 1
 """One more copy of its state, to undo a round."""
 ENOUGH = 8
-"""Images of a round; with fewer, a narrower generator is the lesser evil."""
+"""Least images of a round; rather than fewer, the generator becomes narrower."""
 LEVELS = 3
 """Number of widths that the generator may have, each half of the one before."""
 FOUR = 4

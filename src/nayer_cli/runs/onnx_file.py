@@ -148,7 +148,8 @@ def _judge(found: Comparison, classifier: Classifier, target: str, file: Path) -
         raise RunFailed(
             f"the file does not compute what '{classifier.name}' computes: of {found.images} images, "
             f"{found.same} have the same class, and logits differ by up to {found.largest:.2g} of a range of"
-            f" {found.range:.2g}; it is not kept"
+            f" {found.range:.2g}; it is not kept",
+            hint="use student/, which holds the network itself, and report which network it is",
         )
     return ""
 
@@ -157,4 +158,7 @@ def _require_readable(file: Path) -> None:
     from nayer_cli.onnx.tensorrt import complaints
 
     if faults := complaints(file):
-        raise RunFailed(f"TensorRT would refuse the file: {faults[0]} (and {len(faults) - 1} more); it is not kept")
+        raise RunFailed(
+            f"TensorRT would refuse the file: {faults[0]} (and {len(faults) - 1} more); it is not kept",
+            hint="choose another --target",
+        )

@@ -91,7 +91,7 @@ def quantize(
 
 @dataclass(frozen=True)
 class _Asked:
-    """What a command asks for, with everything decided that it leaves open."""
+    """The task of a command, with everything decided that the command leaves open."""
 
     config: QuantizeConfig
     """Of the run; shortened for a dry run."""
@@ -101,7 +101,7 @@ class _Asked:
     images: tuple[Tensor, Tensor] | None
     """Images and labels of another run, to begin with."""
     notes: list[tuple[str, str]]
-    """What to say, and at which level."""
+    """A message for the log, and its level."""
 
 
 def _resolve(settings: Settings, group: Group, *, is_new: bool, dry_run: bool) -> _Asked:

@@ -19,7 +19,7 @@ from nayer_cli.types import Settings
 KEPT = ("preset", "lte.", "method.", "augment.", "eval.data", "eval.split", "eval.batch_size")
 """Settings of a run that hold for one that uses its images."""
 WITHOUT_IMAGES = ("dfq-nagel", "analytic")
-"""The calibrations, and on the command line the methods, that need none."""
+"""Calibrations that need no images; on the command line they are values of `--method`."""
 NO_SYNTHESIS = {"schedule.warmup_epochs": 0, "schedule.rounds": 0, "method.g_life": 0}
 """Settings that make no images, since some are at hand. If rounds are asked for, the generator at hand makes more."""
 

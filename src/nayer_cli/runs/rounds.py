@@ -60,7 +60,10 @@ def make(
         idle = 0 if have > before else idle + 1
         tell(have)
     if not images:
-        raise RunFailed(f"no image could be made in {PATIENCE} rounds: losses or gradients were not finite")
+        raise RunFailed(
+            f"no image could be made in {PATIENCE} rounds: losses or gradients were not finite",
+            hint="lower the learning rate, method.lr_g, or compute with --amp off",
+        )
     return torch.cat(images), torch.cat(labels)
 
 

@@ -53,7 +53,7 @@ def sample(settings: Settings, *, listen: Listener | None = None) -> Sampled:
         wanted = class_indices(config.classes, names)
         images, labels = _choose(images, labels, wanted, config.per_class or total, total)
     if len(images) == 0:
-        raise InputError(f"{source.name} has no image of these classes")
+        raise InputError(f"{source.name} has no image of these classes", hint="choose other --classes")
     return _write(config, source._replace(found=ImageSet(images[:total], labels[:total], names)))
 
 
@@ -95,7 +95,7 @@ def _of_run(config: SampleConfig) -> Source:
             hint="name a run of nayer distill",
         )
     names, teacher = _names_of(folder), None
-    class_indices(config.classes, names)  # a wrong one is told before anything is loaded
+    class_indices(config.classes, names)  # reports a wrong one before anything is loaded
     if config.source == "generator":
         engine, teacher = _rebuild(folder, config)
         images, labels = _fresh(engine, class_indices(config.classes, names), total_of(config, names))

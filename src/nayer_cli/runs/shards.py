@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from nayer_cli.bank import MemoryBank
-from nayer_cli.errors import RunFailed
 from nayer_cli.machine.distributed import Group
 from nayer_cli.machine.transfer import send
-from nayer_cli.storage.checkpoint import load_state
+from nayer_cli.storage.checkpoint import damaged, load_state
 from nayer_cli.store import Store
 from nayer_cli.types import ImageShape
 
@@ -140,9 +139,9 @@ def _shard(path: Path, store: Store) -> tuple[Tensor, dict[str, Tensor]]:
         for name, own in store.tensors.items():
             fits = fits and rows[name].shape == (len(slots), *own.shape[1:]) and rows[name].dtype == own.dtype
     except (AttributeError, KeyError, TypeError) as error:
-        raise RunFailed(f"{path} is not a shard of a bank") from error
+        raise damaged(f"{path} is not a shard of a bank") from error
     if not fits:
-        raise RunFailed(f"{path} is a shard of another bank: its images or places do not fit")
+        raise damaged(f"{path} is a shard of another bank: its images or places do not fit")
     return slots, rows
 
 

@@ -30,7 +30,7 @@ def own_state(engine: Engine, shards: Mapping[str, Shards]) -> tuple[Tree, Tree]
         "pending": engine.bank.pending,
         "holdout": engine.holdout.state_dict() if engine.holdout is not None else None,
         "losses": engine.meter.state_dict(),
-        "rows": {key: engine.method.get_buffer(key) for key in engine.method.rank_local},
+        "rows": {key: engine.method.get_buffer(key) for key in engine.method.own_rows()},
         "statistics": running_statistics(engine.student.model),
         **{kind: manifest for kind, (manifest, _) in collected.items()},
     }
@@ -82,7 +82,7 @@ def _restore_own(engine: Engine, of_method: Tree, own: Tree) -> None:
 def _deal_out(engine: Engine, of_method: Tree, processes: Sequence[Tree]) -> None:
     """Divide what all processes had; random sequences start afresh, except those that all share."""
     group, device = engine.group, engine.student.descent.skipped.device
-    rows = {key: torch.cat([own["rows"][key] for own in processes]) for key in engine.method.rank_local}
+    rows = {key: torch.cat([own["rows"][key] for own in processes]) for key in engine.method.own_rows()}
     mine = {key: value.tensor_split(group.size)[group.rank] for key, value in rows.items()}
     engine.method.load_state_dict(of_method | mine)
     engine.student.model.load_state_dict(_mean([own["statistics"] for own in processes]), strict=False)

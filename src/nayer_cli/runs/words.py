@@ -27,7 +27,7 @@ def trusted(settings: Settings, own: Settings, where: Path) -> dict[str, Any]:
 
     Args:
         settings: dotted keys, as the run has them.
-        own: what the user has given himself.
+        own: what the user has given.
         where: the run's config.toml.
 
     Raises:

@@ -23,6 +23,9 @@ DAMAGED = (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeE
 """Exceptions of reading a file whose content is not what we wrote."""
 
 
+RESTORE = "restore the directory from a backup, or start again with another --out"
+
+
 class Seal(NamedTuple):
     """Size and checksum, which show whether a file is still as it was written."""
 
@@ -53,7 +56,7 @@ def load_state(path: Path, device: torch.device | str = "cpu") -> Any:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         return _fill(skeleton, tensors)
     except DAMAGED as error:
-        raise RunFailed(f"cannot read checkpoint {path}: {error}") from error
+        raise damaged(f"cannot read checkpoint {path}: {error}") from error
 
 
 def seal(path: Path) -> Seal:
@@ -96,12 +99,12 @@ def read_manifest(path: Path) -> dict[str, Seal]:
     try:
         document = json.loads(path.read_bytes())
         if document["format"] != FORMAT:
-            raise RunFailed(f"{path} is not a checkpoint of this version ({FORMAT})")
+            raise damaged(f"{path} is not a checkpoint of this version ({FORMAT})")
         if document["sha256"] != _digest(document["files"]):
-            raise RunFailed(f"{path} is damaged: its checksum does not match")
+            raise damaged(f"{path} is damaged: its checksum does not match")
         return {name: _seal(name, entry) for name, entry in document["files"].items()}
     except DAMAGED as error:
-        raise RunFailed(f"cannot read checkpoint {path}: {type(error).__name__}: {error}") from error
+        raise damaged(f"cannot read checkpoint {path}: {type(error).__name__}: {error}") from error
 
 
 def verify(path: Path) -> None:
@@ -115,14 +118,19 @@ def verify(path: Path) -> None:
         file = path.parent / name
         try:
             if not file.is_file():
-                raise RunFailed(f"{file} is missing")
+                raise damaged(f"{file} is missing")
             found = seal(file)
         except OSError as error:
-            raise RunFailed(f"cannot read {file}: {error.strerror or error}") from error
+            raise damaged(f"cannot read {file}: {error.strerror or error}") from error
         if found.bytes != expected.bytes:
-            raise RunFailed(f"{file} has {found.bytes:,} bytes instead of {expected.bytes:,}")
+            raise damaged(f"{file} has {found.bytes:,} bytes instead of {expected.bytes:,}")
         if found != expected:
-            raise RunFailed(f"{file} is damaged: its checksum does not match")
+            raise damaged(f"{file} is damaged: its checksum does not match")
+
+
+def damaged(message: str) -> RunFailed:
+    """Return the error for a checkpoint of which something is not as it was written."""
+    return RunFailed(message, hint=RESTORE)
 
 
 def _seal(name: str, entry: Mapping[str, Any]) -> Seal:
@@ -148,7 +156,7 @@ def _skeleton(file: Any, path: Path) -> Any:
     """Return the tree with marks where the tensors belong."""
     metadata: Mapping[str, str] = file.metadata() or {}
     if metadata.get("format") != FORMAT:
-        raise RunFailed(f"{path} is not a checkpoint of this version ({FORMAT})")
+        raise damaged(f"{path} is not a checkpoint of this version ({FORMAT})")
     return json.loads(metadata["state"])
 
 

@@ -7,7 +7,7 @@ from nayer_cli.errors import InputError, did_you_mean
 from nayer_cli.storage.text import printable, user_path
 
 RUNS = Path("runs")
-"""Where runs go that are not told where to go."""
+"""The folder of runs that have no `--out`."""
 OF_LIBRARIES = ("timm:", "torch/", "hfds/", "hfids/", "tfds/", "wds/")
 """Prefixes of data that timm's factory opens."""
 

@@ -10,12 +10,12 @@ from typing import Any
 from nayer_cli.errors import InputError
 
 LONGEST_FILE = 16 * 2**20
-"""Bytes above which a file is not a list of names and no description of a model."""
+"""Bytes above which a file is neither a list of names nor a description of a model."""
 LONGEST_NAME = 1000
 """Characters above which a line is not a class name."""
 SHOWN = 120
 INVISIBLE = {"Zs", "Zl", "Zp", "Cf"}
-"""Unicode's categories of spaces, and of marks that only tell how to set what is around them."""
+"""Unicode's categories of spaces, and of marks that only format the text around them."""
 
 
 def user_path(spec: str | Path) -> Path:
@@ -32,7 +32,9 @@ def user_path(spec: str | Path) -> Path:
     except RuntimeError:  # the home of a user who does not exist
         return path
     except OSError as error:
-        raise InputError(f"cannot look for '{printable(str(spec))}': {error.strerror}") from error
+        raise InputError(
+            f"cannot look for '{printable(str(spec))}': {error.strerror}", hint="check that it is the path you mean"
+        ) from error
     return path
 
 
@@ -53,9 +55,14 @@ def read_text(path: Path, what: str = "", longest: int = LONGEST_FILE) -> str:
             data = file.read(longest + 1)
     except (OSError, ValueError) as error:  # a path with a NUL is a ValueError
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"cannot read {what}{' ' if what else ''}{path}: {reason}") from error
+        raise InputError(
+            f"cannot read {what}{' ' if what else ''}{path}: {reason}", hint="check its name, and who may read it"
+        ) from error
     if len(data) > longest:
-        raise InputError(f"{path} is too long: {what or 'such a file'} may have at most {longest:,} bytes")
+        raise InputError(
+            f"{path} is too long: {what or 'such a file'} may have at most {longest:,} bytes",
+            hint="check that it is the file you mean",
+        )
     try:
         return data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
@@ -77,7 +84,7 @@ def read_json(path: Path) -> Any:
     try:
         return parse_json(text)
     except ValueError as error:
-        raise InputError(f"{path} is not valid JSON: {error}") from error
+        raise InputError(f"{path} is not valid JSON: {error}", hint="correct it there, or save it again") from error
 
 
 def parse_json(text: str) -> Any:

@@ -21,6 +21,8 @@ DEEPEST = 20
 """Levels of tables and arrays; no setting needs more than four."""
 MOST_DOTS = 4000
 """In a configuration; tomllib takes memory that grows with their square."""
+EXAMPLES = {int: "give a whole number, such as 8", float: "give a number, such as 0.5", bool: "give true or false"}
+FORM = "settings are named SECTION.NAME, such as schedule.epochs"
 INTEGERS = range(-(2**63), 2**63)
 """Limits of TOML's integers. tomllib reads larger ones, which Python then refuses to write."""
 
@@ -109,11 +111,12 @@ def coerce(key: str, value: Any, wanted: Any) -> Any:
         value = _convert_number(value, wanted)
     if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
         shown = printable(repr(value))
-        raise ConfigError(f"{key} = {shown} is not a value of type {getattr(wanted, '__name__', wanted)}")
+        kind, hint = getattr(wanted, "__name__", str(wanted)), EXAMPLES.get(wanted, "put it in quotes")
+        raise ConfigError(f"{key} = {shown} is not a value of type {kind}", hint=hint)
     if isinstance(value, str) and re.search(r"[\0\ud800-\udfff]", value):
-        raise ConfigError(f"{key} = {printable(value)!r} has a NUL, or bytes that are not UTF-8")
+        raise ConfigError(f"{key} = {printable(value)!r} has a NUL, or bytes that are not UTF-8", hint="type it again")
     if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"{key} = {value!r} is not a finite number")
+        raise ConfigError(f"{key} = {value!r} is not a finite number", hint=EXAMPLES[float])
     return value
 
 
@@ -151,12 +154,12 @@ def unflatten(layer: Layer) -> dict[str, Any]:
     for key, value in layer.items():
         *tables, last = key.split(".")
         if len(tables) > DEEPEST:
-            raise ConfigError(f"setting '{printable(key)}' is nested too deeply")
+            raise ConfigError(f"setting '{printable(key)}' is nested too deeply", hint=FORM)
         node = tree
         for table in tables:
             node = node.setdefault(table, {})
             if not isinstance(node, dict):
-                raise ConfigError(f"setting '{table}' is not a table, so '{key}' cannot be set")
+                raise ConfigError(f"setting '{table}' is not a table, so '{key}' cannot be set", hint=FORM)
         node[last] = value
     return tree
 
@@ -170,5 +173,5 @@ def to_toml(layer: Layer) -> str:
     """
     for key, value in layer.items():
         if isinstance(value, float) and not math.isfinite(value):
-            raise InputError(f"setting {key} = {value!r} is not a finite number")
+            raise InputError(f"setting {key} = {value!r} is not a finite number", hint=EXAMPLES[float])
     return tomli_w.dumps(unflatten(layer))

@@ -202,7 +202,9 @@ def _change(document: dict[str, Any], key: str, value: object) -> None:
     if parts[0] in ("rows", "columns"):
         known = document.get(parts[0], {})
         if len(parts) < 3 or parts[1] not in known:
-            raise InputError(f"cannot set {key}: the {parts[0]} are {', '.join(known)}")
+            raise InputError(
+                f"cannot set {key}: the {parts[0]} are {', '.join(known)}", hint=f"write {parts[0]}.NAME.KEY=VALUE"
+            )
     elif parts[0] != "base":
         parts.insert(0, "base")
     node = document
@@ -247,7 +249,7 @@ def _paper(found: object, where: str) -> dict[str, dict[str, float]]:
 
 def _lines(tables: object, kind: str, where: str) -> Iterator[Line]:
     if not isinstance(tables, dict):
-        raise InputError(f"{kind}s of {where} must be tables, such as [{kind}s.one]")
+        raise InputError(f"{kind}s of {where} must be tables", hint=f"write [{kind}s.one], and its settings below")
     for name, table in tables.items():
         if not NAME.fullmatch(name):
             raise InputError(f"{kind} '{name}' of {where} cannot name a folder", hint="use letters, digits, _ and -")
@@ -256,7 +258,7 @@ def _lines(tables: object, kind: str, where: str) -> Iterator[Line]:
 
 def _line(name: str, table: object, where: str) -> Line:
     if not isinstance(table, dict):
-        raise InputError(f"'{name}' of {where} must be a table of settings")
+        raise InputError(f"'{name}' of {where} must be a table of settings", hint="write KEY = VALUE for each")
     own = {key: str(table[key]) for key in OF_A_LINE if key in table}
     if own.get("command", "distill") not in SCHEMAS:
         raise InputError(

@@ -33,7 +33,9 @@ class FolderSource:
                 files += [(here / name).as_posix() for name in sorted(names) if is_image(name)]
                 leaves += [here.as_posix()] if not folders else []
         except OSError as error:
-            raise InputError(f"cannot list {folder}: {error.strerror}: {error.filename}") from error
+            raise InputError(
+                f"cannot list {folder}: {error.strerror}: {error.filename}", hint="make it readable: chmod u+rx FOLDER"
+            ) from error
         self.folder = folder
         self.tree: ImageTree[str] = arrange(((name, name) for name in files), leaves, split, str(folder))
         self.classes: Sequence[str] | None = self.tree.classes

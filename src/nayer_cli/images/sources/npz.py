@@ -14,6 +14,7 @@ from nayer_cli.images.source import ArraySource
 from nayer_cli.storage.text import printable, unfit, user_path
 
 NAMES = ("images", "labels", "class_names")
+PLAIN = "write plain arrays with numpy.savez"
 PLAUSIBLE = 100
 """Largest ratio of the size of the pixels to that of their file; deflate reaches 1000 on zeros."""
 UNSUSPECTED = 128 * 2**20
@@ -46,18 +47,24 @@ def read_npz(path: Path) -> ArraySource:
         raise
     except Exception as error:  # damaged archives bring about whatever their compression runs into
         reason = printable(str(error)) or type(error).__name__
-        raise InputError(f"cannot read {path}: {reason}", hint="write plain arrays with numpy.savez") from error
+        raise InputError(f"cannot read {path}: {reason}", hint=PLAIN) from error
     if absent := {"images", "labels"} - arrays.keys():
         hint = "write it with numpy.savez(FILE, images=..., labels=...)"
         raise InputError(f"{path} has no array '{min(absent)}'", hint=hint)
     images, labels = _channels_last(arrays["images"], path), arrays["labels"]
     if labels.shape not in ((len(images),), (len(images), 1)) or labels.dtype.kind not in "iu":
         wanted = f"not whole numbers [{len(images)}]"
-        raise InputError(f"labels in {path} are {labels.dtype} {list(labels.shape)}, {wanted}")
+        raise InputError(
+            f"labels in {path} are {labels.dtype} {list(labels.shape)}, {wanted}",
+            hint="save one class index for each image, counted from 0",
+        )
     names = [str(name) for name in arrays["class_names"].ravel()] if "class_names" in arrays else None
     for index, name in enumerate(names or ()):
         if fault := unfit(name):
-            raise InputError(f"the name of class {index} in {path} {fault}: '{printable(name)}'")
+            raise InputError(
+                f"the name of class {index} in {path} {fault}: '{printable(name)}'",
+                hint="correct the array class_names, or leave it out",
+            )
     return ArraySource(images, labels.reshape(-1), names)
 
 
@@ -84,7 +91,7 @@ def _declared(file: IO[bytes]) -> int:
 def _check_size(name: str, declared: int, held: int, path: Path) -> None:
     size = path.stat().st_size
     if declared > min(held, max(UNSUSPECTED, PLAUSIBLE * size)):
-        raise InputError(f"'{name}' in {path} declares {declared:,} bytes, but the whole file has {size:,}")
+        raise InputError(f"'{name}' in {path} declares {declared:,} bytes, but the whole file has {size:,}", hint=PLAIN)
 
 
 def _channels_last(images: NDArray[Any], path: Path) -> NDArray[np.uint8]:

@@ -43,7 +43,10 @@ class TarSource:
         files = [(member.name, member) for member in members if member.isreg() and is_image(member.name)]
         for name, member in files:
             if member.size > LARGEST_IMAGE or member.issparse():
-                raise InputError(f"'{printable(name)}' in {path} is not an image: it declares {member.size:,} bytes")
+                raise InputError(
+                    f"'{printable(name)}' in {path} is not an image: it declares {member.size:,} bytes",
+                    hint="leave it out of the archive",
+                )
         leaves = [member.name for member in members if member.isdir()]
         self.tree: ImageTree[tarfile.TarInfo] = arrange(files, leaves, split, str(path))
         self.classes: Sequence[str] | None = self.tree.classes

@@ -59,7 +59,9 @@ class TimmSource:
                 yield item
                 count += 1
         except Exception as error:  # its many back ends raise whatever they meet
-            raise InputError(f"data '{self.name}' cannot be read beyond image {count:,}: {error}") from error
+            raise InputError(
+                f"data '{self.name}' cannot be read beyond image {count:,}: {error}", hint="download the data again"
+            ) from error
 
     def _load(self, i: int) -> tuple[Picture, int]:
         # timm's own datasets hide a damaged image behind the next one: ask their reader.
