@@ -58,7 +58,7 @@ NO_CODE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 class Inert:
     """Stands for an object that is saved with the weights: it takes any content, and does nothing with it."""
 
-    def __init__(self, *arguments: Any) -> None:
+    def __init__(self, *arguments: object) -> None:
         pass
 
     def __setstate__(self, state: object) -> None:

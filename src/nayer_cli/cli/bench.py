@@ -1,7 +1,5 @@
 """`nayer bench`: flags, help, examples."""
 
-from typing import Any
-
 import typer
 
 from nayer_cli.cli import options, running, settings
@@ -28,7 +26,7 @@ def command(
     batch: options.Batch = None,
     repeats: options.Repeats = None,
     threads: options.Threads = None,
-    **_: Any,
+    **_: object,
 ) -> None:
     """Compare classifiers on this machine: file size, parameters, operations, latency and throughput.
 

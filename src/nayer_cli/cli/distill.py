@@ -1,7 +1,5 @@
 """`nayer distill`: flags, help, examples."""
 
-from typing import Any
-
 import typer
 
 from nayer_cli.cli import options, running
@@ -34,7 +32,7 @@ OF_THE_MODEL = options.settings_of(*MODELS)
 
 
 @options.takes(*MODELS, also=options.of_learning_without_data(options.Method))
-def command(ctx: typer.Context, init: options.Init = None, **_: Any) -> None:
+def command(ctx: typer.Context, init: options.Init = None, **_: object) -> None:
     """Teach a small student what a teacher knows, without its training data.
 
     Needs the teacher's weights and its class names. Without any option it runs the demonstration. Data is used only to

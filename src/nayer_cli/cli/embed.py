@@ -1,7 +1,5 @@
 """`nayer embed`: flags, help, examples."""
 
-from typing import Any
-
 import typer
 
 from nayer_cli.cli import options, running, settings
@@ -24,7 +22,7 @@ def command(
     prompt: options.Prompt = None,
     dedupe: options.Dedupe = None,
     cache_dir: options.CacheDir = None,
-    **_: Any,
+    **_: object,
 ) -> None:
     """Turn class names into a pool of label-text embeddings, and print where it is.
 

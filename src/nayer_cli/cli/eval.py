@@ -1,7 +1,5 @@
 """`nayer eval`: flags, help, examples."""
 
-from typing import Any
-
 import typer
 
 from nayer_cli.cli import options, running, settings
@@ -39,7 +37,7 @@ def command(
     batch_size: options.EvalBatchSize = None,
     min_top1: options.EvalMinTop1 = None,
     max_drop: options.EvalMaxDrop = None,
-    **_: Any,
+    **_: object,
 ) -> None:
     """Measure classifiers on labelled images, against thresholds and against a reference.
 

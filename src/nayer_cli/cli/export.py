@@ -1,7 +1,5 @@
 """`nayer export`: flags, help, examples."""
 
-from typing import Any
-
 import typer
 
 from nayer_cli.cli import options, running, settings
@@ -28,7 +26,7 @@ def command(
     normalization: options.NormalizationPlace = None,
     target: options.Target = None,
     storage: options.ExportStorage = None,
-    **_: Any,
+    **_: object,
 ) -> None:
     """Write any classifier as an ONNX file: float, or the integers of a quantized one for the runtime that you name.
 

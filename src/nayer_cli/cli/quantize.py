@@ -1,7 +1,5 @@
 """`nayer quantize`: flags, help, examples."""
 
-from typing import Any
-
 import typer
 
 from nayer_cli.cli import options, running
@@ -41,7 +39,7 @@ def command(
     onnx: options.Onnx = None,
     storage: options.Storage = None,
     generator: options.FromRun = None,
-    **_: Any,
+    **_: object,
 ) -> None:
     """Turn a classifier into a copy of 2 to 8 bits that runs on integers, without its training data.
 

@@ -1,7 +1,5 @@
 """`nayer sample`: flags, help, examples."""
 
-from typing import Any
-
 import typer
 
 from nayer_cli.cli import options, running, settings
@@ -33,7 +31,7 @@ def command(
     values: options.Values = None,
     layout: options.AxesOrder = None,
     upscale: options.Upscale = None,
-    **_: Any,
+    **_: object,
 ) -> None:
     """Write synthetic images of a run, from its memory bank or fresh from its generator, or images for a model alone.
 

@@ -1,7 +1,5 @@
 """`nayer train`: flags, help, examples."""
 
-from typing import Any
-
 import typer
 
 from nayer_cli.cli import options, running
@@ -34,7 +32,7 @@ def command(
     budget: options.Budget = None,
     batch_size: options.TrainBatchSize = None,
     lr: options.TrainLr = None,
-    **_: Any,
+    **_: object,
 ) -> None:
     """Train a network on real, labelled images; with --teacher, distill on them.
 

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 from uuid import uuid4
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from nayer_cli.errors import ConfigError, EnvironmentFault
@@ -151,7 +151,7 @@ class _Mean(torch.autograd.Function):
 
 
 _group: Group | None = None
-_store: Any = None
+_store: Store | None = None
 
 
 def join() -> Group:
@@ -196,7 +196,7 @@ def leave() -> None:
             dist.destroy_process_group()
 
 
-def _agree_on_a_word(store: Any, rank: int, size: int) -> str:
+def _agree_on_a_word(store: Store, rank: int, size: int) -> str:
     """Return a word that no earlier start of this job knows: torchrun restarts it with the same store.
 
     What is found there may be of processes that are dead. So the others say a word of their own that nobody has said
@@ -248,7 +248,7 @@ def is_first_fault() -> bool:
         return True
 
 
-def _store_of_torchrun() -> Any:
+def _store_of_torchrun() -> Store | None:
     """Reach the store that torchrun keeps, from a process that has not joined; None where somebody else started it."""
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None

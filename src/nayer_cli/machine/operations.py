@@ -1,7 +1,8 @@
 """Count floating-point operations: convolutions, matrix products and attention, forward and backward."""
 
-from typing import Any
+from collections.abc import Sequence
 
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -21,9 +22,11 @@ class OperationCounter(TorchDispatchMode):
         count, self._count = self._count, 0
         return count
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, func: OpOverload, types: object, args: Sequence[object] = (), kwargs: dict[str, object] | None = None
+    ) -> object:
         """Do one operation, and count it."""
-        result = func(*args, **(kwargs or {}))
+        result: object = func(*args, **(kwargs or {}))
         formula = flop_registry.get(func._overloadpacket)
         if formula is not None:
             self._count += int(formula(*args, **(kwargs or {}), out_val=result))

@@ -1,9 +1,12 @@
 """Count the parameters of an ONNX graph, and its operations for one image."""
 
 from math import prod
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from nayer_cli.onnx.runner import package
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto, ValueInfoProto
 
 ROUNDING = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
 ASIDE: dict[str, tuple[int, ...]] = {
@@ -30,7 +33,7 @@ class Counts(NamedTuple):
     """Whether anything in it is rounded to integers."""
 
 
-def count(model: Any) -> Counts:
+def count(model: "ModelProto") -> Counts:
     """Count what `read_model` returned."""
     nodes = list(model.graph.node)
     return Counts(_parameters(model), _macs(model), any(_rounds(node.op_type) for node in nodes))
@@ -40,7 +43,7 @@ def _rounds(kind: str) -> bool:
     return kind in ROUNDING or kind.startswith("QLinear") or kind.endswith("Integer")
 
 
-def _parameters(model: Any) -> int:
+def _parameters(model: "ModelProto") -> int:
     onnx = package("onnx")
     indices = (onnx.TensorProto.INT64, onnx.TensorProto.BOOL, onnx.TensorProto.STRING)
     aside = {node.input[i] for node in model.graph.node for i in ASIDE.get(node.op_type, ()) if i < len(node.input)}
@@ -48,7 +51,7 @@ def _parameters(model: Any) -> int:
     return sum(prod(tensor.dims) for tensor in tensors if tensor.data_type not in indices)
 
 
-def _macs(model: Any) -> int | None:
+def _macs(model: "ModelProto") -> int | None:
     """Add up all layers; None if the shape of one is unknown."""
     sizes = _sizes(model)
     if sizes is None:
@@ -59,7 +62,7 @@ def _macs(model: Any) -> int | None:
         return None
 
 
-def _of_node(node: Any, sizes: Sizes) -> int:
+def _of_node(node: "NodeProto", sizes: Sizes) -> int:
     if (place := WEIGHTS.get(node.op_type)) is not None:
         # Each output is a sum over a kernel; in a transposed convolution each input goes through one.
         each = node.input[0] if node.op_type == "ConvTranspose" else node.output[0]
@@ -70,7 +73,7 @@ def _of_node(node: Any, sizes: Sizes) -> int:
     return 0
 
 
-def _sizes(model: Any) -> Sizes | None:
+def _sizes(model: "ModelProto") -> Sizes | None:
     """Return the shape of every tensor whose shape is known, for a batch of one; None if it cannot be known."""
     onnx = package("onnx")
     alone = type(model)()
@@ -87,6 +90,6 @@ def _sizes(model: Any) -> Sizes | None:
     return {name: sizes for name, sizes in (known | weights).items() if sizes is not None}
 
 
-def _shape(value: Any) -> list[int] | None:
+def _shape(value: "ValueInfoProto") -> list[int] | None:
     sizes = value.type.tensor_type.shape.dim
     return [size.dim_value for size in sizes] if all(size.HasField("dim_value") for size in sizes) else None

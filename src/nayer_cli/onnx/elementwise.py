@@ -1,13 +1,12 @@
 """Rules of operations on each value by itself: activations, arithmetic, softmax."""
 
 import operator
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nayer_cli.onnx.graph import Call, Operand, Rule, Value
+from nayer_cli.onnx.graph import Call, Operand, Rule, Spelling, Value
 
 SOFTPLUS_IS_A_LINE = 15
 """In float32, from here on."""
@@ -177,7 +176,7 @@ def _softmax(call: Call, x: Operand, dim: int = -1, **_: object) -> str:
     return call.add("Softmax", x, axis=dim)
 
 
-ELEMENTWISE: dict[Rule, tuple[Any, ...]] = {
+ELEMENTWISE: dict[Rule, tuple[Spelling, ...]] = {
     _same: (nn.Identity, nn.Dropout, nn.Dropout2d, F.dropout, F.dropout2d, "contiguous", "clone", "detach", "float"),
     _named("Relu"): (nn.ReLU, F.relu, F.relu_, torch.relu, "relu"),
     _named("Sigmoid"): (nn.Sigmoid, F.sigmoid, torch.sigmoid, "sigmoid"),

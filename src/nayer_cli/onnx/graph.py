@@ -2,13 +2,17 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from nayer_cli.errors import EnvironmentFault, InputError
+
+if TYPE_CHECKING:
+    from onnx import TensorProto, ValueInfoProto
 
 BATCH = -1
 """Stands for the number of images wherever a size is that of the batch."""
@@ -158,11 +162,13 @@ class OnnxGraph:
                 return self.constant(f"{scope}/constant", operand)
         return self.constant(f"{scope}/constant", np.array(operand, np.float32))
 
-    def _tensor(self, onnx: Any, name: str, array: Array) -> Any:
+    def _tensor(self, onnx: ModuleType, name: str, array: Array) -> "TensorProto":
         if name not in self.packed:
-            return onnx.numpy_helper.from_array(array, name)
+            kept: TensorProto = onnx.numpy_helper.from_array(array, name)
+            return kept
         # raw=True, because integers in a list would take a byte or more each.
-        return onnx.helper.make_tensor(name, onnx.TensorProto.INT4, array.shape, pack(array), raw=True)
+        packed: TensorProto = onnx.helper.make_tensor(name, onnx.TensorProto.INT4, array.shape, pack(array), raw=True)
+        return packed
 
     def _unused(self, name: str) -> str:
         found, number = name, 1
@@ -228,12 +234,14 @@ class Call:
         return Unwritable(f"the network cannot be written as ONNX: '{self.name}' {why}")
 
 
+Spelling = type[nn.Module] | Callable[..., object] | str
+"""A module, a function, or the name of a method."""
 Rule = Callable[..., Operand | list[str]]
 """Writes an operation and returns what it returns. Takes a `Call`, then what the operation takes: its arguments, and
 the attributes of a module that have the names of its parameters."""
 
 
-def pair(size: Any) -> list[int]:
+def pair(size: Pair) -> list[int]:
     """Return height and width."""
     return [size, size] if isinstance(size, int) else list(size) * (2 // len(size))
 
@@ -245,12 +253,13 @@ def pack(integers: Array) -> bytes:
     return bytes(halves[0::2] | halves[1::2] << 4)
 
 
-def _declare(helper: Any, value: Value, name: str) -> Any:
+def _declare(helper: ModuleType, value: Value, name: str) -> "ValueInfoProto":
     shape = ["batch" if size == BATCH else size for size in value.dims]
-    return helper.make_tensor_value_info(name, 1, shape)
+    declared: ValueInfoProto = helper.make_tensor_value_info(name, 1, shape)
+    return declared
 
 
-def _onnx() -> Any:
+def _onnx() -> ModuleType:
     try:
         import onnx
     except ModuleNotFoundError as error:

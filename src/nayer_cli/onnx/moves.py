@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nayer_cli.onnx.graph import BATCH, INPUT, Call, Operand, Rule, Value
+from nayer_cli.onnx.graph import BATCH, INPUT, Call, Operand, Rule, Spelling, Value
 
 FOREVER = 2**63 - 1
 """The end of a slice without end."""
@@ -143,7 +143,7 @@ def _regrouped(call: Call, x: Value, parts: object, order: list[int]) -> Value:
     return call.move("Reshape", moved, call.integers(call.dims))
 
 
-MOVES: dict[Rule, tuple[Any, ...]] = {
+MOVES: dict[Rule, tuple[Spelling, ...]] = {
     _cat: (torch.cat, torch.concat),
     _split: (torch.split, torch.chunk, "split", "chunk"),
     _unbind: (torch.unbind, "unbind"),

@@ -10,7 +10,7 @@ from timm.layers.linear import Linear as TimmLinear
 from torch import Tensor, nn
 
 from nayer_cli.onnx.elementwise import ELEMENTWISE
-from nayer_cli.onnx.graph import Call, Operand, Pair, Rule, Value, pair
+from nayer_cli.onnx.graph import Call, Operand, Pair, Rule, Spelling, Value, pair
 from nayer_cli.onnx.moves import MOVES, transpose
 from nayer_cli.onnx.picks import PICKS
 from nayer_cli.onnx.pools import POOLS
@@ -182,7 +182,7 @@ def _dims(x: Any) -> tuple[int, ...]:
     return tuple(x.dims if isinstance(x, Value) else x.shape)
 
 
-WEIGHTED: dict[Rule, tuple[Any, ...]] = {
+WEIGHTED: dict[Rule, tuple[Spelling, ...]] = {
     _conv_transpose2d: (nn.ConvTranspose2d, F.conv_transpose2d),
     _conv1d: (nn.Conv1d, F.conv1d),
     conv2d: (nn.Conv2d, F.conv2d),
@@ -194,7 +194,7 @@ WEIGHTED: dict[Rule, tuple[Any, ...]] = {
 }
 """Each rule with what it stands for: modules, functions, names of methods."""
 
-RULES: dict[Any, Rule] = {
+RULES: dict[Spelling, Rule] = {
     spelling: rule
     for rule, spellings in (ELEMENTWISE | WEIGHTED | POOLS | SUMS | MOVES | PICKS).items()
     for spelling in spellings

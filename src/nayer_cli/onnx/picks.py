@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nayer_cli.onnx.graph import BATCH, Call, Operand, Pair, Rule, Value, pair
+from nayer_cli.onnx.graph import BATCH, Call, Operand, Pair, Rule, Spelling, Value, pair
 from nayer_cli.onnx.moves import FOREVER, expand, transpose
 
 
@@ -143,7 +143,7 @@ def _select(call: Call, x: Value, dim: int, index: int) -> str:
     return call.add("Gather", x, np.array(index), axis=dim % len(x.dims))
 
 
-PICKS: dict[Rule, tuple[Any, ...]] = {
+PICKS: dict[Rule, tuple[Spelling, ...]] = {
     _stack: (torch.stack,),
     _repeat: ("repeat", "tile", torch.tile),
     _repeat_interleave: (torch.repeat_interleave, "repeat_interleave"),

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nayer_cli.onnx.graph import Call, Pair, Rule, Value, pair
+from nayer_cli.onnx.graph import Call, Pair, Rule, Spelling, Value, pair
 
 RESIZING: dict[str, dict[str, Any]] = {
     "nearest": {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"},
@@ -128,7 +128,7 @@ def axes_of(x: Value, dim: Pair | None) -> list[int]:
     return sorted(axis % rank for axis in given)
 
 
-POOLS: dict[Rule, tuple[Any, ...]] = {
+POOLS: dict[Rule, tuple[Spelling, ...]] = {
     _max_pool2d: (nn.MaxPool2d, F.max_pool2d, torch.max_pool2d),
     _avg_pool2d: (nn.AvgPool2d, F.avg_pool2d),
     _adaptive_avg_pool2d: (nn.AdaptiveAvgPool2d, F.adaptive_avg_pool2d),

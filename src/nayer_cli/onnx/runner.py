@@ -4,15 +4,22 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nayer_cli.errors import EnvironmentFault, InputError
 from nayer_cli.onnx.signature import read_signature
 from nayer_cli.storage.text import printable
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, TensorProto
+
+Array = NDArray[Any]
+Kinds = tuple[str, ...]
 
 PROVIDERS = ["CPUExecutionProvider"]
 HINT = "write the file again with nayer export or nayer quantize"
@@ -73,21 +80,22 @@ class OnnxNetwork(nn.Module):
         logits = np.concatenate(rows)[:count] if len(rows) != 1 else rows[0][:count]
         return torch.from_numpy(logits.reshape(count, -1).astype(np.float32, copy=False)).to(images.device)
 
-    def _array(self, images: Tensor) -> Any:
+    def _array(self, images: Tensor) -> Array:
         """Return images in the layout and the type that the file takes."""
         values = images.detach().cpu().float()
         values = (values * 255).round().clamp(0, 255) if self.takes_bytes else values
         axes = values.permute(0, 2, 3, 1) if self._signature.channels_last else values
         return axes.contiguous().numpy().astype(self._signature.dtype, copy=False)
 
-    def _run(self, array: Any) -> Any:
+    def _run(self, array: Array) -> Array:
         try:
-            return self._session.run([self._signature.output], {self._signature.input: array})[0]
+            logits: Array = self._session.run([self._signature.output], {self._signature.input: array})[0]
         except Exception as error:  # the runtime's exceptions have no class in common
             raise _fault(self.path, error) from error
+        return logits
 
 
-def _padded(array: Any, batch: int) -> Any:
+def _padded(array: Array, batch: int) -> Array:
     """Repeat the last image until there are `batch` of them."""
     return np.concatenate([array, np.repeat(array[-1:], batch - len(array), axis=0)]) if len(array) < batch else array
 
@@ -143,18 +151,18 @@ def integer_share(path: Path) -> IntegerShare:
     )
 
 
-def _share(model: object, compiled: object, kinds: tuple[str, ...], integer_kinds: tuple[str, ...]) -> Share:
+def _share(model: "ModelProto", compiled: "ModelProto", kinds: Kinds, integer_kinds: Kinds) -> Share:
     layers = _layers(model, (*kinds, *integer_kinds))
     integers = set(_layers(compiled, integer_kinds))
     return Share(len(layers), [name for name in layers if name not in integers])
 
 
-def _layers(model: Any, kinds: tuple[str, ...]) -> list[str]:
+def _layers(model: "ModelProto", kinds: Kinds) -> list[str]:
     """Return the layers' names; the runtime appends something to the names of nodes."""
     return [printable(node.name.partition("/")[0]) for node in model.graph.node if node.op_type in kinds]
 
 
-def read_model(path: Path) -> Any:
+def read_model(path: Path) -> "ModelProto":
     """Return a file's content as onnx has it.
 
     Raises:
@@ -164,7 +172,7 @@ def read_model(path: Path) -> Any:
     """
     onnx = package("onnx")
     try:
-        model = onnx.ModelProto.FromString(path.read_bytes())
+        model: ModelProto = onnx.ModelProto.FromString(path.read_bytes())
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}", hint="check its name, and who may read it") from error
     except Exception as error:  # google.protobuf's, whose class depends on how it was built
@@ -175,7 +183,7 @@ def read_model(path: Path) -> Any:
     return model
 
 
-def _bring_weights(model: Any, path: Path, onnx: Any) -> None:
+def _bring_weights(model: "ModelProto", path: Path, onnx: Any) -> None:
     """Read weights that lie beside the file, as PyTorch writes them; what names another place is refused."""
     kind = onnx.TensorProto
     outside = [tensor for tensor in _tensors(model, kind) if tensor.data_location == kind.EXTERNAL]
@@ -198,7 +206,7 @@ def _bring_weights(model: Any, path: Path, onnx: Any) -> None:
         del tensor.external_data[:]
 
 
-def _tensors(message: Any, kind: Any) -> Iterator[Any]:
+def _tensors(message: Any, kind: "type[TensorProto]") -> "Iterator[TensorProto]":
     """Yield all tensors, wherever in the file they are."""
     for field, content in message.ListFields():
         if field.message_type is None:
@@ -210,11 +218,11 @@ def _tensors(message: Any, kind: Any) -> Iterator[Any]:
                 yield from _tensors(part, kind)
 
 
-def _facts(model: Any) -> dict[str, str]:
+def _facts(model: "ModelProto") -> dict[str, str]:
     return {entry.key: entry.value for entry in model.metadata_props}
 
 
-def _session(path: Path, model: Any, *, threads: int | None = None, optimized: Path | None = None) -> Any:
+def _session(path: Path, model: "ModelProto", *, threads: int | None = None, optimized: Path | None = None) -> Any:
     """Load a model into the runtime."""
     runtime = package("onnxruntime")
     options = runtime.SessionOptions()

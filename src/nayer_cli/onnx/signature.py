@@ -9,7 +9,7 @@ import numpy as np
 from nayer_cli.errors import InputError
 from nayer_cli.types import ImageShape
 
-TYPES = {
+TYPES: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
     "tensor(double)": np.float64,
@@ -37,7 +37,7 @@ class Signature(NamedTuple):
     classes: int | None
     """K; None if only running the file tells."""
     channels_last: bool
-    dtype: Any
+    dtype: type[np.generic]
     """NumPy's type of the images."""
 
 

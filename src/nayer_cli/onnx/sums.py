@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nayer_cli.onnx.graph import Call, Operand, Pair, Rule, Value
+from nayer_cli.onnx.graph import Call, Operand, Pair, Rule, Spelling, Value
 from nayer_cli.onnx.pools import axes_of
 
 
@@ -79,7 +79,7 @@ def _einsum(call: Call, equation: str, *operands: Any) -> str:
     return call.add("Einsum", *parts, equation=equation)
 
 
-SUMS: dict[Rule, tuple[Any, ...]] = {
+SUMS: dict[Rule, tuple[Spelling, ...]] = {
     _reduced("ReduceMax"): (torch.amax, "amax"),
     _reduced("ReduceMin"): (torch.amin, "amin"),
     _reduced("ReduceLogSumExp"): (torch.logsumexp, "logsumexp"),

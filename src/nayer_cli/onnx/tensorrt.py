@@ -7,9 +7,14 @@ No file was tried on NVIDIA's hardware.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
 
 from nayer_cli.onnx.runner import package, read_model
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto
 
 ROUNDING = ("QuantizeLinear", "DequantizeLinear")
 
@@ -28,7 +33,7 @@ def complaints(path: Path) -> list[str]:
     return [f"{node.name}: {fault}" for node in model.graph.node for fault in _faults(node, constants, small)]
 
 
-def _integers(model: Any) -> set[str]:
+def _integers(model: "ModelProto") -> set[str]:
     """Return the names of tensors that hold bytes: outputs of QuantizeLinear, and tensors made only from these."""
     found: set[str] = set()
     for node in model.graph.node:
@@ -37,7 +42,7 @@ def _integers(model: Any) -> set[str]:
     return found
 
 
-def _faults(node: Any, constants: dict[str, Any], small: set[str]) -> Iterator[str]:
+def _faults(node: "NodeProto", constants: dict[str, NDArray[Any]], small: set[str]) -> Iterator[str]:
     if node.op_type == "Clip" and node.input[0] in small:
         yield "Clip takes no integers"
     if node.op_type not in ROUNDING:

@@ -160,7 +160,7 @@ def is_calibrated(network: nn.Module) -> bool:
     return all(quantizer.is_calibrated for _, quantizer in quantizers(network))
 
 
-def grid_of(node: Any, network: fx.GraphModule) -> ActivationQuantizer | Grid | None:
+def grid_of(node: object, network: fx.GraphModule) -> ActivationQuantizer | Grid | None:
     """Return the module on whose grid the values of a node lie, or None if they are float."""
     module = module_of(_source(node, network), network)
     return module if isinstance(module, GRIDS) else None

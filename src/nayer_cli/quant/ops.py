@@ -5,7 +5,6 @@ Whoever rewrites a graph asks here. Each spelling has an ONNX rule as well, whic
 
 import operator
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +12,7 @@ from torch import fx, nn
 
 from nayer_cli.quant.trace import module_of
 
-Kinds = tuple[tuple[type[nn.Module], ...], tuple[Callable[..., Any], ...], tuple[str, ...]]
+Kinds = tuple[tuple[type[nn.Module], ...], tuple[Callable[..., object], ...], tuple[str, ...]]
 """An operation as modules, as functions, and as methods of a tensor."""
 
 RECTIFIERS: Kinds = ((nn.ReLU, nn.ReLU6), (F.relu, F.relu6, torch.relu), ("relu", "relu_"))

@@ -13,6 +13,8 @@ from timm.layers.linear import Linear
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+Pair = int | tuple[int, int]
+
 KINDS = (nn.Conv2d, nn.Linear, nn.MaxPool2d, nn.AvgPool2d)
 PADDINGS = {"reflect": nn.ReflectionPad2d, "replicate": nn.ReplicationPad2d, "circular": nn.CircularPad2d}
 SAME = 1e-4
@@ -52,7 +54,7 @@ def _may_be_plain(layer: nn.Module) -> bool:
     return isinstance(layer, KINDS) and not is_plain
 
 
-def _plain(layer: nn.Module, inputs: tuple[Any, ...]) -> nn.Module | None:
+def _plain(layer: nn.Module, inputs: tuple[object, ...]) -> nn.Module | None:
     """Return what a layer does as plain layers, or None if it does something else."""
     if len(inputs) != 1 or not isinstance(inputs[0], Tensor):
         return None
@@ -75,9 +77,15 @@ class _Calls(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.calls: list[tuple[Any, tuple[Any, ...], Mapping[str, Any], Any]] = []
+        self.calls: list[tuple[Callable[..., object], tuple[Any, ...], Mapping[str, Any], object]] = []
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> object:
         result = func(*args, **(kwargs or {}))
         if func is F.pad or func in BUILDERS:
             self.calls.append((func, args, kwargs or {}, result))
@@ -107,9 +115,9 @@ def _rounded_up(padding: nn.ConstantPad2d, layer: nn.Module) -> nn.Module | None
 def _conv2d(
     weight: Tensor,
     bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
+    stride: Pair = 1,
+    padding: Pair | str = 0,
+    dilation: Pair = 1,
     groups: int = 1,
 ) -> nn.Module:
     outputs, inputs, height, width = weight.shape
@@ -128,7 +136,7 @@ def _with_weights(layer: nn.Conv2d | nn.Linear, weight: Tensor, bias: Tensor | N
     return layer
 
 
-BUILDERS: dict[Any, Callable[..., nn.Module]] = {
+BUILDERS: dict[Callable[..., object], Callable[..., nn.Module]] = {
     F.conv2d: _conv2d,
     F.linear: _linear,
     F.max_pool2d: nn.MaxPool2d,

@@ -5,7 +5,7 @@ batch are multiples of it. Layers of torch are one node each; all other modules 
 """
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import chain
@@ -37,6 +37,9 @@ OPERATORS = {
 }
 """Methods of tensors that are operators of Python."""
 MIRRORED = {f"r{name}": OPERATORS[name] for name in (*BINARY, "div")}
+Function = Callable[..., object]
+Arguments = tuple[Any, ...]
+Options = dict[str, Any]
 CONSTANT = "_tensor_constant"
 
 
@@ -100,12 +103,12 @@ class _Record(TorchFunctionMode):
                 hooks.callback(after.remove)
             yield
 
-    def _enter(self, name: str, module: nn.Module, *_: Any) -> None:
+    def _enter(self, name: str, module: nn.Module, *_: object) -> None:
         if not self.is_off:
             self.inside.append(name)
             self.is_off = _is_leaf(module)
 
-    def _leave(self, name: str, module: nn.Module, args: object, kwargs: object, result: object) -> None:
+    def _leave(self, name: str, module: nn.Module, args: Arguments, kwargs: Options, result: object) -> None:
         if self.inside[-1] != name:
             return
         if self.is_off:
@@ -113,7 +116,9 @@ class _Record(TorchFunctionMode):
         self.is_off = False
         self.inside.pop()
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self, func: Function, types: object, args: Arguments = (), kwargs: Options | None = None
+    ) -> object:
         kwargs = kwargs or {}
         if self.is_off:
             return func(*args, **kwargs)
@@ -123,12 +128,12 @@ class _Record(TorchFunctionMode):
         self._see(func, args, kwargs, result)
         return result
 
-    def _unbound(self, tensor: Tensor) -> Any:
-        parts = torch.unbind(tensor, 0)
+    def _unbound(self, tensor: Tensor) -> tuple[Tensor, ...]:
+        parts: tuple[Tensor, ...] = torch.unbind(tensor, 0)
         self._see(torch.unbind, (tensor, 0), {}, parts)
         return parts
 
-    def _see(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
+    def _see(self, func: Function, args: Arguments, kwargs: Options, result: object) -> None:
         name = getattr(func, "__name__", "")
         sources = [one for one in _tensors((args, kwargs)) if self._knows(one)]
         if not sources:
@@ -140,7 +145,7 @@ class _Record(TorchFunctionMode):
         if _tensors(result) or name == "__setitem__":
             self._write(*_spelled(func, args, kwargs), result)
 
-    def _write(self, op: str, target: Any, args: Any, kwargs: Any, result: Any) -> None:
+    def _write(self, op: str, target: fx.node.Target, args: Arguments, kwargs: Options, result: object) -> None:
         inputs, named = self._filled(args), self._filled(kwargs)
         node = self.graph.create_node(op, target, inputs, named)
         self._keep(node, result, any(source in self.of_images for source in node.all_input_nodes))
@@ -248,11 +253,11 @@ def only_logits(output: object) -> Any:
     return only_logits(output[0]) if isinstance(output, (tuple, list)) else output
 
 
-def _spelled(func: Any, args: Any, kwargs: Any) -> tuple[str, Any, Any, Any]:
+def _spelled(func: Function, args: Arguments, kwargs: Options) -> tuple[str, fx.node.Target, Arguments, Options]:
     """Return a call as a node has it: op, target, arguments."""
-    name = getattr(func, "__name__", "")
+    name, owner = getattr(func, "__name__", ""), getattr(func, "__self__", None)
     if name == "__get__":
-        return "call_function", getattr, (args[0], func.__self__.__name__), {}
+        return "call_function", getattr, (args[0], getattr(owner, "__name__", "")), {}
     plain = name.removeprefix("__").removesuffix("__") if name.startswith("__") else name
     if not isinstance(func, (MethodDescriptorType, WrapperDescriptorType)) and not _is_method(func, name):
         return "call_function", func, args, kwargs

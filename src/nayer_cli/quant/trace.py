@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from copy import deepcopy
 from math import prod
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -149,7 +148,7 @@ def _plain_norm(norm: nn.BatchNorm2d) -> nn.BatchNorm2d:
     return plain.eval()
 
 
-def erase(network: fx.GraphModule, unwanted: Callable[[fx.Node], Any]) -> None:
+def erase(network: fx.GraphModule, unwanted: Callable[[fx.Node], object]) -> None:
     """Take out nodes that return their first input, and what is not used any more."""
     for node in list(network.graph.nodes):
         if unwanted(node):

@@ -2,13 +2,18 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 from nayer_cli.classifiers.architecture import HUB, find
 from nayer_cli.classifiers.inherit import Inherited, inherit
 from nayer_cli.classifiers.model import Classifier, parameters
 from nayer_cli.config import ModelConfig, OptimizerConfig
 from nayer_cli.errors import ConfigError, InputError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+C = TypeVar("C", bound="DataclassInstance")
 
 SHOWN = 12
 """Layers that a message names."""
@@ -66,7 +71,7 @@ def paced(optimizer: OptimizerConfig, student: Classifier, taken: Inherited | No
     return replace(optimizer, lr=optimizer.lr * optimizer.inherited)
 
 
-def fitting(settings: Any, init: str, taken: Inherited | None) -> Any:
+def fitting(settings: C, init: str, taken: Inherited | None) -> C:
     """Leave features out of a method's settings where `auto` found no layer that fits.
 
     Activations of a network with weights of its own have another scale than its teacher's, and a weight of features

@@ -213,7 +213,7 @@ def _bytes(network: nn.Module) -> int:
     return sum(value.nbytes for value in (*network.parameters(), *network.buffers()))
 
 
-def _with(config: Any, changed: Mapping[str, float]) -> Any:
+def _with(config: C, changed: Mapping[str, float]) -> C:
     """Return a configuration with other settings."""
     for key, value in changed.items():
         section, _, name = key.partition(".")
