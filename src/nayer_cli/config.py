@@ -6,8 +6,11 @@ Precedence, lowest first: defaults below, preset, configuration file, `NAYER_*` 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from nayer_cli.model_settings import BenchConfig as BenchConfig
+from nayer_cli.model_settings import EvaluateConfig as EvaluateConfig
 from nayer_cli.model_settings import ModelConfig as ModelConfig
 from nayer_cli.model_settings import ModelFacts as ModelFacts
+from nayer_cli.model_settings import OnnxConfig as OnnxConfig
 from nayer_cli.schema import build as build
 from nayer_cli.schema import check as check
 from nayer_cli.schema import describe as describe
@@ -20,6 +23,7 @@ from nayer_cli.storage.toml import Layer as Layer
 from nayer_cli.storage.toml import read_file as read_file
 from nayer_cli.storage.toml import to_toml as to_toml
 
+DEFAULT_METHOD = "nayer"
 MEMORY = (
     "memory limit in GB on a CPU, to which batches and generator are fitted;"
     " default: 4 for images above 96 pixels, otherwise no limit"
@@ -207,7 +211,7 @@ class DistillConfig(RunConfig):
     lte: LteConfig = field(default_factory=LteConfig)
     bank: BankConfig = field(default_factory=BankConfig)
     # The chosen method owns these settings: they are checked against its own `Config`.
-    method: dict[str, Any] = field(default_factory=lambda: {"name": "nayer"})
+    method: dict[str, Any] = field(default_factory=lambda: {"name": DEFAULT_METHOD})
 
 
 @dataclass(frozen=True)
@@ -337,65 +341,3 @@ class SampleConfig:
     seed: int = setting(0, "seed of the choice of images, and of their making", low=0, high=2**32 - 1)
     device: str = setting("auto", "auto, cpu, cuda or cuda:N")
     memory_gb: float | None = setting(None, MEMORY, above=0)
-
-
-@dataclass(frozen=True)
-class OnnxConfig(ModelFacts):
-    """All settings of `nayer export`."""
-
-    model: str = setting("", "classifier to write: anything that teacher.name takes")
-    out: str | None = setting(None, "the file to write; it must end in .onnx")
-    normalization: str = setting(
-        "outside",
-        "outside: the file takes normalized images, as the network does; inside: it takes images in [0, 1]",
-        choices=("outside", "inside"),
-    )
-    target: str = setting(
-        "onnxruntime",
-        "which runtime a quantized model is written for; tensorrt: symmetric int8, with limits and biases in float",
-        choices=("onnxruntime", "openvino", "tensorrt"),
-    )
-    storage: str = setting(
-        "int8", "type of stored weights of a quantized model, as in export.storage", choices=("int8", "int4")
-    )
-    device: str = setting("cpu", "where the model is written and compared", choices=("cpu",))
-    seed: int = setting(0, "seed of the weights that a model starts with", low=0, high=2**32 - 1)
-
-
-@dataclass(frozen=True)
-class BenchConfig:
-    """All settings of `nayer bench`."""
-
-    models: tuple[str, ...] = setting(
-        (), "classifiers to time, each as in teacher.name, or an ONNX file; the first is what others are compared with"
-    )
-    num_classes: int | None = setting(None, "number of classes, if the checkpoint does not tell", low=2)
-    input_size: int | None = setting(None, "image side in pixels, if the checkpoint does not tell", low=4)
-    channels: int | None = setting(None, "image channels, if the checkpoint does not tell", low=1)
-    batch: int = setting(16, "images at a time where throughput is measured", low=1)
-    repeats: int = setting(21, "turns of each model", low=6)
-    threads: int | None = setting(None, "processor threads; default: as many as torch takes", low=1)
-    device: str = setting("cpu", "where torch computes; ONNX files run on the processor")
-    seed: int = setting(0, "seed of weights and images", low=0, high=2**32 - 1)
-    out: str | None = setting(None, "also write the result document to this JSON file")
-
-
-@dataclass(frozen=True)
-class EvaluateConfig(ModelFacts):
-    """All settings of `nayer eval`. The facts of a model hold for all of `models`; weights for one alone."""
-
-    models: tuple[str, ...] = setting((), "classifiers to measure: each is anything that teacher.name takes")
-    data: str = setting(
-        "", "a built-in set, an image folder, a tar of one, an .npz, or timm's dataset name (NAME@ROOT)"
-    )
-    split: str = setting("validation", "which part of the data")
-    reference: ModelConfig = field(default_factory=ModelConfig)
-    batch_size: int = setting(250, "images per batch", low=1)
-    limit: int | None = setting(None, "most images used, evenly spaced through the data", low=1)
-    min_top1: float | None = setting(None, "gate: lowest top-1 accuracy allowed, as a fraction", low=0, high=1)
-    max_drop: float | None = setting(
-        None, "gate: largest drop allowed from the reference's top-1 to a model's, as a fraction", low=0, high=1
-    )
-    device: str = setting("auto", "auto, cpu, cuda or cuda:N")
-    seed: int = setting(0, "seed of the weights that a model starts with", low=0, high=2**32 - 1)
-    out: str | None = setting(None, "also write the result document to this JSON file")

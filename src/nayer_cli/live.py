@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +16,33 @@ New = Callable[[str, int, ImageShape, int], Generator]
 """A function that makes a generator, as `new_generator` does."""
 
 
+class GeneratorSettings(Protocol):
+    """The settings that methods with a live generator have in common, by their names in `Config`."""
+
+    @property
+    def generator(self) -> str:
+        """A name that makes a generator."""
+
+    @property
+    def code_size(self) -> int:
+        """Length of its codes."""
+
+    @property
+    def width(self) -> int:
+        """Channels at full size."""
+
+    @property
+    def lr_g(self) -> float:
+        """Learning rate of Adam."""
+
+
 class LiveGenerator(nn.Module):
     """Draws images of codes z ~ N(0, I), and takes the steps of its own Adam.
 
     Args:
         parts: of the method.
-        name, code_size, width: of the generator, as `new_generator` takes them.
-        lr, betas: of Adam, which lives as long.
+        settings: of the generator, and the learning rate of Adam, which lives as long.
+        betas: of Adam.
         max_norm: longer gradients are shortened to this.
         also: parameters that Adam trains with the generator, such as embeddings of classes.
         settled: whether the student's images are normalized by running statistics, not by those of their batch.
@@ -32,10 +53,7 @@ class LiveGenerator(nn.Module):
     def __init__(
         self,
         parts: Parts,
-        name: str,
-        code_size: int,
-        width: int,
-        lr: float,
+        settings: GeneratorSettings,
         betas: tuple[float, float] = (0.9, 0.999),
         max_norm: float | None = None,
         also: Iterable[nn.Parameter] = (),
@@ -43,11 +61,11 @@ class LiveGenerator(nn.Module):
         new: New = new_generator,
     ) -> None:
         super().__init__()
-        self.parts, self.code_size, self.lr, self.settled = parts, code_size, lr, settled
+        self.parts, self.code_size, self.lr, self.settled = parts, settings.code_size, settings.lr_g, settled
         with parts.making("generator"):
-            network = new(name, code_size, parts.shape, width)
+            network = new(settings.generator, settings.code_size, parts.shape, settings.width)
         self.network: Generator = network.to(parts.pool.device).to(memory_format=torch.channels_last)
-        optimizer = torch.optim.Adam([*self.network.parameters(), *also], lr=lr, betas=betas, fused=True)
+        optimizer = torch.optim.Adam([*self.network.parameters(), *also], lr=self.lr, betas=betas, fused=True)
         self.descent = parts.descent(optimizer, max_norm=max_norm)
 
     def codes(self, count: int) -> Tensor:
@@ -56,9 +74,7 @@ class LiveGenerator(nn.Module):
 
     def forward(self, codes: Tensor) -> Tensor:
         """Draw an image `[C, H, W]` for each code, in float32."""
-        with self.parts.precision():
-            images: Tensor = self.network(codes)
-        return images.float()
+        return self.parts.draw(self.network, codes)
 
     @torch.no_grad()
     def fresh(self, count: int) -> Tensor:

@@ -6,6 +6,10 @@ from nayer_cli.config import setting
 
 EMBEDDINGS, COUNT, NOTHING = "embeddings", "count", "nothing"
 """The parts of the class names that a method can use."""
+BATCH, STEPS, LIFE = "batch", "g_steps", "g_life"
+"""Images of a round, steps in it, and epochs after which what makes images starts afresh."""
+GENERATOR, WIDTH, CODE_SIZE = "generator", "width", "code_size"
+"""Settings of these six names mean the same in every method that has them. Runs ask for no others by name."""
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,11 @@ class SynthBatch(NamedTuple):
     course: Sequence[Tensor] = ()
     """Term `ce` of the images before each step of the round, in order; empty where a round is one step."""
 
+    @classmethod
+    def of_step(cls, images: Tensor, labels: Tensor, losses: Mapping[str, Tensor], skipped: Tensor) -> "SynthBatch":
+        """Return the result of a round of one step, cut off from its graph."""
+        return cls(images.detach(), labels, {name: value.detach() for name, value in losses.items()}, skipped, 1)
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -163,6 +168,12 @@ class Parts(NamedTuple):
         """Draw noise ~ N(0, I) of `count` images, `[count, C, H, W]`."""
         size, rng = (count, *self.shape), self.rng["pixels"]
         return torch.empty(size, device=self.pool.device).normal_(generator=rng)
+
+    def draw(self, generator: Callable[[Tensor], Tensor], codes: Tensor) -> Tensor:
+        """Call a generator in the precision of the run; its images come in float32."""
+        with self.precision():
+            images = generator(codes)
+        return images.float()
 
     def store(self, capacity: int, **rows: Tensor) -> Store:
         """Make a store of `capacity` rows in the whole run, from an example of one row of each tensor."""

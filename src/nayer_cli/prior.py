@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from nayer_cli import losses
 from nayer_cli.activations import Penultimate
 from nayer_cli.live import LiveGenerator
+from nayer_cli.live_settings import PriorSettings
 from nayer_cli.method import Parts, SynthBatch
 from nayer_cli.standard import StandardMaker
 from nayer_cli.synthesis import weigh
@@ -15,23 +16,19 @@ class PriorGenerator(LiveGenerator):
 
     Args:
         parts: of the method.
-        name, code_size, width: of the generator; `standard`, or a name that `new_generator` takes.
-        lr: of Adam.
+        settings: of the generator, and of its loss.
 
     """
 
-    def __init__(self, parts: Parts, name: str, code_size: int, width: int, lr: float) -> None:
-        super().__init__(parts, name, code_size, width, lr, new=StandardMaker(parts.critic.teacher, spectral=True))
+    def __init__(self, parts: Parts, settings: PriorSettings) -> None:
+        super().__init__(parts, settings, new=StandardMaker(parts.critic.teacher, spectral=True))
+        self.settings = settings
         self._with_features = Penultimate(parts.critic.teacher)
 
-    def round(self, student: nn.Module, weights: object, js_reduction: str) -> SynthBatch:
+    def round(self, student: nn.Module) -> SynthBatch:
         """Take one step on L_G = ce · OH + balance · IE + act · A + js · JS.
 
-        Args:
-            student: gets images in [0, 1]; the term `js` reaches the images through it alone.
-            weights: has a weight by the name of each term.
-            js_reduction: `batchmean`, or `released`.
-
+        `student` gets images in [0, 1]; the term `js` reaches the images through it alone.
         """
         images = self(self.codes(self.parts.batch_size))
         t, features = self._with_features(self.parts.critic.answer, images)
@@ -39,11 +36,10 @@ class PriorGenerator(LiveGenerator):
             "ce": losses.one_hot(t),
             "balance": self.parts.balance(t, base=10),
             "act": losses.activation(features) if features is not None else t.new_zeros(()),
-            "js": _disagreement(t.detach(), student(images), js_reduction),
+            "js": _disagreement(t.detach(), student(images), self.settings.js_reduction),
         }
-        skipped = self.step(weigh(weights, terms))
-        detached = {name: value.detach() for name, value in terms.items()}
-        return SynthBatch(images.detach().clamp(0, 1), t.argmax(1), detached, skipped, 1)
+        skipped = self.step(weigh(self.settings, terms))
+        return SynthBatch.of_step(images.clamp(0, 1), t.argmax(1), terms, skipped)
 
 
 def _disagreement(t: Tensor, s: Tensor, reduction: str) -> Tensor:

@@ -155,9 +155,7 @@ class VariationalMemory(nn.Module):
         self.parts.group.average_statistics(self)
 
     def _decode(self, codes: Tensor) -> Tensor:
-        with self.parts.precision():
-            images: Tensor = self.decoder(codes)
-        return images.float()
+        return self.parts.draw(self.decoder, codes)
 
     def get_extra_state(self) -> dict[str, Any]:
         """Adam's moments, and where the cycle stands."""

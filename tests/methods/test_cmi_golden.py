@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from golden_parts import computing_in
-from nayer_cli.method import LoopState
+from nayer_cli.method import LoopState, Parts
 from nayer_cli.methods.cmi import Config, Method
 from nayer_cli.synthesis import weigh
 from released import assert_as_released, below, classifier, generator_state, golden, load, released_parts
@@ -28,7 +28,7 @@ def test_three_rounds(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         steps = method._draw
         method._draw = lambda *arguments, **options: _noted(steps(*arguments, **options), totals)
         for number in range(3):
-            method._codes = lambda number=number: given[f"round.{number}.codes"].clone()
+            monkeypatch.setattr(Parts, "codes", lambda *_, number=number: given[f"round.{number}.codes"].clone())
             batch = method.synthesize(student, LoopState(epoch=number))
             method.store.push(batch.rows)
             assert_as_released({"images": batch.images}, {"images": given[f"round.{number}.images"]})

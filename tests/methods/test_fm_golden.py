@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from golden_parts import computing_in
-from nayer_cli.method import LoopState
+from nayer_cli.method import LoopState, Parts
 from nayer_cli.methods.fm import Config, Method
 from nayer_cli.synthesis import weigh
 from released import assert_as_released, below, classifier, generator_state, golden, load, released_parts
@@ -23,8 +23,8 @@ def test_three_rounds(meta: str, shared: Path) -> None:
         # Of each step, not only of the best.
         method._draw = lambda *arguments: _noted(steps(*arguments), config, totals)
         for number in range(3):
-            method._codes = lambda number=number: given[f"round.{number}.codes"].clone()
             with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(Parts, "codes", lambda *_, number=number: given[f"round.{number}.codes"].clone())
                 patch.setattr("nayer_cli.methods.fm.draw_labels", lambda *arguments: given["labels"])
                 batch = method.synthesize(student, LoopState(warmup_epochs=2, epoch=number))
             assert_as_released(method.generator.state_dict(), generator_state(given, f"round.{number}.generator"))

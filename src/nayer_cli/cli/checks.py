@@ -101,7 +101,7 @@ def method_of(schema: type[Any], settings: Layer) -> str:
     if issubclass(schema, SampleConfig):
         name = str(settings.get("method.name", sampling.AUTO))
         return sampling.USUAL if name == sampling.AUTO else name
-    return str(settings.get("method.name", "nayer")) if issubclass(schema, DistillConfig) else ""
+    return str(settings.get("method.name", config.DEFAULT_METHOD)) if issubclass(schema, DistillConfig) else ""
 
 
 def method_keys(method: str) -> list[str]:
@@ -136,7 +136,7 @@ def _check_method(schema: type[Any], settings: Layer) -> None:
         plugins.check("methods", method, extra=WITHOUT_IMAGES if issubclass(schema, QuantizeConfig) else ())
     preset = str(settings.get("preset", "auto"))
     if preset != "auto":
-        config.read_preset(preset, method or "nayer")
+        config.read_preset(preset, method or config.DEFAULT_METHOD)
     if method in plugins.own("methods"):
         _check_own(method, own)
     elif method is None:
@@ -154,8 +154,8 @@ def _method(schema: type[Any], settings: Layer) -> str | None:
     quantizes = issubclass(schema, QuantizeConfig)
     for run in _given(settings, ("resume", "reuse", "teacher.name") if quantizes else ("resume",)):
         if (file := Path(run, "config.toml")).is_file():
-            return str(config.read_file(file).get("method.name", "nayer"))
-    return None if quantizes and not settings.get("teacher.name") else "nayer"
+            return str(config.read_file(file).get("method.name", config.DEFAULT_METHOD))
+    return None if quantizes and not settings.get("teacher.name") else config.DEFAULT_METHOD
 
 
 def _check_some(settings: Layer) -> None:
@@ -178,7 +178,7 @@ def _uses_text(schema: type[Any], settings: Layer) -> bool:
     """Say whether texts are embedded for sure: with some methods an encoder that is named changes nothing."""
     if not issubclass(schema, DistillConfig):
         return True
-    method = settings.get("method.name", "" if issubclass(schema, QuantizeConfig) else "nayer")
+    method = settings.get("method.name", "" if issubclass(schema, QuantizeConfig) else config.DEFAULT_METHOD)
     if settings.get("resume") or method not in plugins.own("methods"):
         return False
     return plugin_settings.uses_names(method, _built(method, _of_the_method(settings))) == EMBEDDINGS

@@ -99,9 +99,7 @@ class Method(method.Method):
     ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
         """Draw images and judge views of them: (images, unweighted losses, features for the queue)."""
         critic = self.parts.critic
-        with self.parts.precision():
-            images = self.generator(codes)
-        images = images.float()
+        images = self.parts.draw(self.generator, codes)
         seen = self.parts.augment(images, self.parts.rng["augment"])
         if self.contrast:
             judgement, terms, rows = self.contrast(images, seen)

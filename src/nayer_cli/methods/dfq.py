@@ -67,14 +67,7 @@ class Method(method.Method):
         super().__init__(parts)
         self.config, self.batch = config, parts.batch_size
         self.generator = LiveGenerator(
-            parts,
-            config.generator,
-            config.code_size,
-            config.width,
-            config.lr_g,
-            betas=(0.5, 0.999),
-            settled=config.settled,
-            new=self._new_generator,
+            parts, config, betas=(0.5, 0.999), settled=config.settled, new=self._new_generator
         )
 
     def synthesize(self, student: nn.Module, state: LoopState) -> SynthBatch:
@@ -88,8 +81,7 @@ class Method(method.Method):
             # −KL(t ‖ s) over all images, unmasked; gradients flow through both networks.
             terms["adv"] = -losses.distillation_kl(judgement.logits, student(images), 1.0)
         skipped = self.generator.step(weigh(self.config, terms))
-        detached = {name: value.detach() for name, value in terms.items()}
-        return SynthBatch(images.detach().clamp(0, 1), judgement.logits.argmax(1), detached, skipped, 1)
+        return SynthBatch.of_step(images.clamp(0, 1), judgement.logits.argmax(1), terms, skipped)
 
     def replay(self, bank: MemoryBank, steps: int) -> Iterator[Batch]:
         """Yield `steps` batches of the generator's images, from new codes; the bank stays unread."""

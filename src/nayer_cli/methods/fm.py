@@ -98,9 +98,7 @@ class Method(method.Method):
         self, codes: Tensor, labels: Tensor, student: nn.Module, adversarial: bool
     ) -> tuple[Tensor, Judgement, dict[str, Tensor]]:
         """Draw images and judge augmented copies of them (paper, eq. 2): (images, judgement, unweighted losses)."""
-        with self.parts.precision():
-            images = self.generator(codes)
-        images = images.float()
+        images = self.parts.draw(self.generator, codes)
         seen = self.parts.augment(images, self.parts.rng["augment"])
         judgement = self.parts.critic.judge(seen)
         terms = {"ce": losses.cross_entropy(judgement.logits, labels)}

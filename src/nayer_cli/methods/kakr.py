@@ -53,7 +53,7 @@ class Method(method.Method):
     def __init__(self, config: Config, parts: Parts) -> None:
         super().__init__(parts)
         self.config, self.batch = config, parts.batch_size
-        self.generator = PriorGenerator(parts, config.generator, config.code_size, config.width, config.lr_g)
+        self.generator = PriorGenerator(parts, config)
         self.memory: Ring | VariationalMemory
         count = remembered(config.replay, self.batch)
         if config.memory == "bank":
@@ -64,7 +64,7 @@ class Method(method.Method):
 
     def synthesize(self, student: nn.Module, state: LoopState) -> SynthBatch:
         """One generator step: L_G = ce · OH + balance · IE + act · A + js · JS."""
-        made = self.generator.round(student, self.config, self.config.js_reduction)
+        made = self.generator.round(student)
         if isinstance(self.memory, Ring):
             return made._replace(rows=self.memory.rows(state, made.images))
         self.memory.start_cycle()

@@ -70,10 +70,7 @@ class Method(method.Method):
         self.classes = nn.Parameter(start.to(device))
         self.generator = LiveGenerator(
             parts,
-            config.generator,
-            config.code_size,
-            config.width,
-            config.lr_g,
+            config,
             betas=(0.5, 0.999),
             also=[self.classes] if is_conditional else [],
         )
@@ -94,9 +91,8 @@ class Method(method.Method):
             terms["adv"] = losses.bounded_adversarial_kl(judgement.logits, student(images), self._bound)
         skipped = self.generator.step(weigh(self.config, terms))
         self._average()
-        detached = {name: value.detach() for name, value in terms.items()}
         labels = judgement.logits.argmax(1) if labels is None else labels
-        return SynthBatch(images.detach(), labels, detached, skipped, 1)
+        return SynthBatch.of_step(images, labels, terms, skipped)
 
     def replay(self, bank: MemoryBank, steps: int) -> Iterator[Batch]:
         """Yield batches [x; x̃]: as many images of the averaged generator as of the generator, from new codes."""
@@ -140,9 +136,8 @@ class Method(method.Method):
     @torch.no_grad()
     def _fresh(self, network: Generator, classes: Tensor) -> Tensor:
         """Draw a batch of images for the student, from new codes; running statistics do not notice."""
-        with unnoticed(network), self.parts.precision():
-            images: Tensor = network(self._codes(self.batch, classes, self._labels(self.batch)))
-        return images.float()
+        with unnoticed(network):
+            return self.parts.draw(network, self._codes(self.batch, classes, self._labels(self.batch)))
 
     @torch.no_grad()
     def _average(self) -> None:

@@ -38,14 +38,14 @@ class Method(method.Method):
     def __init__(self, config: Config, parts: Parts) -> None:
         super().__init__(parts)
         self.config, self.batch = config, parts.batch_size
-        self.generator = PriorGenerator(parts, config.generator, config.code_size, config.width, config.lr_g)
+        self.generator = PriorGenerator(parts, config)
         count = remembered(config.replay, self.batch)
         self.memory = Ring(parts, config.capacity, count, config.push_every, config.keep)
         self.store = self.memory.store
 
     def synthesize(self, student: nn.Module, state: LoopState) -> SynthBatch:
         """One generator step: L_G = ce · OH + balance · IE + act · A + js · JS."""
-        made = self.generator.round(student, self.config, self.config.js_reduction)
+        made = self.generator.round(student)
         return made._replace(rows=self.memory.rows(state, made.images))
 
     def replay(self, bank: MemoryBank, steps: int) -> Iterator[Batch]:

@@ -109,9 +109,7 @@ class Method(method.Method):
 
     def draw(self, labels: Tensor) -> Tensor:
         """Images `[B, C, H, W]` in [0, 1] for labels `[B]` in class order, from the generator as it stands."""
-        with self.parts.precision():
-            images: Tensor = self.generator(self.codes(labels))
-        return images.float()
+        return self.parts.draw(lambda classes: self.generator(self.codes(classes)), labels)
 
     def _draw(
         self, labels: Tensor, student: nn.Module, adversarial: bool

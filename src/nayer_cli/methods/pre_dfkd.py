@@ -32,13 +32,13 @@ class Method(method.Method):
     def __init__(self, config: Config, parts: Parts) -> None:
         super().__init__(parts)
         self.config, self.batch = config, parts.batch_size
-        self.generator = PriorGenerator(parts, config.generator, config.code_size, config.width, config.lr_g)
+        self.generator = PriorGenerator(parts, config)
         self.memory = VariationalMemory(parts, config, remembered(config.replay, self.batch))
 
     def synthesize(self, student: nn.Module, state: LoopState) -> SynthBatch:
         """One generator step: L_G = ce · OH + balance · IE + act · A + js · JS."""
         self.memory.start_cycle()
-        made = self.generator.round(student, self.config, self.config.js_reduction)
+        made = self.generator.round(student)
         return made._replace(losses=made.losses | {"vae": self.memory.loss})
 
     def replay(self, bank: MemoryBank, steps: int) -> Iterator[Batch]:

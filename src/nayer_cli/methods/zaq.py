@@ -39,7 +39,7 @@ class Method(method.Method):
     def __init__(self, config: Config, parts: Parts) -> None:
         super().__init__(parts)
         self.config, self.batch = config, parts.batch_size
-        self.generator = LiveGenerator(parts, config.generator, config.code_size, config.width, config.lr_g)
+        self.generator = LiveGenerator(parts, config)
         self._teacher, self._student = Staged(parts.critic.teacher), PerNetwork(Staged)
 
     def synthesize(self, student: nn.Module, state: LoopState) -> SynthBatch:
@@ -51,8 +51,7 @@ class Method(method.Method):
         act = last.float().abs().mean()
         terms = {"adv": -adv, "crm": -crm, "act": -act}
         skipped = self.generator.step(weigh(self.config, terms))
-        detached = {name: value.detach() for name, value in terms.items()}
-        return SynthBatch(images.detach(), t.argmax(1), detached, skipped, 1)
+        return SynthBatch.of_step(images, t.argmax(1), terms, skipped)
 
     def replay(self, bank: MemoryBank, steps: int) -> Iterator[Batch]:
         """Yield `steps` batches of the generator's images, from new codes; the bank stays unread."""

@@ -46,9 +46,7 @@ class Method(method.Method):
                 "method.teacher_stages and method.student_stages must have the same length",
                 hint="name as many modules of the student as of the teacher, in the same order",
             )
-        self.generator = LiveGenerator(
-            parts, config.generator, config.code_size, config.width, config.lr_g, max_norm=config.clip
-        )
+        self.generator = LiveGenerator(parts, config, max_norm=config.clip)
         self._teacher = _outputs(parts.critic, config.teacher_stages if config.attention else ())
         self._student = PerNetwork(lambda network: _outputs(network, config.student_stages))
         # What the student sees until the next round.
@@ -66,7 +64,7 @@ class Method(method.Method):
         skipped = self.generator.step(adv)
         with torch.no_grad():
             self.images = self.generator(codes)
-        return SynthBatch(images.detach(), judgement.logits.argmax(1), {"adv": adv.detach()}, skipped, 1)
+        return SynthBatch.of_step(images, judgement.logits.argmax(1), {"adv": adv}, skipped)
 
     def replay(self, bank: MemoryBank, steps: int) -> Iterator[Batch]:
         """Yield the updated generator's images of this round's codes, `steps` times; the bank stays unread."""

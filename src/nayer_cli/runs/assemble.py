@@ -16,6 +16,7 @@ from nayer_cli.bank import MemoryBank
 from nayer_cli.budget import FLOP, IMAGES, Budget, parse_budget
 from nayer_cli.classifiers.model import Classifier, Normalized
 from nayer_cli.config import (
+    DEFAULT_METHOD,
     AugmentConfig,
     BankConfig,
     DistillConfig,
@@ -28,6 +29,7 @@ from nayer_cli.critic import layers_with_statistics
 from nayer_cli.engine import Plan
 from nayer_cli.errors import ConfigError, InputError
 from nayer_cli.images.labelled import LabelledImages, open_images
+from nayer_cli.live_settings import BATCH
 from nayer_cli.lte.labels import check_names, read_labels
 from nayer_cli.lte.pool import load_pool
 from nayer_cli.machine import precision
@@ -38,6 +40,7 @@ from nayer_cli.machine.rng import Streams
 from nayer_cli.method import EMBEDDINGS
 from nayer_cli.quant.graph import quantizers
 from nayer_cli.runs import models
+from nayer_cli.storage.presets import has_table
 from nayer_cli.storage.runlog import RunLog
 from nayer_cli.student import Student
 from nayer_cli.types import ImageShape, Settings
@@ -170,8 +173,8 @@ def method_config(settings: Settings, group: Group | None = None) -> Any:
     """Check the settings of a method against its own `Config`, and make that; `batch` becomes the process's part."""
     config_class = plugins.part("methods", settings["name"], "Config")
     config = configuration.build(config_class, dict(settings), "method.")
-    if group and hasattr(config, "batch"):
-        return replace(config, batch=group.share(config.batch, "method.batch"))
+    if group and (batch := getattr(config, BATCH, None)):
+        return replace(config, **{BATCH: group.share(batch, f"method.{BATCH}")})
     return config
 
 
@@ -186,7 +189,7 @@ def automatic_preset(
     if calibrates and side > 96 and layers_with_statistics(teacher.network):
         return PTQ
     is_small = 32 <= side <= 64
-    if command == "distill" and method == "nayer" and device.type == "cpu" and is_small:
+    if command == "distill" and device.type == "cpu" and is_small and has_table(LAPTOP, method):
         return LAPTOP
     return preset_for(teacher.num_classes, teacher.shape)
 
@@ -213,8 +216,10 @@ def _only_calibrates(given: Settings) -> bool:
 
 def _method_of(preset: str, given: Settings, command: str) -> str:
     """Return the method that is named, or that of a preset."""
-    default = "nayer" if preset == "auto" else configuration.read_preset(preset, "nayer", command).get("method.name")
-    return str(given.get("method.name") or default or "nayer")
+    if name := given.get("method.name"):
+        return str(name)
+    of_preset = {} if preset == "auto" else configuration.read_preset(preset, DEFAULT_METHOD, command)
+    return str(of_preset.get("method.name") or DEFAULT_METHOD)
 
 
 def _hyper_parameters(preset: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import torch
 from nayer_cli.classifiers.model import Classifier
 from nayer_cli.config import QuantizeConfig
 from nayer_cli.errors import InputError
+from nayer_cli.live_settings import BATCH, STEPS
 from nayer_cli.machine.device import resolve_device
 from nayer_cli.machine.distributed import Group
 from nayer_cli.quant import graph
@@ -31,7 +32,7 @@ def settle(config: QuantizeConfig, teacher: Classifier, settings: Settings, grou
         group: all of its processes choose alike.
 
     """
-    if settings.get("quantizer.mode") or config.quantizer.mode != "ptq" or "g_steps" not in config.method:
+    if settings.get("quantizer.mode") or config.quantizer.mode != "ptq" or STEPS not in config.method:
         return config, ""
     made, learned = group.from_main(_costs(config, teacher) if group.is_main else ("", ""))
     more = f"For fewer bits, --mode ptq --reconstruct takes{learned or ' longer'}, and --mode qat hours to days"
@@ -58,7 +59,7 @@ def _costs(config: QuantizeConfig, teacher: Classifier) -> tuple[str, str]:
 
 def _image_steps(config: QuantizeConfig) -> int:
     method, schedule = config.method, config.schedule
-    steps: int = max(schedule.warmup_epochs, 1) * schedule.warmup_rounds * method["batch"] * method["g_steps"]
+    steps: int = max(schedule.warmup_epochs, 1) * schedule.warmup_rounds * method[BATCH] * method[STEPS]
     return steps
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
+from nayer_cli import live_settings
+
 LIBRARIES = 800_000_000
 """Bytes of a process that has imported everything."""
 COPIES = 8
@@ -25,8 +27,8 @@ LEVELS = 3
 FOUR = 4
 """Batches are multiples of this if they are large enough."""
 
-BATCH, STUDENT, EVALUATION = "method.batch", "schedule.batch_size", "eval.batch_size"
-WIDTH, CODES = "method.width", "method.code_size"
+STUDENT, EVALUATION = "schedule.batch_size", "eval.batch_size"
+BATCH, WIDTH, CODES = (f"method.{name}" for name in (live_settings.BATCH, live_settings.WIDTH, live_settings.CODE_SIZE))
 PHASE = {STUDENT: "student", EVALUATION: "evaluation"}
 Numbers = Mapping[str, int]
 

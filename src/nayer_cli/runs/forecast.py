@@ -18,6 +18,8 @@ from nayer_cli.config import DistillConfig, QuantizeConfig, RunConfig, TrainConf
 from nayer_cli.engine import Engine, Plan
 from nayer_cli.errors import InputError, RunFailed
 from nayer_cli.evaluate import evaluating
+from nayer_cli.live_settings import BATCH as ROUND
+from nayer_cli.live_settings import STEPS
 from nayer_cli.runs import assemble
 from nayer_cli.runs.documents import Forecast
 from nayer_cli.runs.folder import RunFolder
@@ -75,7 +77,7 @@ def work_of(config: RunConfig, plan: Plan, measured: int, images: int = 0) -> Wo
     if isinstance(config, QuantizeConfig):
         calibrated, evaluations = min(config.quantizer.images, made + images), evaluations + 3
     return Work(
-        made * method.get("g_steps", 1),
+        made * method.get(STEPS, 1),
         steps * config.schedule.batch_size,
         calibrated,
         evaluations * measured,
@@ -230,7 +232,7 @@ def _short(config: DistillConfig, shape: ImageShape) -> DistillConfig:
     short = shorten(config)
     learns, few = config.schedule.epochs > 0, max(PIXELS // (shape.height * shape.width), 2)
     schedule = replace(short.schedule, epochs=2, kd_steps=int(learns), batch_size=min(short.schedule.batch_size, few))
-    method = short.method | ({"batch": min(short.method["batch"], few)} if "batch" in short.method else {})
+    method = short.method | ({ROUND: min(short.method[ROUND], few)} if ROUND in short.method else {})
     evaluation = replace(config.eval, data=None, min_top1=None, max_drop=None, synthesis=False)
     if isinstance(short, QuantizeConfig):
         short = replace(short, reuse=None, quantizer=replace(short.quantizer, reconstruct=False))

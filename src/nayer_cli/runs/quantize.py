@@ -9,9 +9,9 @@ from typing import cast
 import torch
 from torch import Tensor, fx
 
-from nayer_cli import plugins
+from nayer_cli import live_settings, plugins
 from nayer_cli.classifiers.model import Classifier, Normalized
-from nayer_cli.config import QuantizeConfig
+from nayer_cli.config import DEFAULT_METHOD, QuantizeConfig
 from nayer_cli.engine import Engine
 from nayer_cli.errors import ConfigError, InputError
 from nayer_cli.gates import LEAST_AFTER_ROUNDING, LEAST_AGREEMENT, Count, Pair
@@ -138,7 +138,7 @@ def _trial(teacher: Classifier, group: Group, config: QuantizeConfig, student: C
 def _require_quantizable(settings: Settings) -> None:
     """Refuse wrong bits, and a method whose student cannot have quantizers, before anything is loaded."""
     parse_bits(str(settings.get("quantizer.bits") or QuantizeConfig().quantizer.bits))
-    name = str(settings.get("method.name") or "nayer")
+    name = str(settings.get("method.name") or DEFAULT_METHOD)
     plugins.check("methods", name, extra=WITHOUT_IMAGES)
     if name not in WITHOUT_IMAGES and not plugins.part("methods", name, "Method").may_quantize:
         raise ConfigError(
@@ -266,25 +266,13 @@ class Quantization:
 
     def conclude(self, *, dry_run: bool) -> Result:
         """Deploy, export, measure, save; return the result."""
-        engine, measure = self.job.engine, self.job.recorder.measure
-        if graph.is_calibrated(self.network):
-            if self._widens():
-                graph.limit_weights(self.network)  # of a run that goes on after that
-            self._measure_statistics(engine)
-        else:
-            self.begin(engine)
+        self._settle()
         integers = deploy(self.network)
         student = replace(self.job.student, network=integers, scheme=scheme_of(self.config))
         model = Normalized(integers, student.normalization)
         model.to(self.job.device).to(memory_format=torch.channels_last)
-        stages: Stages = {
-            "float": measure.of_teacher(),
-            "ptq": self.job.recorder.facts["ptq"],
-            "fake_quantized": measure.student(engine.student.model),
-            "deployed": measure.student(model),
-        }
+        stages, pairs = self._stages(model)
         onnx = export(self.job, student, model, self.config.export)
-        pairs = [_pair("fake_quantized", "deployed", measure.compare(model, engine.student.model))]
         if onnx:
             stages["onnxruntime"] = onnx.pop("scores")
             pairs.append(_pair("deployed", "onnxruntime", onnx.pop("same")))
@@ -305,6 +293,26 @@ class Quantization:
             pairs=[pair for pair in pairs if pair],
             quantization=cast(documents.Quantization, about),
         )
+
+    def _settle(self) -> None:
+        """Make sure that steps are chosen, and all statistics are those of the finished network."""
+        if not graph.is_calibrated(self.network):
+            self.begin(self.job.engine)
+            return
+        if self._widens():
+            graph.limit_weights(self.network)  # of a run that goes on after that
+        self._measure_statistics(self.job.engine)
+
+    def _stages(self, model: Normalized) -> tuple[Stages, list[Pair | None]]:
+        """Measure all that becomes of the model but its file, and compare the last two."""
+        measure, learned = self.job.recorder.measure, self.job.engine.student.model
+        stages: Stages = {
+            "float": measure.of_teacher(),
+            "ptq": self.job.recorder.facts["ptq"],
+            "fake_quantized": measure.student(learned),
+            "deployed": measure.student(model),
+        }
+        return stages, [_pair("fake_quantized", "deployed", measure.compare(model, learned))]
 
     def _measure_statistics(self, engine: Engine) -> None:
         if self.config.quantizer.bn == "recalibrate":
@@ -354,5 +362,5 @@ def _with_room(config: QuantizeConfig, images: int) -> QuantizeConfig:
     if config.bank.capacity:
         return config
     plan = assemble.plan(config.schedule, images, assemble.budget(config))
-    batch = getattr(assemble.method_config(config.method), "batch", config.schedule.batch_size)
+    batch = getattr(assemble.method_config(config.method), live_settings.BATCH, config.schedule.batch_size)
     return replace(config, bank=replace(config.bank, capacity=images + plan.images(batch)))

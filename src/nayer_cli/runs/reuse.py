@@ -6,9 +6,12 @@ from typing import Any
 from torch import Tensor
 
 from nayer_cli import plugins
+from nayer_cli.config import DEFAULT_METHOD
 from nayer_cli.engine import Engine
 from nayer_cli.errors import InputError
+from nayer_cli.live_settings import LIFE
 from nayer_cli.method import Method
+from nayer_cli.plugin_settings import config_class
 from nayer_cli.runs import words
 from nayer_cli.runs.folder import RUNS, RunFolder
 from nayer_cli.runs.ownership import is_run
@@ -20,7 +23,7 @@ KEPT = ("preset", "lte.", "method.", "augment.", "eval.data", "eval.split", "eva
 """Settings of a run that hold for one that uses its images."""
 WITHOUT_IMAGES = ("dfq-nagel", "analytic")
 """Calibrations that need no images; on the command line they are values of `--method`."""
-NO_SYNTHESIS = {"schedule.warmup_epochs": 0, "schedule.rounds": 0, "method.g_life": 0}
+NO_SYNTHESIS = {"schedule.warmup_epochs": 0, "schedule.rounds": 0}
 """Settings that make no images, since some are at hand. If rounds are asked for, the generator at hand makes more."""
 
 
@@ -44,7 +47,7 @@ def complete(settings: Settings) -> dict[str, Any]:
         given.setdefault("reuse", str(folder.path))
     elif "reuse" not in given and RunFolder(Path(model)).has_images:
         given["reuse"] = model
-    method = str(given.get("method.name", "nayer"))
+    method = str(given.get("method.name", DEFAULT_METHOD))
     plugins.check("methods", method, extra=WITHOUT_IMAGES)
     if method in WITHOUT_IMAGES:
         given |= {"quantizer.calibration": method, "quantizer.mode": "ptq"}
@@ -97,7 +100,8 @@ def _settings_of(folder: RunFolder, given: Settings) -> dict[str, Any]:
     kept = words.trusted(kept, given, folder.config)
     is_known = any(key.startswith("lte.") for key in given) or not folder.pool.is_file()
     lte = {} if is_known else {"lte.file": str(folder.pool)}
-    life = {} if kept.get("method.name") == "nayer" else {"method.g_life": None}
+    name = kept.get("method.name")
+    life = {f"method.{LIFE}": 0} if name and hasattr(config_class("methods", name), LIFE) else {}
     return {key: value for key, value in (kept | lte | NO_SYNTHESIS | life).items() if value is not None}
 
 

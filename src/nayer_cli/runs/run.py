@@ -16,6 +16,7 @@ from nayer_cli.config import DistillConfig, ModelConfig, QuantizeConfig, TrainCo
 from nayer_cli.critic import layers_with_statistics
 from nayer_cli.engine import Engine, Plan
 from nayer_cli.gates import Pair
+from nayer_cli.live_settings import BATCH, STEPS
 from nayer_cli.machine.interruption import Interruption
 from nayer_cli.method import Lesson, LoopState
 from nayer_cli.runs import assemble
@@ -150,7 +151,7 @@ def shorten(config: C) -> C:
     once = {"epochs": 1, "warmup_epochs": 0, "warmup_rounds": 1, "cycles": 1, "rounds": 1, "kd_steps": 1}
     few = min(config.schedule.batch_size, FEW)
     schedule = replace(config.schedule, **once, batch_size=few, budget=None)
-    least = {"g_steps": 1, "batch": min(config.method.get("batch", FEW), FEW)}
+    least = {STEPS: 1, BATCH: min(config.method.get(BATCH, FEW), FEW)}
     method = config.method | {name: value for name, value in least.items() if name in config.method}
     return replace(config, schedule=schedule, method=method)
 

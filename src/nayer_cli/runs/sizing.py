@@ -13,6 +13,7 @@ from nayer_cli.classifiers.model import Classifier
 from nayer_cli.codes import CODES as CODES_BY_NAME
 from nayer_cli.config import DistillConfig, QuantizeConfig, RunConfig
 from nayer_cli.generator import new_generator
+from nayer_cli.live_settings import GENERATOR
 from nayer_cli.machine.device import resolve_device
 from nayer_cli.machine.distributed import Group
 from nayer_cli.runs import assemble
@@ -119,7 +120,7 @@ def numbers(config: RunConfig) -> dict[str, int]:
     found = {STUDENT: config.schedule.batch_size, EVALUATION: config.eval.batch_size}
     if isinstance(config, DistillConfig):
         method = vars(assemble.method_config(config.method))
-        keys = (BATCH, *((WIDTH, CODES) if "generator" in method else ()))
+        keys = (BATCH, *((WIDTH, CODES) if GENERATOR in method else ()))
         found |= {key: method[name] for key in keys if (name := key.partition(".")[2]) in method}
     return found
 
@@ -155,9 +156,9 @@ def _kept(config: DistillConfig) -> int:
 
 def _generator(method: Mapping[str, Any], shape: ImageShape, classes: int) -> Callable[[int, int, int], Part] | None:
     """Return what counts the generator of a method, with its noisy layers; None if it has none."""
-    if "generator" not in method:
+    if GENERATOR not in method:
         return None
-    name = method["generator"] if method["generator"] in plugins.own("generators") else "auto"
+    name = method[GENERATOR] if method[GENERATOR] in plugins.own("generators") else "auto"
 
     @cache
     def drawn(width: int, codes: int) -> Part:

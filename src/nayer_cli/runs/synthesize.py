@@ -16,6 +16,7 @@ from nayer_cli.config import DistillConfig, EvalConfig, QuantizeConfig, Quantize
 from nayer_cli.critic import Critic
 from nayer_cli.errors import InputError, did_you_mean
 from nayer_cli.images.pictures import described
+from nayer_cli.live_settings import STEPS
 from nayer_cli.machine.distributed import Group
 from nayer_cli.method import EMBEDDINGS, LoopState, Method
 from nayer_cli.runs import assemble, makers, models, rounds, sampling
@@ -140,7 +141,7 @@ def preset_for(classes: int, shape: ImageShape) -> str:
 
 
 def _plan(teacher: Classifier, method: Method, settings: Any, total: int) -> str:
-    size, steps = "×".join(map(str, teacher.shape)), getattr(settings, "g_steps", None)
+    size, steps = "×".join(map(str, teacher.shape)), getattr(settings, STEPS, None)
     of, count = f", {steps} steps each" if steps else "", math.ceil(total / method.batch)
     return (
         f"making {total} images of {size} for '{teacher.name}' by {settings.name}: "

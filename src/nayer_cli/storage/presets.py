@@ -38,6 +38,11 @@ def read_preset(name: str, method: str, command: str = "distill") -> Layer:
     return base | {key: value for layer in layers for key, value in flatten(layer)}
 
 
+def has_table(name: str, method: str) -> bool:
+    """Say whether a preset has settings for a method."""
+    return method in tomllib.loads((PRESETS / f"{name}.toml").read_text(encoding="utf-8"))
+
+
 def _of(method: str, table: dict[str, Any]) -> dict[str, Any]:
     """Take the tables of all methods out of `table`, and return that of `method`."""
     found: dict[str, Any] = {key: table.pop(key) for key in plugins.own("methods") if key in table}.get(method, {})
