@@ -62,15 +62,15 @@ def main() -> None:
 def measure(options: argparse.Namespace, name: str) -> dict[str, object]:
     """Compare the two steps of one network."""
     shape = ImageShape(3, options.size, options.size)
-    computer = assemble.machine(DistillConfig(device=options.device, amp=options.amp))
-    images = torch.rand(options.batch, *shape, device=computer.device)
+    machine = assemble.new_machine(DistillConfig(device=options.device, amp=options.amp))
+    images = torch.rand(options.batch, *shape, device=machine.device)
     plain = new_network(ModelConfig(name=name), 10, shape=shape, normalization=Normalization((0.5,) * 3, (0.25,) * 3))
     settle(plain.network, torch.randn(4, *shape))
     rounded = quantize(plain.network, shape, Scheme(*parse_bits(options.bits)))
     calibrate(rounded, [torch.randn(16, *shape)], Group())
-    teacher = assemble.model(_with(plain, deepcopy(plain.network)), computer).eval()
-    sides = [_step(teacher, _with(plain, network), computer, images) for network in (plain.network, rounded)]
-    clock = make_clock(options.clock, computer.device)
+    teacher = assemble.model(_with(plain, deepcopy(plain.network)), machine).eval()
+    sides = [_step(teacher, _with(plain, network), machine, images) for network in (plain.network, rounded)]
+    clock = make_clock(options.clock, machine.device)
     steps = [times(side, options.steps) for side in sides]
     ratio, quartiles, below, above = compare(steps[0], steps[1], options.repeats, clock)
     milliseconds = [1e3 * seconds / options.steps for seconds in (below, above)]
@@ -89,8 +89,8 @@ def _with(classifier: Classifier, network: nn.Module) -> Classifier:
     )
 
 
-def _step(teacher: nn.Module, classifier: Classifier, computer: assemble.Machine, images: torch.Tensor) -> Step:
-    student = assemble.student(assemble.model(classifier, computer), DistillConfig(), computer)
+def _step(teacher: nn.Module, classifier: Classifier, machine: assemble.Machine, images: torch.Tensor) -> Step:
+    student = assemble.student(assemble.model(classifier, machine), DistillConfig(), machine)
 
     def loss(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():

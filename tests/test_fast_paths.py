@@ -22,7 +22,7 @@ FAST = {
 def judged(**settings: str) -> tuple[Critic, Judgement, torch.Tensor]:
     """What the digits teacher says of the same images, and the gradient of the generator's losses in them."""
     config = DistillConfig(**{**REFERENCE, **settings})
-    critic = Critic(assemble.model(load_classifier(ModelConfig(name="builtin:digits")), assemble.machine(config)))
+    critic = Critic(assemble.model(load_classifier(ModelConfig(name="builtin:digits")), assemble.new_machine(config)))
     images = torch.rand(64, 1, 16, 16, generator=torch.Generator().manual_seed(0)).requires_grad_(True)
     judgement = critic.judge(images)
     now, running = judgement.statistics, critic.running

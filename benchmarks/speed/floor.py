@@ -25,11 +25,11 @@ REPEATS = 7
 
 def figures(options: Namespace) -> Iterator[Figure]:
     """Tell the machine's rates, then how far each phase is from its floor."""
-    computer = assemble.machine(settings(options))
-    clock = make_clock(options.clock, computer.device)
+    machine = assemble.new_machine(settings(options))
+    clock = make_clock(options.clock, machine.device)
     rates = {
-        "operations": multiply_rate(computer.device, computer.precision, clock),
-        "bytes": copy_rate(computer.device, clock),
+        "operations": multiply_rate(machine.device, machine.precision, clock),
+        "bytes": copy_rate(machine.device, clock),
     }
     yield Figure("measured rate of multiplying", rates["operations"] / 1e9, "GFLOP/s")
     yield Figure("measured rate of copying, bytes read and bytes written", rates["bytes"] / 1e9, "GB/s")

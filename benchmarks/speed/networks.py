@@ -142,19 +142,19 @@ class Bare:
     """
 
     def __init__(self, options: Namespace, generator_batch: int) -> None:
-        self.computer = assemble.machine(settings(options))
-        self.device, self.precision = self.computer.device, self.computer.precision
+        self.machine = assemble.new_machine(settings(options))
+        self.device, self.precision = self.machine.device, self.machine.precision
         self.shape = ImageShape(3, options.size, options.size)
-        self.teacher, self.student = (assemble.model(one, self.computer).network for one in classifiers(options))
+        self.teacher, self.student = (assemble.model(one, self.machine).network for one in classifiers(options))
         self.teacher.eval().requires_grad_(False)
         self.generator = self._generator(generator_batch)
         self.generator_batch = generator_batch
 
     def _generator(self, batch: int) -> nn.Module:
         noisy = Noisy(torch.randn(CLASSES, EMBEDDING), Nayer().code_size, batch).to(self.device)
-        noisy.renew(self.computer.rng["noisy"])
+        noisy.renew(self.machine.rng["noisy"])
         generator = new_generator("auto", Nayer().code_size, self.shape, Nayer().width).to(self.device)
-        return nn.Sequential(noisy, generator.to(memory_format=self.computer.layout))
+        return nn.Sequential(noisy, generator.to(memory_format=self.machine.layout))
 
     def student_step(self, batch: int) -> Step:
         """Teacher without gradient; student forward, backward, SGD; on the same random images every time."""
@@ -192,7 +192,7 @@ class Bare:
 
     def images(self, count: int) -> Tensor:
         """Random images that are already where and how the networks want them."""
-        return torch.randn(count, *self.shape, device=self.device).to(memory_format=self.computer.layout)
+        return torch.randn(count, *self.shape, device=self.device).to(memory_format=self.machine.layout)
 
     def _cotangent(self, count: int) -> Tensor:
         return torch.randn(count, CLASSES, device=self.device) / count

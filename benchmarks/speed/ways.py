@@ -109,7 +109,7 @@ def fused_statistics(options: Namespace, bare: Bare) -> Iterator[Way]:
 def folded_teacher(options: Namespace, bare: Bare) -> Iterator[Way]:
     """BatchNorm layers that follow a convolution multiplied into it, where the teacher gives logits alone."""
     folded, images = (
-        fuse(deepcopy(bare.teacher)).to(memory_format=bare.computer.layout),
+        fuse(deepcopy(bare.teacher)).to(memory_format=bare.machine.layout),
         bare.images(options.student_batch[0]),
     )
 

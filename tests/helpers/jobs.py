@@ -171,9 +171,9 @@ def agree(count: int) -> dict[str, Any]:
     if count and group.rank == group.size - 1:
         images = torch.rand(count, *SHAPE, generator=torch.Generator().manual_seed(0))
         holdout.add(images, torch.zeros(count, dtype=torch.long), torch.Generator())
-    computer, interruption = Machine(CPU, Precision(), Streams(0), group), Interruption(group)
+    machine, interruption = Machine(CPU, Precision(), Streams(0), group), Interruption(group)
     synthetic = (holdout, "images")
-    measure = Measure(normalized(seed=1), None, synthetic, computer, batch_size=4, interruption=interruption)
+    measure = Measure(normalized(seed=1), None, synthetic, machine, batch_size=4, interruption=interruption)
     return measure.student(normalized())
 
 

@@ -17,7 +17,7 @@ from nayer_cli.runs.folder import RunFolder, run_folder
 def started(path: Path, **settings: object) -> RunFolder:
     folder = RunFolder(path)
     path.mkdir(exist_ok=True)
-    folder.start(config.build(DistillConfig, settings))
+    folder.note_start(config.build(DistillConfig, settings))
     return folder
 
 

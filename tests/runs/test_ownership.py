@@ -11,7 +11,7 @@ from nayer_cli.machine.distributed import Group
 from nayer_cli.runs.checkpoints import Checkpoints
 from nayer_cli.runs.folder import RunFolder, run_folder
 from nayer_cli.runs.ownership import is_run
-from nayer_cli.runs.resume import begin, to_resume
+from nayer_cli.runs.resume import decide, to_resume
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -21,7 +21,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def a_run(path: Path) -> RunFolder:
     """A run that has saved one checkpoint."""
     with run_folder(str(path), "", Group()) as folder:
-        folder.start(DistillConfig())
+        folder.note_start(DistillConfig())
         folder.checkpoints.save("epoch-000001", {"loop": {}}, keep=2)
     return folder
 
@@ -78,7 +78,7 @@ def test_no_link_in_a_run_is_written_through(name: str, tmp_path: Path) -> None:
     before = contents(tmp_path)
     for resume in (str(tmp_path / "run"), "auto"):
         with pytest.raises(InputError, match=f"{name} is a symbolic link to {outside}"):
-            begin({"output.out": str(tmp_path / "run")}, DistillConfig, Group(), resume=resume, dry_run=False)
+            decide({"output.out": str(tmp_path / "run")}, DistillConfig, Group(), resume=resume, dry_run=False)
     assert contents(tmp_path) == before
 
 

@@ -32,7 +32,7 @@ FILES = {
 
 def started(path: Path, schema: type, settings: dict[str, Any]) -> RunFolder:
     with run_folder(str(path), "", Group()) as folder:
-        folder.start(build(schema, settings))
+        folder.note_start(build(schema, settings))
         (folder.path / "kept").touch()
     return folder
 

@@ -64,7 +64,7 @@ class Machine:
     compiled: bool = False
 
 
-def machine(config: RunConfig, group: Group | None = None) -> Machine:
+def new_machine(config: RunConfig, group: Group | None = None) -> Machine:
     """Choose device, precision and layout, and seed every random generator."""
     group = group or Group()
     device = resolve_device(config.device)
@@ -272,16 +272,16 @@ def plan(schedule: ScheduleConfig, given: int = 0, budget: Budget | None = None)
     return made
 
 
-def model(classifier: Classifier, computer: Machine) -> Normalized:
+def model(classifier: Classifier, machine: Machine) -> Normalized:
     """Wrap a network so that it takes images in [0, 1], on the device, in the machine's layout."""
-    wrapped = Normalized(classifier.network, classifier.normalization, computer.precision)
-    wrapped.to(computer.device).to(memory_format=computer.layout)
-    if computer.compiled:
+    wrapped = Normalized(classifier.network, classifier.normalization, machine.precision)
+    wrapped.to(machine.device).to(memory_format=machine.layout)
+    if machine.compiled:
         wrapped.network.compile()
     return wrapped
 
 
-def student(network: nn.Module, config: RunConfig, computer: Machine) -> Student:
+def student(network: nn.Module, config: RunConfig, machine: Machine) -> Student:
     """Give the student's network its optimizer."""
     optimizer = config.optimizer
     return Student(
@@ -292,8 +292,8 @@ def student(network: nn.Module, config: RunConfig, computer: Machine) -> Student
         momentum=optimizer.momentum,
         weight_decay=optimizer.weight_decay,
         undecayed=[quantizer.scale for _, quantizer in quantizers(network)],
-        precision=computer.precision,
-        group=computer.group,
+        precision=machine.precision,
+        group=machine.group,
     )
 
 
@@ -321,18 +321,18 @@ def class_names(lte: LteConfig, teacher: Classifier, *, needed: bool = True) -> 
     return names
 
 
-def bank(settings: BankConfig, planned: int, shape: ImageShape, computer: Machine, folder: Path) -> MemoryBank:
+def bank(settings: BankConfig, planned: int, shape: ImageShape, machine: Machine, folder: Path) -> MemoryBank:
     """Make an empty bank for this process's part of the images, of which `planned` are planned."""
-    size = computer.group.size
+    size = machine.group.size
     capacity = max(min(-(-settings.capacity // size) if settings.capacity else planned, planned), 1)
     size = capacity * shape.channels * shape.height * shape.width
     place = settings.place
     if place == "auto":
-        place = _place(size, settings.budget_gb * 1e9, computer.device)
+        place = _place(size, settings.budget_gb * 1e9, machine.device)
     file = None
     if place == "disk":
-        file = folder / (f"bank-{computer.group.rank:04d}.mmap" if computer.group.size > 1 else "bank.mmap")
-    device = computer.device if place == "device" else torch.device("cpu")
+        file = folder / (f"bank-{machine.group.rank:04d}.mmap" if machine.group.size > 1 else "bank.mmap")
+    device = machine.device if place == "device" else torch.device("cpu")
     return MemoryBank(capacity, shape, policy=settings.policy, device=device, file=file)
 
 

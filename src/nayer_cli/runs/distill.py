@@ -25,7 +25,7 @@ from nayer_cli.runs.embed import find_or_build_pool
 from nayer_cli.runs.folder import RunFolder
 from nayer_cli.runs.measure import HELD_BACK, OF_RUN, Measure
 from nayer_cli.runs.recorder import Recorder
-from nayer_cli.runs.resume import begin
+from nayer_cli.runs.resume import decide
 from nayer_cli.runs.run import Job, carry_out, shorten
 from nayer_cli.runs.shards import Shards
 from nayer_cli.runs.sizing import follow_memory, learns, tell
@@ -55,7 +55,7 @@ def distill(
 
     """
     group = join()
-    existing, settings = begin(settings, DistillConfig, group, resume=resume, dry_run=dry_run)
+    existing, settings = decide(settings, DistillConfig, group, resume=resume, dry_run=dry_run)
     with group.main_first():  # it fetches what the others then find
         config, teacher = assemble.resolve(settings, DistillConfig, "distill")
     unused = assemble.unused_text(settings, config)
@@ -105,32 +105,34 @@ def prepare(
     given: int = 0,
     named: str | None = None,
     inherited: Inherited | None = None,
+    before_learning: run.BeforeLearning = lambda recorder, engine: None,
 ) -> Job:
     """Put the parts together: teacher and student, LTE pool, method, bank, engine, recorder.
 
     `given` images, of all processes together, need room in the bank besides those that are planned. `named` is what the
     method is called in documents, if not by its name. `inherited` is what the student has of its teacher.
+    `before_learning` is called before its first step.
     """
-    computer = assemble.machine(config, group)
+    machine = assemble.new_machine(config, group)
     has_text = assemble.uses_of_names(config) == EMBEDDINGS
     assemble.class_names(replace(config.lte, labels=None), teacher, needed=has_text)
-    pool = _pool(config, teacher, folder, log, computer) if has_text else None
+    pool = _pool(config, teacher, folder, log, machine) if has_text else None
     embeddings = pool.embeddings if pool else torch.empty(teacher.num_classes, 0)
-    critic = makers.critic(teacher, computer, log)
-    learner = assemble.model(student, computer)
-    parts = makers.parts(critic, embeddings, teacher.shape, computer, config.schedule.batch_size, config.augment)
+    critic = makers.critic(teacher, machine, log)
+    learner = assemble.model(student, machine)
+    parts = makers.parts(critic, embeddings, teacher.shape, machine, config.schedule.batch_size, config.augment)
     settings = fitting(assemble.method_config(config.method, group), config.init, inherited)
     method: Method = plugins.part("methods", settings.name, "Method")(settings, parts)
     plan = assemble.plan(config.schedule, given, assemble.budget(config))
     planned = plan.images(method.batch) + -(-given // group.size)
-    bank = assemble.bank(config.bank, planned, teacher.shape, computer, folder.path)
+    bank = assemble.bank(config.bank, planned, teacher.shape, machine, folder.path)
     data = assemble.evaluation_data(config.eval, teacher, teacher.labels, group, log)
     holdout = None
     if data is None and learns(config):  # otherwise there is nobody to hide images from
-        holdout = MemoryBank(-(-assemble.HOLDOUT // group.size), teacher.shape, device=computer.device)
+        holdout = MemoryBank(-(-assemble.HOLDOUT // group.size), teacher.shape, device=machine.device)
     synthetic = (bank, OF_RUN) if holdout is None else (holdout, HELD_BACK)
     size, interruption = config.eval.batch_size, parts.interruption
-    measure = Measure(critic.teacher, data, synthetic, computer, batch_size=size, interruption=interruption)
+    measure = Measure(critic.teacher, data, synthetic, machine, batch_size=size, interruption=interruption)
     names = teacher.labels or tuple(map(str, range(teacher.num_classes)))
     fingerprints = run.fingerprints(teacher) | {"the class list": fingerprint(tuple(names))}
     if has_text:
@@ -138,9 +140,11 @@ def prepare(
     shards = _shards(folder, bank, method, group)
     recorder = Recorder(folder, log, measure, config.eval, config.output, names, shards, fingerprints)
     learning = replace(config, optimizer=paced(config.optimizer, student, inherited))
-    engine = run.engine(learning, computer, recorder, method, learner, bank, plan, interruption, holdout)
+    engine = run.engine(
+        learning, machine, recorder, method, learner, bank, plan, interruption, holdout, before_learning
+    )
     encoder = pool.encoder if pool else None
-    return Job(config, named or settings.name, teacher, student, engine, recorder, computer.device, encoder, inherited)
+    return Job(config, named or settings.name, teacher, student, engine, recorder, machine.device, encoder, inherited)
 
 
 def _shards(folder: RunFolder, bank: MemoryBank, method: Method, group: Group) -> dict[str, Shards]:
@@ -159,12 +163,12 @@ def rebuild(config: DistillConfig, teacher: Classifier, folder: RunFolder) -> Jo
 
 
 def _pool(
-    config: DistillConfig, teacher: Classifier, folder: RunFolder, log: RunLog, computer: assemble.Machine
+    config: DistillConfig, teacher: Classifier, folder: RunFolder, log: RunLog, machine: assemble.Machine
 ) -> Pool:
     """Return the LTE pool, the same in every process, and say which classes it does not distinguish."""
-    group, names = computer.group, teacher.labels
+    group, names = machine.group, teacher.labels
     assert names is not None
-    pool = group.from_main(_find_pool(config, names, folder, str(computer.device)) if group.is_main else None)
+    pool = group.from_main(_find_pool(config, names, folder, str(machine.device)) if group.is_main else None)
     assert pool is not None
     if pool.same:
         pairs = ", ".join(f"'{names[i]}' and '{names[j]}'" for i, j in pool.same[:5])

@@ -66,7 +66,7 @@ class RunFolder:
         tensorboard = self.path / "tensorboard" if output.tensorboard else None
         return RunLog(self.metrics, listen, tensorboard=tensorboard)
 
-    def start(self, settings: Any) -> None:
+    def note_start(self, settings: Any) -> None:
         """Write down the resolved settings, readable by `--config`, and the circumstances of every start."""
         if not self.is_main:
             return

@@ -12,9 +12,9 @@ from nayer_cli.storage.runlog import RunLog
 from nayer_cli.types import ImageShape
 
 
-def critic(teacher: Classifier, computer: assemble.Machine, log: RunLog) -> Critic:
+def critic(teacher: Classifier, machine: assemble.Machine, log: RunLog) -> Critic:
     """Return the teacher as a judge of images, and say so where it judges without BatchNorm statistics."""
-    made = Critic(assemble.model(teacher, computer), computer.group)
+    made = Critic(assemble.model(teacher, machine), machine.group)
     if not made.has_statistics:
         log.note(
             f"the teacher '{teacher.name}' has no BatchNorm2d with running statistics (or they are folded into its "
@@ -28,7 +28,7 @@ def parts(
     judge: Critic,
     embeddings: Tensor,
     shape: ImageShape,
-    computer: assemble.Machine,
+    machine: assemble.Machine,
     batch_size: int,
     augment: AugmentConfig,
 ) -> Parts:
@@ -38,19 +38,19 @@ def parts(
         judge: the teacher.
         embeddings: of the class names, `[K, E]`; `[K, 0]` where there are none.
         shape: of the images.
-        computer: where they are made.
+        machine: where they are made.
         batch_size: images of a student step, of all processes together.
         augment: what teacher and student see of an image.
 
     """
-    group = computer.group
+    group = machine.group
     return Parts(
         critic=judge,
-        pool=embeddings.to(computer.device),
+        pool=embeddings.to(machine.device),
         shape=shape,
         augment=assemble.augment(augment, shape),
-        rng=computer.rng,
-        precision=computer.precision,
+        rng=machine.rng,
+        precision=machine.precision,
         batch_size=group.share(batch_size, "schedule.batch_size"),
         group=group,
         interruption=Interruption(group),

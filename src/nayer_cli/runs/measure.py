@@ -26,7 +26,7 @@ class Measure:
         teacher: the reference, mapping images in [0, 1] to logits; None when a network is trained from labels alone.
         data: labelled images that no training saw.
         synthetic: images without data, with what they are called in results.
-        computer: where to measure; its processes have a part of the images each.
+        machine: where to measure; its processes have a part of the images each.
         interruption: whether the run was asked to end: measuring on data can take a while.
 
     """
@@ -36,13 +36,13 @@ class Measure:
         teacher: nn.Module | None,
         data: LabelledImages | None,
         synthetic: tuple[MemoryBank, str] | None,
-        computer: Machine,
+        machine: Machine,
         *,
         batch_size: int,
         interruption: Interruption,
     ) -> None:
         self.teacher, self.data, self.synthetic = teacher, data, synthetic
-        self.device, self.group, self.batch_size = computer.device, computer.group, batch_size
+        self.device, self.group, self.batch_size = machine.device, machine.group, batch_size
         self.interruption = interruption
         self._said: WeakKeyDictionary[nn.Module, Outcomes] = WeakKeyDictionary()
 

@@ -29,13 +29,14 @@ from nayer_cli.runs.choice import settle
 from nayer_cli.runs.documents import Result, Scores, Stages
 from nayer_cli.runs.export import export
 from nayer_cli.runs.folder import RunFolder
-from nayer_cli.runs.resume import begin
+from nayer_cli.runs.recorder import Recorder
+from nayer_cli.runs.resume import decide
 from nayer_cli.runs.reuse import WITHOUT_IMAGES, complete, lend
 from nayer_cli.runs.run import Job, conclude, shorten, start
 from nayer_cli.runs.sample import images_of
 from nayer_cli.runs.sizing import follow_memory
 from nayer_cli.storage.runlog import Listener, RunLog
-from nayer_cli.types import Settings
+from nayer_cli.types import Normalization, Settings
 
 BATCH, PIXELS = 128, 2**20
 """Images that pass at once where steps are chosen, and pixels of them: large images are fewer."""
@@ -64,7 +65,7 @@ def quantize(
 
     """
     group = join()
-    existing, settings = begin(settings, QuantizeConfig, group, resume=resume, dry_run=dry_run)
+    existing, settings = decide(settings, QuantizeConfig, group, resume=resume, dry_run=dry_run)
     asked = _resolve(settings, group, is_new=existing is None, dry_run=dry_run)
     config, teacher, old = asked.config, asked.teacher, asked.images
     network, outputs = _with_quantizers(teacher, config)
@@ -75,9 +76,9 @@ def quantize(
         for text, level in asked.notes:
             log.note(text, level=level)
         given, named = _at_hand(config), config.quantizer.calibration if _is_imageless(config) else None
-        job = distill.prepare(config, teacher, student, folder, log, group, given=given, named=named)
-        quantization = Quantization(job, config, network, outputs)
-        job.engine.before_learning = quantization.begin
+        quantization = Quantization(config, network, outputs, student.normalization)
+        first = quantization.choose_steps
+        job = distill.prepare(config, teacher, student, folder, log, group, given, named, before_learning=first)
         if existing is None:
             trial, count = partial(_trial, teacher, group), len(old[1]) if old else 0
             forecast.tell(job, forecast.of_run(job, asked.whole, trial, images=count, always=dry_run))
@@ -86,7 +87,7 @@ def quantize(
             log.note(f"quantizing '{teacher.name}', with {len(old[1]):,} images of {config.reuse}")
             lend(job.engine, RunFolder(Path(str(config.reuse))), *old)
         job.engine.run()
-        return quantization.conclude(dry_run=dry_run)
+        return quantization.finish(job, dry_run=dry_run)
 
 
 @dataclass(frozen=True)
@@ -129,10 +130,9 @@ def _resolve(settings: Settings, group: Group, *, is_new: bool, dry_run: bool) -
 
 def _trial(teacher: Classifier, group: Group, config: QuantizeConfig, student: Classifier, folder: RunFolder) -> Job:
     """Put together what a forecast measures: steps are chosen by the images of the first rounds."""
-    job = distill.prepare(config, teacher, student, folder, RunLog(None), group)
     assert isinstance(student.network, fx.GraphModule)
-    job.engine.before_learning = Quantization(job, config, student.network, None).begin
-    return job
+    first = Quantization(config, student.network, None, student.normalization).choose_steps
+    return distill.prepare(config, teacher, student, folder, RunLog(None), group, before_learning=first)
 
 
 def _require_quantizable(settings: Settings) -> None:
@@ -186,29 +186,29 @@ class Quantization:
     """Does everything besides learning: chooses steps before it, and turns the network into integers after it.
 
     Args:
-        job: the run.
-        config: its settings.
+        config: settings of the run.
         network: the student's network, with quantizers.
         outputs: what is known of its layers without images, where steps are chosen by that.
+        normalization: of the images.
 
     """
 
-    job: Job
     config: QuantizeConfig
     network: fx.GraphModule
     outputs: dict[str, Gaussian] | None
+    normalization: Normalization
 
-    def begin(self, engine: Engine) -> None:
+    def choose_steps(self, recorder: Recorder, engine: Engine) -> None:
         """Choose the steps, by images of the bank or without, and measure what that alone gives."""
-        quantizer, recorder = self.config.quantizer, self.job.recorder
+        quantizer = self.config.quantizer
         with engine.meter.clock("calibration"):
             if self.outputs is not None:
-                dfq_nagel.calibrate(self.network, self.outputs, self.job.student.normalization)
+                dfq_nagel.calibrate(self.network, self.outputs, self.normalization)
             elif quantizer.calibration == "analytic":
-                noises = analytic.calibrate(self.network, self.job.student.normalization, limit=self._widens())
-                self._check(noises)
+                noises = analytic.calibrate(self.network, self.normalization, limit=self._widens())
+                _judge(noises, recorder.log)
             else:
-                self._calibrate(engine)
+                self._calibrate(engine, recorder.log)
             self._measure_statistics(engine)
         if quantizer.mode == "ptq":
             recorder.log.note(f"the bits took {engine.meter.worked()[1] / 60:.1f} minutes of one core")
@@ -218,61 +218,45 @@ class Quantization:
         """Say whether limits of weights follow the steps of activations: those do not learn."""
         return self.config.quantizer.mode == "ptq" and self.config.quantizer.weight_range == "7bit"
 
-    def _calibrate(self, engine: Engine) -> None:
+    def _calibrate(self, engine: Engine, log: RunLog) -> None:
         """Choose the steps by images, and round by them where nothing learns."""
         quantizer, clip = self.config.quantizer, self.config.quantizer.calibration == "mse"
         calibrate(self.network, self._batches(engine), engine.group, clip=clip, limit=self._widens())
         if quantizer.reconstruct:
-            self._reconstruct(engine)
+            self._reconstruct(engine, log)
         elif clip and quantizer.mode == "ptq":
             self._compensate(engine)
 
     def _compensate(self, engine: Engine) -> None:
         """Round weights in turn where means are known without images; elsewhere each to the nearest."""
         try:
-            known = follow(self.network, {}, self.job.student.normalization)
+            known = follow(self.network, {}, self.normalization)
         except InputError:
             return
         compensate(self.network, self._batches(engine), engine.group, known)
 
-    def _reconstruct(self, engine: Engine) -> None:
+    def _reconstruct(self, engine: Engine, log: RunLog) -> None:
         """Learn roundings and steps of all blocks."""
-        quantizer, listen = self.config.quantizer, self.job.recorder.log
+        quantizer = self.config.quantizer
         errors = reconstruct(
             self.network,
             torch.cat(list(self._batches(engine))),
             engine.rng["reconstruct"],
             Recipe(steps=quantizer.reconstruct_steps, batch=quantizer.reconstruct_batch),
             engine.group,
-            lambda done, of: listen({"event": "progress", "epoch": 1, "phase": "blocks", "done": done, "of": of}),
+            lambda done, of: log({"event": "progress", "epoch": 1, "phase": "blocks", "done": done, "of": of}),
         )
-        listen.note(f"{len(errors)} blocks: the last one's error falls from {errors[-1][0]:.2%} to {errors[-1][1]:.2%}")
+        log.note(f"{len(errors)} blocks: the last one's error falls from {errors[-1][0]:.2%} to {errors[-1][1]:.2%}")
 
-    def _check(self, noises: list[analytic.Noise]) -> None:
-        """Judge scales that no image has confirmed by the network's own statistics."""
-        log, worst = self.job.recorder.log, max(noises, key=lambda noise: noise.share, default=None)
-        if worst is None:
-            log.note(
-                "no layer is followed by BatchNorm, so nothing tells whether rounding is harmless", level="warning"
-            )
-        elif analytic.broken(noises):
-            log.note(
-                f"rounding disturbs '{worst.layer}' by {worst.share:.0%} of the variance that BatchNorm knows, so "
-                "accuracy is in doubt: choose the steps with images (--mode ptq), or let it learn (--mode qat)",
-                level="warning",
-            )
-        else:
-            log.note(f"rounding adds at most {worst.share:.2%} to the variance that any BatchNorm knows")
-
-    def conclude(self, *, dry_run: bool) -> Result:
+    def finish(self, job: Job, *, dry_run: bool) -> Result:
         """Deploy, export, measure, save; return the result."""
-        self._settle()
+        self._settle(job)
         integers = deploy(self.network)
-        student = replace(self.job.student, network=integers, scheme=scheme_of(self.config))
+        student = replace(job.student, network=integers, scheme=scheme_of(self.config))
         model = Normalized(integers, student.normalization)
-        model.to(self.job.device).to(memory_format=torch.channels_last)
-        stages, pairs = self._stages(model)
-        onnx = export(self.job, student, model, self.config.export)
+        model.to(job.device).to(memory_format=torch.channels_last)
+        stages, pairs = _stages(job, model)
+        onnx = export(job, student, model, self.config.export)
         if onnx:
             stages["onnxruntime"] = onnx.pop("scores")
             pairs.append(_pair("deployed", "onnxruntime", onnx.pop("same")))
@@ -285,7 +269,7 @@ class Quantization:
             "onnx": onnx,
         }
         return conclude(
-            self.job,
+            job,
             student,
             dry_run=dry_run,
             scores=stages["deployed"],
@@ -294,25 +278,14 @@ class Quantization:
             quantization=cast(documents.Quantization, about),
         )
 
-    def _settle(self) -> None:
+    def _settle(self, job: Job) -> None:
         """Make sure that steps are chosen, and all statistics are those of the finished network."""
         if not graph.is_calibrated(self.network):
-            self.begin(self.job.engine)
+            self.choose_steps(job.recorder, job.engine)
             return
         if self._widens():
             graph.limit_weights(self.network)  # of a run that goes on after that
-        self._measure_statistics(self.job.engine)
-
-    def _stages(self, model: Normalized) -> tuple[Stages, list[Pair | None]]:
-        """Measure all that becomes of the model but its file, and compare the last two."""
-        measure, learned = self.job.recorder.measure, self.job.engine.student.model
-        stages: Stages = {
-            "float": measure.of_teacher(),
-            "ptq": self.job.recorder.facts["ptq"],
-            "fake_quantized": measure.student(learned),
-            "deployed": measure.student(model),
-        }
-        return stages, [_pair("fake_quantized", "deployed", measure.compare(model, learned))]
+        self._measure_statistics(job.engine)
 
     def _measure_statistics(self, engine: Engine) -> None:
         if self.config.quantizer.bn == "recalibrate":
@@ -327,6 +300,33 @@ class Quantization:
         for some in slots.split(max(min(BATCH, PIXELS // bank.images[0, 0].numel()), 1)) if count else ():
             images, _ = bank.take(some, model.mean.device)
             yield ((images - model.mean) / model.std).contiguous(memory_format=torch.channels_last)
+
+
+def _stages(job: Job, model: Normalized) -> tuple[Stages, list[Pair | None]]:
+    """Measure all that becomes of the model but its file, and compare the last two."""
+    measure, learned = job.recorder.measure, job.engine.student.model
+    stages: Stages = {
+        "float": measure.of_teacher(),
+        "ptq": job.recorder.facts["ptq"],
+        "fake_quantized": measure.student(learned),
+        "deployed": measure.student(model),
+    }
+    return stages, [_pair("fake_quantized", "deployed", measure.compare(model, learned))]
+
+
+def _judge(noises: list[analytic.Noise], log: RunLog) -> None:
+    """Judge scales that no image has confirmed by the network's own statistics."""
+    worst = max(noises, key=lambda noise: noise.share, default=None)
+    if worst is None:
+        log.note("no layer is followed by BatchNorm, so nothing tells whether rounding is harmless", level="warning")
+    elif analytic.broken(noises):
+        log.note(
+            f"rounding disturbs '{worst.layer}' by {worst.share:.0%} of the variance that BatchNorm knows, so "
+            "accuracy is in doubt: choose the steps with images (--mode ptq), or let it learn (--mode qat)",
+            level="warning",
+        )
+    else:
+        log.note(f"rounding adds at most {worst.share:.2%} to the variance that any BatchNorm knows")
 
 
 def _pair(reference: str, stage: str, same: Count | None) -> Pair | None:

@@ -170,7 +170,7 @@ class Recorder:
                 hint=f"resume it with --epochs {done - engine.plan.warmup_epochs} or more",
             )
 
-    def finish(
+    def write_result(
         self,
         engine: Engine,
         teacher: Network | None,

@@ -34,7 +34,7 @@ AUTO = "auto"
 """The value of `--resume` that continues the run in `--out` if there is one."""
 
 
-def begin(
+def decide(
     settings: Settings, schema: type, group: Group, *, resume: str | None, dry_run: bool
 ) -> tuple[RunFolder | None, Mapping[str, Any]]:
     """Return the run directory to continue, if any, and the settings to run with; the main process decides.

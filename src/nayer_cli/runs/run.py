@@ -1,7 +1,8 @@
 """The common course of `distill` and `train`, once their parts are put together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import timm
@@ -54,9 +55,13 @@ def fingerprints(teacher: Classifier) -> dict[str, str]:
     }
 
 
+BeforeLearning = Callable[[Recorder, Engine], None]
+"""Called before the first student step, when there are images."""
+
+
 def engine(
     config: DistillConfig | TrainConfig,
-    computer: Machine,
+    machine: Machine,
     recorder: Recorder,
     method: Lesson,
     student: nn.Module,
@@ -64,22 +69,24 @@ def engine(
     plan: Plan,
     interruption: Interruption,
     holdout: MemoryBank | None = None,
+    before_learning: BeforeLearning = lambda recorder, engine: None,
 ) -> Engine:
     """Return the loop that teaches a student, and calls the recorder."""
     return Engine(
         method=method,
-        student=assemble.student(student, config, computer),
+        student=assemble.student(student, config, machine),
         bank=bank,
         plan=plan,
-        rng=computer.rng,
+        rng=machine.rng,
         state=LoopState(warmup_epochs=plan.warmup_epochs, epochs=plan.total),
         evaluate=recorder.evaluate,
         after_epoch=recorder.after_epoch,
+        before_learning=partial(before_learning, recorder),
         save=recorder.save,
         save_seconds=60 * config.output.save_minutes,
         listen=recorder.log,
         holdout=holdout,
-        group=computer.group,
+        group=machine.group,
         interruption=interruption,
         counts_steps=config.eval.synthesis,
     )
@@ -99,7 +106,7 @@ def start(job: Job, *, resume: bool) -> None:
         recorder.restore(job.engine)
     else:
         recorder.log.rewind(0)
-    recorder.folder.start(job.config)  # only now: a run that cannot be continued keeps what it says of itself
+    recorder.folder.note_start(job.config)  # only now: a run that cannot be continued keeps what it says of itself
     recorder.log(_start(job))
 
 
@@ -113,10 +120,10 @@ def conclude(
     pairs: Sequence[Pair] = (),
     quantization: Quantization | None = None,
 ) -> Result:
-    """Save the student, write and return the result; what else is given as `Recorder.finish` takes them."""
+    """Save the student, write and return the result; what else is given as `Recorder.write_result` takes them."""
     engine, recorder = job.engine, job.recorder
     about = Provenance(job.config.kind, job.method, job.encoder, list(student.labels) if student.labels else None)
-    result = recorder.finish(
+    result = recorder.write_result(
         engine,
         _about_teacher(job.teacher, job.config.teacher) if job.teacher else None,
         _about_student(student, job.inherited),

@@ -46,11 +46,11 @@ def without_run(config: SampleConfig, log: RunLog) -> Source:
         check_channels(sampling.format_of(config), teacher.shape.channels)
     _check_place(config)
     run = DistillConfig(seed=config.seed, device=config.device)
-    computer = assemble.machine(run)
-    critic = makers.critic(teacher, computer, log)
+    machine = assemble.new_machine(run)
+    critic = makers.critic(teacher, machine, log)
     settings = _within_memory(config, _method_settings(config, teacher, critic), teacher, log)
     embeddings = torch.empty(teacher.num_classes, 0)
-    parts = makers.parts(critic, embeddings, teacher.shape, computer, settings.batch, run.augment)
+    parts = makers.parts(critic, embeddings, teacher.shape, machine, settings.batch, run.augment)
     method: Method = plugins.part("methods", settings.name, "Method")(settings, parts)
     if method.needs_student or method.uses_names == EMBEDDINGS:
         raise InputError(f"the method {settings.name} needs more than a model", hint="choose another --method")
@@ -61,7 +61,7 @@ def without_run(config: SampleConfig, log: RunLog) -> Source:
     state = LoopState(warmup_epochs=1)  # in warm-up nothing asks the student
     images, labels = rounds.make(method, rounds.NoStudent(), state, wanted, total, _teller(log, total))
     about = {"source": "model", **about_model(teacher), "method": asdict(settings)}
-    about |= {"seed": config.seed, "device": str(computer.device), "nayer": __version__}
+    about |= {"seed": config.seed, "device": str(machine.device), "nayer": __version__}
     return Source(ImageSet(images, labels, names), teacher, about, f"what {settings.name} makes for '{teacher.name}'")
 
 

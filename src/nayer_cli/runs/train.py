@@ -31,7 +31,7 @@ from nayer_cli.runs.documents import Result
 from nayer_cli.runs.folder import RunFolder
 from nayer_cli.runs.measure import Measure
 from nayer_cli.runs.recorder import Recorder
-from nayer_cli.runs.resume import begin
+from nayer_cli.runs.resume import decide
 from nayer_cli.runs.run import Job, carry_out
 from nayer_cli.runs.sizing import OF_BANK, follow_memory, limit_gb, tell
 from nayer_cli.storage.checkpoint import fingerprint
@@ -94,7 +94,7 @@ def train(
 
     """
     group = join()
-    existing, settings = begin(settings, TrainConfig, group, resume=resume, dry_run=dry_run)
+    existing, settings = decide(settings, TrainConfig, group, resume=resume, dry_run=dry_run)
     config = configuration.build(TrainConfig, _given(settings))
     for key, value in (("--model", config.student.name), ("--data", config.data)):
         if not value:
@@ -128,31 +128,31 @@ def prepare(
 
     All settings but those in `free`, which the user gave, may follow the memory; without it none does.
     """
-    computer = assemble.machine(config, group)
+    machine = assemble.new_machine(config, group)
     classifier, data = _network_and_data(config, teacher, group)
     if free is not None:
         config, *said = follow_memory(config, free, teacher, classifier, group, len(data))
         tell(log, *said)
     inherited = begin_with(config.init, classifier, config.student, teacher)
     classifier.network.load_state_dict(group.from_main(classifier.network.state_dict()))
-    bank = _fill_bank(data, classifier.shape, computer, folder, limit_gb(config, classifier.shape))
+    bank = _fill_bank(data, classifier.shape, machine, folder, limit_gb(config, classifier.shape))
     _say_about(data, config, teacher, classifier, log, group)
-    critic = Critic(assemble.model(teacher, computer)) if teacher else None
-    model = assemble.model(classifier, computer)
+    critic = Critic(assemble.model(teacher, machine)) if teacher else None
+    model = assemble.model(classifier, machine)
     augment = assemble.augment(config.augment, classifier.shape)
     batch_size = group.share(config.schedule.batch_size, "schedule.batch_size")
-    method = Supervised(critic, augment, computer.rng, batch_size, config)
+    method = Supervised(critic, augment, machine.rng, batch_size, config)
     plan = _plan(config, bank, batch_size, group, steps)
     measured = assemble.evaluation_data(config.eval, classifier, classifier.labels, group, log)
     judge, interruption = critic.teacher if critic else None, Interruption(group)
     size = config.eval.batch_size
-    measure = Measure(judge, measured, None, computer, batch_size=size, interruption=interruption)
+    measure = Measure(judge, measured, None, machine, batch_size=size, interruption=interruption)
     names = classifier.labels or [str(k) for k in range(classifier.num_classes)]
     fingerprints = {"the data": _fingerprint(bank, data, group)} | (run.fingerprints(teacher) if teacher else {})
     recorder = Recorder(folder, log, measure, config.eval, config.output, names, shards={}, fingerprints=fingerprints)
     learning = replace(config, optimizer=paced(config.optimizer, classifier, inherited))
-    engine = run.engine(learning, computer, recorder, method, model, bank, plan, interruption)
-    return Job(config, "supervised", teacher, classifier, engine, recorder, computer.device, inherited=inherited)
+    engine = run.engine(learning, machine, recorder, method, model, bank, plan, interruption)
+    return Job(config, "supervised", teacher, classifier, engine, recorder, machine.device, inherited=inherited)
 
 
 def _say_about(
@@ -247,11 +247,11 @@ def _open(config: TrainConfig, model: Classifier, names: Sequence[str] | None, g
 
 
 def _fill_bank(
-    data: LabelledImages, shape: ImageShape, computer: assemble.Machine, folder: RunFolder, limit: float | None
+    data: LabelledImages, shape: ImageShape, machine: assemble.Machine, folder: RunFolder, limit: float | None
 ) -> MemoryBank:
     """Decode all images once, as uint8, to where the engine samples them; `limit` is that of the memory, in GB."""
     settings = BankConfig() if limit is None else BankConfig(budget_gb=min(OF_BANK * limit, BankConfig.budget_gb))
-    bank = assemble.bank(settings, len(data), shape, computer, folder.path)
+    bank = assemble.bank(settings, len(data), shape, machine, folder.path)
     for images, labels in data.batches(1024):
         bank.write(torch.arange(bank.added, bank.added + len(images)), {"images": images, "labels": labels})
         bank.added += len(images)
