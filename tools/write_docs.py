@@ -43,8 +43,8 @@ to stderr: a live display on a terminal, elsewhere one line for each epoch. With
 """
 
 SETTINGS_INTRODUCTION = """\
-Every setting with its meaning, default and possible values. The overview explains [words](../concepts/overview.md#words) such as
-round and warm-up. Use `--set schedule.epochs=100`, or a file for `--config`:
+Every setting with its meaning, default and possible values. [Words](../concepts/overview.md#words) such as round and
+warm-up are those of the overview. Use `--set schedule.epochs=100`, or a file for `--config`:
 
 ```toml
 preset = "cifar10"

@@ -1,13 +1,14 @@
 """Activations of a network as outputs of a call of it: what layers read, what they return, and stages."""
 
 import sys
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from nayer_cli.errors import ConfigError
 
@@ -16,6 +17,16 @@ T = TypeVar("T")
 
 Stages = dict[tuple[int, int], Tensor]
 """Outputs of the last activation function at each resolution: H, W → `[B, C, H, W]`, in order of execution."""
+
+
+@contextmanager
+def hooked(hooks: Iterable[RemovableHandle]) -> Iterator[None]:
+    """Remove hooks after the block: for networks that are not compiled, since a compiled one ignores such hooks."""
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 class Activations(Generic[T]):

@@ -2,15 +2,15 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import chain
 
 import torch
 from torch import Tensor, fx, nn
 
+from nayer_cli.activations import hooked
 from nayer_cli.errors import RunFailed
 from nayer_cli.machine.distributed import Group
 from nayer_cli.quant.graph import QuantizedLayer, limit_weights
-from nayer_cli.quant.quantizers import SMALLEST_SCALE, ActivationQuantizer, Quantizer
+from nayer_cli.quant.quantizers import SMALLEST_SCALE, ActivationQuantizer, Quantizer, unrounded
 
 RATIOS = torch.linspace(1.0, 0.15, 69).tolist()
 """Clipping at these parts of the largest absolute value is tried; few bits want small ones."""
@@ -125,7 +125,8 @@ def _collect(network: nn.Module, batches: Iterable[Tensor]) -> dict[Quantizer, t
         seen.setdefault(module, []).append(values[_spread(len(values), SAMPLE, values.device)])
         largest.setdefault(module, []).append(values.abs().amax())
 
-    with _watched(network, see), _evaluated(network):
+    grids = [module for module in network.modules() if isinstance(module, ActivationQuantizer)]
+    with hooked([grid.register_forward_pre_hook(see) for grid in grids]), _evaluated(network):
         for images in batches:
             network(images)
     if not seen:
@@ -150,28 +151,13 @@ def _scale_of(quantizer: Quantizer, values: Tensor, largest: Tensor, clip: bool)
 
 
 @contextmanager
-def _watched(network: nn.Module, see: object) -> Iterator[None]:
-    quantizers = [module for module in network.modules() if isinstance(module, ActivationQuantizer)]
-    hooks = [quantizer.register_forward_pre_hook(see) for quantizer in quantizers]  # type: ignore[arg-type]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-@contextmanager
 def _evaluated(network: nn.Module) -> Iterator[None]:
     """Within the block the network is in evaluation mode and does not round."""
     modes = [(module, module.training) for module in network.modules()]
-    active = [(module, module.is_calibrated) for module in network.modules() if isinstance(module, Quantizer)]
     network.eval()
-    for quantizer, _ in active:
-        quantizer.is_calibrated = False
     try:
-        yield
+        with unrounded(network):
+            yield
     finally:
-        for module, value in chain(modes):
+        for module, value in modes:
             module.training = value
-        for quantizer, value in active:
-            quantizer.is_calibrated = value

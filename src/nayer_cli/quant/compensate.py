@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from nayer_cli.activations import hooked
 from nayer_cli.machine.distributed import Group
 from nayer_cli.quant.graph import QuantizedLayer
 from nayer_cli.quant.moments import Known, sum_of_products
-from nayer_cli.quant.quantizers import WeightQuantizer
+from nayer_cli.quant.quantizers import WeightQuantizer, unrounded
 from nayer_cli.quant.rounding import keeping_sums, put, take_off
 from nayer_cli.quant.trace import module_of
 
@@ -110,17 +111,9 @@ def _collect(network: nn.Module, batches: Iterable[Tensor]) -> dict[QuantizedLay
     seen: dict[QuantizedLayer, Products] = {}
     layers = [module for module in network.modules() if isinstance(module, QuantizedLayer)]
     hooks = [layer.register_forward_pre_hook(lambda layer, given: _see(seen, layer, given[0])) for layer in layers]
-    weights = [module for module in network.modules() if isinstance(module, WeightQuantizer)]
-    for quantizer in weights:
-        quantizer.is_calibrated = False
-    try:
+    with hooked(hooks), unrounded(network, WeightQuantizer):
         for images in batches:
             network(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for quantizer in weights:
-            quantizer.is_calibrated = True
     return seen
 
 

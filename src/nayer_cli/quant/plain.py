@@ -13,6 +13,8 @@ from timm.layers.linear import Linear
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from nayer_cli.activations import hooked
+
 Pair = int | tuple[int, int]
 
 KINDS = (nn.Conv2d, nn.Linear, nn.MaxPool2d, nn.AvgPool2d)
@@ -37,12 +39,9 @@ def make_plain(network: nn.Module, images: Tensor) -> None:
         found[layer] = plain if plain is not None and _is_same(layer, plain, inputs[0]) else None
 
     hooks = [layer.register_forward_hook(see) for layer in network.modules() if _may_be_plain(layer)]
-    try:
-        if hooks:
+    if hooks:
+        with hooked(hooks):
             network(images.clone())
-    finally:
-        for hook in hooks:
-            hook.remove()
     for name, layer in list(network.named_modules(remove_duplicate=False)):
         plain = found.get(layer)
         if plain is not None and name:

@@ -1,5 +1,7 @@
 """Quantizers that learn their step size (LSQ: Esser et al., ICLR 2020, arXiv 1902.08153)."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -58,6 +60,19 @@ def shortened(x: Tensor, bits: int, *, up: bool = False) -> Tensor:
     added = 2**dropped - 1 if up else 2 ** (dropped - 1)
     whole: Tensor = (x.view(torch.int32) + added) >> dropped << dropped
     return whole.view(torch.float32)
+
+
+@contextmanager
+def unrounded(network: nn.Module, kind: type["Quantizer"] | None = None) -> Iterator[None]:
+    """Within the block the network's quantizers, or those of a kind, change nothing; afterwards they are as before."""
+    before = [(one, one.is_calibrated) for one in network.modules() if isinstance(one, kind or Quantizer)]
+    for quantizer, _ in before:
+        quantizer.is_calibrated = False
+    try:
+        yield
+    finally:
+        for quantizer, value in before:
+            quantizer.is_calibrated = value
 
 
 class Quantizer(nn.Module):

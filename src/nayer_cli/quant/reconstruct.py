@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
+from nayer_cli.activations import hooked
 from nayer_cli.machine.distributed import Group
 from nayer_cli.quant.blocks import blocks
 from nayer_cli.quant.graph import QuantizedLayer
-from nayer_cli.quant.quantizers import ActivationQuantizer, Quantizer
+from nayer_cli.quant.quantizers import ActivationQuantizer, Quantizer, unrounded
 
 LOW, HIGH = -0.1, 1.1
 """The limits γ and ζ to which the rectified sigmoid is stretched (AdaRound, eq. 23)."""
@@ -94,7 +95,7 @@ def reconstruct(
     found = list(blocks(network))
     exact, rounded, errors = images, images, []
     for done, block in enumerate(found, 1):
-        with _float(block):
+        with unrounded(block):
             target = _pass(block, exact)
         before = _error(_pass(block, rounded), target)
         if any(isinstance(module, QuantizedLayer) for module in block.modules()):
@@ -177,24 +178,11 @@ def _learning(
     for layer, one in zip(layers, soft, strict=True):
         layer.quantizer = one  # type: ignore[assignment]
     try:
-        yield
+        with hooked(hooks):
+            yield
     finally:
         for layer, quantizer in zip(layers, hard, strict=True):
             layer.quantizer = quantizer
-        for hook in hooks:
-            hook.remove()
-
-
-@contextmanager
-def _float(block: nn.Module) -> Iterator[None]:
-    quantizers = [module for module in block.modules() if isinstance(module, Quantizer)]
-    for quantizer in quantizers:
-        quantizer.is_calibrated = False
-    try:
-        yield
-    finally:
-        for quantizer in quantizers:
-            quantizer.is_calibrated = True
 
 
 @torch.no_grad()
