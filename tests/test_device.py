@@ -51,7 +51,7 @@ WAITS = {
     "quant/moments.py:<dictcomp>": (NOW_AND_THEN, "steps are chosen, once a run"),
     "quant/moments.py:_of_pixels": (NOW_AND_THEN, "steps are chosen, once a run"),
     "quant/deploy.py:deploy": (NOW_AND_THEN, "a learner becomes integers, once a run"),
-    "runs/quantize.py:conclude": (NOW_AND_THEN, "a learner becomes integers, once a run"),
+    "runs/quantize.py:finish": (NOW_AND_THEN, "a learner becomes integers, once a run"),
     "quant/integers.py:largest_byte": (NOW_AND_THEN, "a learner becomes integers, once a run"),
     "quant/lanes.py:<genexpr>": (NOW_AND_THEN, "a learner becomes integers, once a run"),
     "onnx/graph.py:constant": (NOW_AND_THEN, "a file is written, once a run"),
