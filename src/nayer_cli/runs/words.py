@@ -44,7 +44,7 @@ def check(settings: Settings, own: Settings, where: object) -> None:
 
     Args:
         settings: dotted keys, as the file has them.
-        own: what the user has given himself; these settings go before those of the file.
+        own: what the user has given; these settings go before those of the file.
         where: the file.
 
     Raises:

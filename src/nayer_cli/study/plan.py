@@ -233,7 +233,10 @@ def _study(name: str, scale: str, document: dict[str, Any], where: str) -> Study
 
 def _tables(found: object, name: str, where: str) -> dict[str, Any]:
     if not isinstance(found, dict):
-        raise InputError(f"'{name}' of {where} must be a table, not {printable(repr(found))}")
+        raise InputError(
+            f"'{name}' of {where} must be a table, not {printable(repr(found))}",
+            hint=f"write [{name}], and its settings below",
+        )
     return found
 
 
@@ -243,7 +246,10 @@ def _paper(found: object, where: str) -> dict[str, dict[str, float]]:
     for row, figures in rows.items():
         for column, figure in figures.items():
             if type(figure) not in (int, float):
-                raise InputError(f"paper.{row}.{column} of {where} must be a number, not {printable(repr(figure))}")
+                raise InputError(
+                    f"paper.{row}.{column} of {where} must be a number, not {printable(repr(figure))}",
+                    hint="give it in per cent, such as 98.5",
+                )
     return rows
 
 
