@@ -148,7 +148,7 @@ class Parts(NamedTuple):
     def descent(self, optimizer: torch.optim.Optimizer, max_norm: float | None = None) -> Descent:
         """Return what takes the optimizer's steps, and skips those that are not finite.
 
-        Parameters that belong to the images of one round are `RoundParameter`s.
+        A parameter that belongs to the images of one round is a `RoundParameter`.
         """
         return Descent(optimizer, self.precision, self.group, max_norm)
 
