@@ -64,6 +64,11 @@ def _setting(
     return _option(key, flags, panel, metavar, lead, schema, **more)
 
 
+def _method(lead: str) -> Any:
+    """Describe the option that names a method; each command says what it is for."""
+    return _setting("method.name", "--method", METHOD, "NAME", lead)
+
+
 def _option(key: str, flags: str, panel: str, metavar: str, lead: str, schema: type, **more: Any) -> Any:
     """Describe an option that stands for setting `key` of `schema`; `lead` goes before the setting's sentence."""
     about = describe(schema).get(setting_in(schema, key), {})
@@ -220,10 +225,7 @@ Dedupe = Annotated[Text, _setting("lte.dedupe", "--dedupe", NAMES, "")]
 CacheDir = Annotated[File, _setting("lte.cache_dir", "--cache-dir", NAMES, "DIR")]
 
 Preset = Annotated[Text, _setting("preset", "--preset -p", METHOD, "NAME")]
-Method = Annotated[
-    Text,
-    _setting("method.name", "--method", METHOD, "NAME", "how images are made"),
-]
+Method = Annotated[Text, _method("how images are made")]
 Epochs = Annotated[Int, _setting("schedule.epochs", "--epochs -e", METHOD, "N")]
 Budget = Annotated[Text, _setting("schedule.budget", "--budget", METHOD, "AMOUNT", schema=TrainConfig)]
 BatchSize = Annotated[Int, _setting("schedule.batch_size", "--batch-size -b", METHOD, "N")]
@@ -254,16 +256,7 @@ ExportStorage = Annotated[Text, _setting("export.storage", "--storage", QUANTIZA
 Target = Annotated[Text, _setting("target", "--target", QUANTIZATION, "", schema=OnnxConfig)]
 NormalizationPlace = Annotated[Text, _setting("normalization", "--normalization", OUTPUT, "", schema=OnnxConfig)]
 FromRun = Annotated[File, _setting("reuse", "--generator", QUANTIZATION, "RUN", schema=QuantizeConfig)]
-QuantizeMethod = Annotated[
-    Text,
-    _setting(
-        "method.name",
-        "--method",
-        METHOD,
-        "NAME",
-        "how images are made; analytic and dfq-nagel need none",
-    ),
-]
+QuantizeMethod = Annotated[Text, _method("how images are made; analytic and dfq-nagel need none")]
 
 TrainEpochs = Annotated[Int, _setting("schedule.epochs", "--epochs -e", METHOD, "N", schema=TrainConfig)]
 TrainBatchSize = Annotated[Int, _setting("schedule.batch_size", "--batch-size -b", METHOD, "N", schema=TrainConfig)]
@@ -343,16 +336,7 @@ Run = Annotated[Path, typer.Argument(metavar="RUN", help="run directory", show_d
 RunOfImages = Annotated[
     Path | None, typer.Argument(metavar="RUN", help="run directory; or --model", show_default=False)
 ]
-SampleMethod = Annotated[
-    Text,
-    _setting(
-        "method.name",
-        "--method",
-        METHOD,
-        "NAME",
-        "how images are made for --model: zeroq, or deepinv without BatchNorm; cmi",
-    ),
-]
+SampleMethod = Annotated[Text, _method("how images are made for --model: zeroq, or deepinv without BatchNorm; cmi")]
 ImageFormat = Annotated[Text, _setting("format", "--format", IMAGES, "", schema=SampleConfig)]
 Values = Annotated[Text, _setting("values", "--values", IMAGES, "", schema=SampleConfig)]
 AxesOrder = Annotated[Text, _setting("layout", "--layout", IMAGES, "", schema=SampleConfig)]
