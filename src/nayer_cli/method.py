@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from nayer_cli.augment import Augment
 from nayer_cli.bank import MemoryBank
-from nayer_cli.critic import Critic, Statistics
+from nayer_cli.critic import Critic, Judgement, Statistics
 from nayer_cli.descent import Descent
 from nayer_cli.live_settings import COUNT as COUNT
 from nayer_cli.live_settings import EMBEDDINGS as EMBEDDINGS
 from nayer_cli.live_settings import NOTHING as NOTHING
-from nayer_cli.losses import balance, distillation_kl, total_variation
+from nayer_cli.losses import balance, cross_entropy, distillation_kl, total_variation
 from nayer_cli.machine.distributed import Group
 from nayer_cli.machine.interruption import Interruption
 from nayer_cli.machine.precision import Precision
@@ -209,6 +209,15 @@ class Parts(NamedTuple):
         if self.critic.has_statistics:
             return {"bn": distance(statistics)}
         return {"tv": self.tv(images)}
+
+    def judge(
+        self, images: Tensor, labels: Tensor, distance: Callable[[Statistics], Tensor]
+    ) -> tuple[Tensor, Judgement, dict[str, Tensor]]:
+        """Judge augmented copies of images that were drawn for `labels`: (the copies, judgement, `ce` and `prior`)."""
+        seen = self.augment(images, self.rng["augment"])
+        judgement = self.critic.judge(seen)
+        terms = {"ce": cross_entropy(judgement.logits, labels)}
+        return seen, judgement, terms | self.prior(images, judgement.statistics, distance)
 
 
 class Lesson(nn.Module):

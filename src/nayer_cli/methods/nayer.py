@@ -116,10 +116,7 @@ class Method(method.Method):
     ) -> tuple[Tensor, Judgement, dict[str, Tensor]]:
         """Draw images and judge augmented copies of them: (images, judgement, unweighted losses)."""
         images = self.draw(labels)
-        seen = self.parts.augment(images, self.parts.rng["augment"])
-        judgement = self.parts.critic.judge(seen)
-        terms = {"ce": losses.cross_entropy(judgement.logits, labels)}
-        terms |= self.parts.prior(images, judgement.statistics, self.past.distance)
+        seen, judgement, terms = self.parts.judge(images, labels, self.past.distance)
         if adversarial and self.config.adv:
             terms["adv"] = losses.masked_adversarial_kl(judgement.logits, student(seen))
         return images, judgement, terms

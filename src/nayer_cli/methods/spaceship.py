@@ -93,7 +93,7 @@ class Method(method.Method):
             with parts.precision():
                 features, images = self.generator.draw(codes)
             images = images.float()
-            terms = self._judge(images, labels)
+            _, _, terms = parts.judge(images, labels, parts.critic.distance)
             loss = weigh(config, terms)
             best.offer(loss, terms, images=images, **dict(self._rows(features)))
             descent.step(loss)
@@ -134,12 +134,6 @@ class Method(method.Method):
 
     def _kl(self, t: Tensor, s: Tensor) -> Tensor:
         return losses.distillation_kl(t, s, self.temperature) / t.shape[1]
-
-    def _judge(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Unweighted losses of augmented copies; the student has no part in them."""
-        critic = self.parts.critic
-        logits, now = critic.judge(self.parts.augment(images, self.parts.rng["augment"]))
-        return {"ce": losses.cross_entropy(logits, labels)} | self.parts.prior(images, now, critic.distance)
 
     @torch.no_grad()
     def _decode(self) -> Tensor:
