@@ -1,20 +1,15 @@
 """Every command on a GPU that is not there: nothing is refused, and the host waits for it only where that is listed."""
 
-import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import FileLock
 
+import virtual_commands
 from device_cases import cases
+from forks import apart
 
-HELPERS = Path(__file__).parent / "helpers"
 ROUND, EPOCH, NOW_AND_THEN = 3, 2, 10_000
 """Rounds and epochs of the runs that are tried, none of which has as few steps; and what no step leads to."""
 WAITS = {
@@ -87,27 +82,11 @@ PLANTED = {
 }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What happened on the device; one process runs all commands, for whichever worker of the suite asks first."""
-    is_worker = "PYTEST_XDIST_WORKER" in os.environ
-    folder = tmp_path_factory.getbasetemp().parent if is_worker else tmp_path_factory.mktemp("device")
-    path = folder / "device-report.json"
-    with FileLock(folder / "device.lock"):
-        if not path.is_file():
-            words = folder / "device-cases.json"
-            (folder / "device").mkdir()
-            words.write_text(json.dumps(list(cases(folder / "device"))))
-            _run_all(words, path)
-    document: dict[str, Any] = json.loads(path.read_text())
-    return document
-
-
-def _run_all(words: Path, path: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": str(HELPERS), "OMP_NUM_THREADS": "1"}
-    script = HELPERS / "virtual_commands.py"
-    done = subprocess.run([sys.executable, script, words, path], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    """What happened on the device; one process runs all commands."""
+    found: dict[str, Any] = apart(virtual_commands.report, list(cases(tmp_path_factory.mktemp("device"))))
+    return found
 
 
 def events(report: dict[str, Any], kind: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -14,7 +14,7 @@ from nayer_cli.images.datasets import digits
 from nayer_cli.runs.folder import RunFolder
 from nayer_cli.runs.sample import sample
 from peers import Ended, Fault, command, job, together
-from quick import WITHOUT_DATA, checkpoint, metrics, quick, same, write
+from quick import WITHOUT_DATA, checkpoint, few_images, metrics, quick, same, write
 
 OF_ONE_PROCESS = {"seconds": 0, "processor_seconds": 0, "peak_memory": 0}
 """What differs by process: its time, and its memory."""
@@ -33,7 +33,7 @@ def training(folder: Path) -> dict[str, Any]:
     return {
         "data": str(folder / "digits.npz"),
         "student.name": "resnet8_digits",
-        "eval.data": "digits",
+        "eval.data": str(folder / "digits.npz"),
         "device": "cpu",
         "amp": "off",
         "schedule.epochs": 3,
@@ -58,12 +58,13 @@ def training(folder: Path) -> dict[str, Any]:
 )
 def test_a_run_that_one_process_ended_goes_on_as_if_it_had_not(what, number, tmp_path):
     name = what if what in ("train", "quantize") else "distill"
+    few = {"eval.data": few_images(tmp_path)}
     if what == "train":
         settings = training(tmp_path)
     elif what == "quantize":
-        settings = quick(tmp_path, {"teacher.name": "builtin:digits", "quantizer.bits": "w4a4"})
+        settings = quick(tmp_path, few | {"teacher.name": "builtin:digits", "quantizer.bits": "w4a4"})
     else:
-        settings = quick(tmp_path, method=what)
+        settings = quick(tmp_path, few, what)
     first, second = together(jobs.run, name, settings | {"output.out": str(tmp_path / "whole")})
     assert (first["student"], first["method"]) == (second["student"], second["method"])
     assert {**first["result"], **OF_ONE_PROCESS} == {**second["result"], **OF_ONE_PROCESS}
@@ -84,7 +85,8 @@ def test_a_run_that_one_process_ended_goes_on_as_if_it_had_not(what, number, tmp
 
 def test_processes_agree_whatever_the_method(tmp_path):
     names = ["dfq", "cmi", "fm", "pre-dfkd", "mb-dfkd", "kakr"]  # the others are run above
-    several = {name: quick(tmp_path / name, {"eval.synthesis": True}, name) for name in names}
+    data = few_images(tmp_path)
+    several = {name: quick(tmp_path / name, {"eval.synthesis": True, "eval.data": data}, name) for name in names}
     generative = {"method.memory": "generative", "output.out": str(tmp_path / "generative")}
     several["generative"] = several["kakr"] | generative
     first, second = together(jobs.run_each, several)

@@ -17,7 +17,7 @@ from torch.distributed.run import config_from_args, parse_args
 
 from forks import FORKS
 
-PATIENCE = 120.0
+PATIENCE = 600.0
 """Seconds after which a job that has not ended counts as one that hangs."""
 
 

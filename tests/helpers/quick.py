@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from nayer_cli import config
+from nayer_cli.images.datasets import digits
 from nayer_cli.runs.folder import RunFolder
 from nayer_cli.runs.shards import open_bank
 from nayer_cli.storage.runlog import read_metrics
@@ -73,6 +74,14 @@ def few_images(folder: Path, count: int = 40) -> str:
     names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
     images = rng.integers(0, 256, (count, 16, 16, 1), dtype=np.uint8)
     np.savez(path, images=images, labels=np.arange(count) % 10, class_names=names)
+    return str(path)
+
+
+def few_digits(folder: Path, count: int = 100) -> str:
+    """A file of real digits, for what must be right about some of them."""
+    images, labels = digits.load("validation")
+    path = folder / "digits.npz"
+    np.savez(path, images=images[:count], labels=labels[:count], class_names=digits.FACTS.class_names)
     return str(path)
 
 

@@ -1,13 +1,7 @@
-"""Commands of nayer on a virtual device, all in one process: `virtual_commands.py CASES.json REPORT.json`.
+"""Commands of nayer on a virtual device, and faults that are planted to see whether it finds them."""
 
-CASES is a list of `[name, words of the command line]`. The report has, by name, how each command ended and what
-happened on the device; under `planted`, what was found of the faults that are planted here.
-"""
-
-import json
-import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from io import StringIO
 from pathlib import Path
@@ -120,9 +114,13 @@ def _run(ledger: Ledger, words: list[str]) -> dict[str, Any]:
     return {"code": code, "seconds": seconds, "said": said.getvalue()[-4000:], "events": _events(ledger)}
 
 
-if __name__ == "__main__":
-    cases, report = map(Path, sys.argv[1:])
+def report(cases: Sequence[tuple[str, list[str]]]) -> dict[str, Any]:
+    """Carry out named command lines, one after the other.
+
+    Returns:
+        `commands`: by name how each ended and what happened on the device; `planted`: what was found of each fault.
+
+    """
     with virtual_device(PACKAGE) as ledger:
         found = {planted.__name__.strip("_"): _find(ledger, planted) for planted in PLANTED}
-        commands = {name: _run(ledger, words) for name, words in json.loads(cases.read_text())}
-    report.write_text(json.dumps({"planted": found, "commands": commands}, indent=1))
+        return {"planted": found, "commands": {name: _run(ledger, words) for name, words in cases}}

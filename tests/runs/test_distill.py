@@ -14,7 +14,7 @@ from nayer_cli.errors import ConfigError, InputError, Interrupted
 from nayer_cli.lte.pool import load_pool
 from nayer_cli.runs.distill import distill
 from nayer_cli.runs.shards import open_bank
-from quick import StopError, checkpoint, metrics, quick, same, stop_at
+from quick import StopError, checkpoint, few_images, metrics, quick, same, stop_at
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def test_a_run_that_was_interrupted_ends_as_if_it_had_not_been(method, changes, 
     if "preset" in changes:  # one without evaluation data
         changes = changes | {"teacher.name": "builtin:digits", "student.name": "resnet8_digits", "lte.labels": "digits"}
     whole, halves = tmp_path / "whole", tmp_path / "halves"
-    settings = quick(tmp_path, changes, method)
+    settings = quick(tmp_path, {"eval.data": few_images(tmp_path), **changes}, method)
     expected = distill(settings | {"output.out": str(whole)})
     with pytest.raises(StopError):
         distill(settings | {"output.out": str(halves)}, listen=stop_at(*at))

@@ -15,7 +15,7 @@ from nayer_cli.runs.evaluate import evaluate_models
 from nayer_cli.runs.quantize import quantize
 from nayer_cli.runs.sample import sample
 from nayer_cli.storage.toml import read_file
-from quick import StopError, outcome, quick, same, stop_at
+from quick import StopError, few_digits, outcome, quick, same, stop_at
 
 QUICK = {"schedule.epochs": 2, "schedule.kd_steps": 3, "schedule.batch_size": 16, "device": "cpu", "amp": "off"}
 
@@ -31,7 +31,7 @@ class FirstPixels(torch.nn.Module):
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of `nayer distill`."""
     folder = tmp_path_factory.mktemp("distill")
-    distill(quick(folder))
+    distill(quick(folder, {"eval.data": few_digits(folder)}))
     return folder / "run"
 
 
@@ -56,10 +56,9 @@ def test_the_images_of_the_run_are_used_and_none_are_made(run, finished):
     assert result["quantization"]["kept_float"] == []
 
 
-def test_eval_measures_the_integers_and_the_onnx_file(finished):
-    document = evaluate_models(
-        {"models": [str(finished), str(finished / "model.onnx")], "data": "digits", "device": "cpu"}
-    )
+def test_eval_measures_the_integers_and_the_onnx_file(run, finished):
+    data = str(run.parent / "digits.npz")
+    document = evaluate_models({"models": [str(finished), str(finished / "model.onnx")], "data": data, "device": "cpu"})
     integers, onnx = document["results"]
     stages = json.loads((finished / "result.json").read_text())["quantization"]["stages"]
     assert integers["top1"] == stages["deployed"]["top1"]

@@ -83,7 +83,8 @@ def draw_curves(
         from matplotlib.figure import Figure
     except ModuleNotFoundError:
         return False
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=(9, 3.6))
+    figure.subplots_adjust(left=0.07, right=0.99, bottom=0.14, top=0.83, wspace=0.14)  # a solver takes twice the time
     figure.suptitle(title, fontsize="medium")
     accuracy, losses = figure.subplots(1, 2)
     _draw_accuracy(accuracy, records, teacher)
