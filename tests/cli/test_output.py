@@ -142,3 +142,15 @@ def test_a_fault_is_two_lines_however_long_and_whatever_is_in_it(capsys):
     error, hint = capsys.readouterr().err.splitlines()
     assert error == "error: cannot read [bold]" + "x" * 200
     assert hint == "hint: pip install 'nayer-cli[report]'"
+
+
+def test_no_word_of_a_stranger_is_a_command_to_the_terminal(capsys):
+    name, shown = "\x1b[2J\x9b1m\rcat", "\\x1b[2J\\x9b1m\\rcat"
+    show_fault(InputError(name, hint=name))
+    Output().note(name)
+    Output().result({}, [("model", "top-1"), (name, "0.5")])
+    out, err = capsys.readouterr()
+    assert lines({"event": "run", "name": name, "done": 1, "of": 2}) == [f"run 1 of 2: {shown}"]
+    assert lines(WARNING | {"message": name}, NOTE | {"message": name}) == [f"warning: {shown}", shown]
+    assert lines(START | {"teacher": name})[0].startswith(shown)
+    assert (err.count(shown), out.count(shown)) == (3, 1) and "\x1b" not in err + out

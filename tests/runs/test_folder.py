@@ -57,6 +57,27 @@ def test_a_run_without_a_checkpoint_cannot_go_on(tmp_path: Path) -> None:
         RunFolder(tmp_path).checkpoints.load()
 
 
+BANK = {"added": 1, "capacity": 1, "shards": [shard_name(1)], "shapes": {"images": [1, 8, 8]}}
+RUN = {"loop": {}, "student": {}, "method": {}, "fingerprints": {}, "names": ["a", "b"], "processes": [{"bank": BANK}]}
+FORGED = [
+    *([1], {}, {**RUN, "student": 3}, {**RUN, "names": "ab"}, {**RUN, "names": [1]}, {**RUN, "processes": []}),
+    *({**RUN, "processes": 3}, {**RUN, "processes": [3]}, {**RUN, "processes": [{}]}),
+    *({**RUN, "processes": [{"bank": BANK | {key: value}}]} for key, value in {
+        "added": -1, "capacity": "1", "shards": ["../../elsewhere.safetensors"], "shapes": {"images": [1, 8]},
+    }.items()),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("state", FORGED)
+def test_a_state_that_is_none_of_a_run_is_refused(tmp_path: Path, state: object) -> None:
+    kept = RunFolder(tmp_path).checkpoints
+    kept.save("epoch-000001", RUN, 2)
+    assert kept.load_run(with_bank=True) == RUN
+    kept.save("epoch-000002", state, 2)
+    with pytest.raises(RunFailed, match="does not hold the state of a run"):
+        kept.load_run(with_bank=True)
+
+
 def test_a_tuple_is_the_list_that_was_written(tmp_path: Path) -> None:
     folder = started(tmp_path, **{"teacher.mean": (0.5, 0.5, 0.5)})
     assert resume.resumed_settings(folder, {"teacher.mean": (0.5, 0.5, 0.5)}, DistillConfig)["seed"] == 0

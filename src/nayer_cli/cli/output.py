@@ -22,6 +22,7 @@ from nayer_cli.cli import layout
 from nayer_cli.cli.results import Document, Rows, clock, percent, speaks
 from nayer_cli.errors import NayerError
 from nayer_cli.storage.runlog import Listener
+from nayer_cli.storage.text import harmless
 
 Record = Mapping[str, Any]
 
@@ -78,15 +79,15 @@ class Output:
     def note(self, message: str) -> None:
         """Tell the user something that is not a result."""
         if speaks() and not self.quiet:
-            _stderr().print(Text(message))
+            _stderr().print(_text(message))
 
 
 def show_fault(fault: NayerError) -> None:
     """Print what went wrong, and what to try next."""
     console = _stderr()
-    console.print(Text.assemble(("error: ", "bold red"), str(fault)))
+    console.print(Text.assemble(("error: ", "bold red"), harmless(str(fault))))
     if fault.hint:
-        console.print(Text.assemble(("hint: ", "bold cyan"), fault.hint))
+        console.print(Text.assemble(("hint: ", "bold cyan"), harmless(fault.hint)))
 
 
 class Lines:
@@ -162,13 +163,13 @@ def describe(record: Record, width: int | None = None) -> Text | None:
     """Return the line that a record is worth, or None; where it is wider than `width`, it becomes several."""
     match record:
         case {"event": "run", "name": name, "done": done, "of": of}:
-            return Text(f"run {done} of {of}: {name}", style="bold")
+            return _text(f"run {done} of {of}: {name}", style="bold")
         case {"event": "start"}:
-            return Text(layout.flow(_headline(record), width), style="bold")
+            return _text(layout.flow(_headline(record), width), style="bold")
         case {"event": "note", "message": message, "level": "warning"}:
-            return Text.assemble(("warning: ", "bold yellow"), message)
+            return Text.assemble(("warning: ", "bold yellow"), harmless(message))
         case {"event": "note", "message": message}:
-            return Text(message)
+            return _text(message)
         case {"event": "epoch", "epoch": epoch}:
             losses = _losses(record) if width else ["  ".join(_losses(record))]
             words = [_place(record, epoch), record.get("phase") or "", *losses, *_figures(record)]
@@ -222,6 +223,11 @@ def _stderr() -> Console:
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
+def _text(text: str, style: str = "") -> Text:
+    """Return a text that may hold words of strangers."""
+    return Text(harmless(text), style=style)
+
+
 def _print_table(rows: Rows) -> None:
     width = Console().width if sys.stdout.isatty() else None
-    sys.stdout.writelines(f"{line.rstrip()}\n" for line in layout.table(rows, width))
+    sys.stdout.writelines(f"{harmless(line).rstrip()}\n" for line in layout.table(rows, width))

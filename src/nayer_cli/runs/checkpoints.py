@@ -23,6 +23,8 @@ OURS = re.compile(
     r"(epoch-\d{6,}(-\d{6,}-\d{9,})?\.(json|safetensors)|(shard|rows)-\d{4,}-of-\d{4,}-\d{12,}\.safetensors)"
 )
 """Names of our files; whatever else lies beside them is the user's."""
+PARTS = ("loop", "student", "method", "fingerprints")
+"""What the state of every run has, besides the parts of its processes."""
 
 
 class Checkpoints:
@@ -123,6 +125,23 @@ class Checkpoints:
         """
         return load_state((path or self.newest_valid()).with_suffix(".safetensors"))
 
+    def load_run(self, path: Path | None = None, *, with_bank: bool = False) -> dict[str, Any]:
+        """Load a checkpoint as `load` does, and make sure that it holds the state of a run.
+
+        Args:
+            path: its manifest.
+            with_bank: whether every process must have a part of a bank.
+
+        Raises:
+            RunFailed: also where it does not.
+
+        """
+        path = path or self.newest_valid()
+        state = self.load(path)
+        if not _is_of_a_run(state, with_bank=with_bank):
+            raise RunFailed(f"{path} does not hold the state of a run", hint="restore the directory from a backup")
+        return dict(state)
+
     def all(self) -> list[Path]:
         """Return the manifests of all checkpoints, oldest first."""
         return sorted(filter(_is_ours, self.path.glob("epoch-*.json")), key=lambda path: path.stem)
@@ -135,6 +154,27 @@ def _verified(manifest: Path) -> dict[str, Seal]:
     if manifest.with_suffix(".safetensors").name not in files:
         raise damaged(f"{manifest} is the manifest of another checkpoint")
     return files
+
+
+def _is_of_a_run(state: object, *, with_bank: bool) -> bool:
+    if not isinstance(state, dict) or not all(isinstance(state.get(part), dict) for part in PARTS):
+        return False
+    names, processes = state.get("names"), state.get("processes")
+    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        return False
+    if not isinstance(processes, list) or not processes or not all(isinstance(one, dict) for one in processes):
+        return False
+    return all(_is_bank(one["bank"]) if "bank" in one else not with_bank for one in processes)
+
+
+def _is_bank(manifest: object) -> bool:
+    """Say whether a process tells of its part of a bank as `Shards.collect` does."""
+    try:
+        numbers = [manifest["added"], manifest["capacity"], *manifest["shapes"]["images"]]  # type: ignore[index]
+        shards = [OURS.fullmatch(name) for name in manifest["shards"]]  # type: ignore[index]
+    except (KeyError, TypeError):
+        return False
+    return len(numbers) == 5 and all(type(number) is int and number >= 0 for number in numbers) and all(shards)
 
 
 def _is_ours(path: Path) -> bool:

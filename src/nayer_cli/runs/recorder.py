@@ -136,12 +136,12 @@ class Recorder:
         found = None
         if engine.group.is_main:
             found = self.folder.checkpoints.newest_valid(lambda message: self.log.note(message, level="warning"))
-        state = self.folder.checkpoints.load(engine.group.from_main(found))
+        state = self.folder.checkpoints.load_run(engine.group.from_main(found))
         self._check_same(state["fingerprints"])
         self._check_plan(engine, state["loop"])
         try:
             snapshot.restore(engine, state, self.shards)
-        except (KeyError, ValueError, RuntimeError) as error:
+        except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
             if breakdown.explain(error):
                 raise
             raise RunFailed(

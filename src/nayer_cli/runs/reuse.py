@@ -71,7 +71,7 @@ def lend(engine: Engine, folder: RunFolder, images: Tensor, labels: Tensor) -> N
         engine.keep(some.to(device).float().div_(255), theirs.to(device))
     assert isinstance(engine.method, Method)
     own = engine.method.state_dict()
-    state = folder.checkpoints.load()["method"]
+    state = folder.checkpoints.load_run()["method"]
     lent = engine.method.lends
     known = {key: state[key] for key in own if lent and key.startswith(lent) and _fits(own[key], state.get(key))}
     engine.method.load_state_dict(known, strict=False)

@@ -12,6 +12,7 @@ from nayer_cli.classifiers.model import Classifier
 from nayer_cli.config import DistillConfig, QuantizeConfig, SampleConfig
 from nayer_cli.engine import Engine
 from nayer_cli.errors import InputError
+from nayer_cli.lte.labels import check_fit
 from nayer_cli.lte.pool import load_pool
 from nayer_cli.method import Method
 from nayer_cli.runs import assemble, distill, rounds, sampling, words
@@ -109,8 +110,9 @@ def _of_run(config: SampleConfig) -> Source:
 
 def _names_of(folder: RunFolder) -> Sequence[str]:
     """Return the class names of a run; its checkpoints carry them, and of an older run the LTE pool."""
-    state = folder.checkpoints.load()
+    state = folder.checkpoints.load_run(with_bank=True)
     names: Sequence[str] = state["names"] if "names" in state else load_pool(folder.pool).names
+    check_fit(names, f"the checkpoint of {folder.path}")
     return names
 
 
@@ -123,7 +125,7 @@ def _from_bank(folder: RunFolder, config: SampleConfig) -> tuple[Tensor, Tensor]
 
 def images_of(folder: RunFolder) -> tuple[Tensor, Tensor]:
     """Return the images uint8 `[n, C, H, W]` and labels `[n]` of a run's bank, as the newest checkpoint left it."""
-    processes = folder.checkpoints.load()["processes"]
+    processes = folder.checkpoints.load_run(with_bank=True)["processes"]
     banks = [open_bank(folder.checkpoints.bank, part["bank"]) for part in processes]
     images, labels = (torch.cat(parts) for parts in zip(*(bank.held() for bank in banks), strict=True))
     return images, labels

@@ -14,6 +14,8 @@ LONGEST_FILE = 16 * 2**20
 LONGEST_NAME = 1000
 """Characters above which a line is not a class name."""
 SHOWN = 120
+COMMANDS = re.compile(r"[\0-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Characters that a terminal obeys instead of showing them, but for the tab and the end of a line; and what is none."""
 INVISIBLE = {"Zs", "Zl", "Zp", "Cf"}
 """Unicode's categories of spaces, and of marks that only format the text around them."""
 
@@ -124,6 +126,11 @@ def unfit(name: str) -> str:
 def printable(text: str) -> str:
     """Return `text` fit for a message of one line: not too long, and without what cannot be printed."""
     return escaped(text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…")
+
+
+def harmless(text: str) -> str:
+    """Return `text` without commands to a terminal, which are written as Python would write them."""
+    return COMMANDS.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def escaped(text: str) -> str:
