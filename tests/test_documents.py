@@ -3,11 +3,13 @@
 import os
 import shlex
 import shutil
+from dataclasses import fields, replace
 from importlib import import_module
 from itertools import pairwise, takewhile
 from pathlib import Path
 
 import pytest
+from timm.models._registry import _model_pretrained_cfgs as registry
 
 import documents
 from nayer_cli import config, plugins
@@ -19,6 +21,10 @@ SNIPPETS = [snippet for page in documents.PAGES for snippet in documents.snippet
 SHELL = ("|", ">", "&")
 """What a shell does with a command's words or output is not the command's."""
 GATES = {"--min-top1", "--max-drop"}
+CACHED = {"resnet50": "a1_in1k", "tf_efficientnet_lite0": "in1k"}
+"""Models of timm whose pretrained weights the documents name."""
+SMALL = {"input_size": (3, 64, 64), "test_input_size": (3, 64, 64)}
+"""Images of which those models are told to be made: 224 pixels take a dozen times as long and prove no more."""
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +35,7 @@ def example_files(tmp_path_factory, tiny_clip) -> Path:
 
     root = tmp_path_factory.mktemp("documents")
     fill_hub_cache(root / "hub", REPO, tiny_clip)
-    for model in ("resnet50", "tf_efficientnet_lite0"):
+    for model in CACHED:
         write_pretrained(root / "hub", model, root / "scratch")
     (root / "work").mkdir()
     write_example_files(root / "work")
@@ -44,6 +50,8 @@ def reader(example_files, tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(example_files / "cache"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(example_files / "hub"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for name in (f"{model}.{tag}" for model, tag in CACHED.items()):
+        monkeypatch.setitem(registry, name, replace(registry[name], **SMALL))
     folder = tmp_path / "work"
     shutil.copytree(example_files / "work", folder)
     for path, content in (file for page in documents.PAGES for file in documents.named_files(page)):
@@ -52,6 +60,14 @@ def reader(example_files, tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)
     return folder
+
+
+def small(words: list[str]) -> dict[str, int]:
+    """Settings of the method that a line uses: a small batch and a small generator, where it has them."""
+    default = "zeroq" if "ptq" in words else "nayer"
+    method = next((name for option, name in pairwise(words) if option == "--method"), default)
+    known = {field.name for field in fields(plugins.load("methods", method).Config)}
+    return {key: value for key, value in {"batch": 10, "width": 8}.items() if key in known}
 
 
 def shorten(words: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -68,10 +84,8 @@ def shorten(words: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return words
     monkeypatch.setenv("NAYER_BATCH_SIZE", "4")
     monkeypatch.setattr("nayer_cli.runs.forecast.PIXELS", 1)
-    if words[0] != "train" and not {"dfq", "kakr", "mb-dfkd", "pre-dfkd", "mad", "zskt", "zaq", "zeroq"}.intersection(
-        words
-    ):
-        monkeypatch.setenv("NAYER_SET", "method.batch=10")
+    if words[0] != "train":
+        monkeypatch.setenv("NAYER_SET", " ".join(f"method.{key}={value}" for key, value in small(words).items()))
     return words if "--dry-run" in words else [*words, "--dry-run"]
 
 
