@@ -1,11 +1,13 @@
 """What the range of 8-bit weights costs and saves: accuracy, and whether integers and runtimes name the same classes.
 
-    python benchmarks/weight_ranges.py --model builtin:digits --data digits --bits w8a8 w4a4 w2a2
+    python benchmarks/weight_ranges.py --model builtin:digits --data digits --bits w8a8 w4a4
+    python benchmarks/weight_ranges.py --model builtin:digits --data digits --bits w2a2 --ranges 7bit --learn 150
     python benchmarks/weight_ranges.py --model resnet20_cifar_a --weights resnet20-12fca82f.th --data test.tar \
         --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225 --bits w8a8 w4a4
 
 Steps are chosen by some of the images that are then classified, since ranges are compared here, not ways to do without
-data. ONNX Runtime is run in its default settings, OpenVINO without bfloat16. Speed: benchmarks/quantized_onnx.py.
+data. The same images teach the float network's answers, which two bits need (--learn). ONNX Runtime is run in its
+default settings, OpenVINO without bfloat16. Speed: benchmarks/quantized_onnx.py.
 """
 
 import argparse
@@ -15,7 +17,8 @@ from tempfile import TemporaryDirectory
 
 import openvino
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from nayer_cli.classifiers.model import Classifier, load_classifier
 from nayer_cli.config import ModelConfig
@@ -42,6 +45,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--bits", nargs="+", default=["w8a8", "w4a4"])
     parser.add_argument("--ranges", nargs="+", default=WEIGHT_RANGES)
     parser.add_argument("--calibration", type=int, default=250, help="images that steps are chosen by")
+    parser.add_argument("--learn", type=int, default=0, help="steps of learning, with 64 of the images each")
     parser.add_argument("--limit", type=int, help="images that are classified; default: all")
     return parser.parse_args()
 
@@ -68,10 +72,25 @@ def in_openvino(path: Path) -> Callable[[Tensor], Tensor]:
     return lambda images: torch.from_numpy(compiled(images.numpy())[0])
 
 
-def row(model: Classifier, scheme: Scheme, images: Tensor, labels: Tensor, calibration: int) -> str:
+def learn(quantized: nn.Module, network: nn.Module, images: Tensor, steps: int) -> None:
+    """Teach the float network's answers."""
+    optimizer, numbers = torch.optim.Adam(quantized.parameters(), 1e-3), torch.Generator().manual_seed(0)
+    quantized.train()
+    for _ in range(steps):
+        some = images[torch.randint(len(images), (64,), generator=numbers)]
+        with torch.no_grad():
+            wanted = network(some).softmax(1)
+        optimizer.zero_grad()
+        F.cross_entropy(quantized(some), wanted).backward()
+        optimizer.step()
+    quantized.eval()
+
+
+def row(model: Classifier, scheme: Scheme, images: Tensor, labels: Tensor, options: argparse.Namespace) -> str:
     """Quantize, write and run; return a line of the Markdown table."""
     quantized = quantize(model.network, model.shape, scheme)
-    calibrate(quantized, [images[:: max(len(images) // calibration, 1)]], Group())
+    calibrate(quantized, [images[:: max(len(images) // options.calibration, 1)]], Group())
+    learn(quantized, model.network, images, options.learn)
     integers = deploy(quantized)
     with TemporaryDirectory() as folder:
         path = Path(folder, "model.onnx")
@@ -93,7 +112,7 @@ def main() -> None:
     for bits in options.bits:
         for weight_range in options.ranges:
             scheme = Scheme(*parse_bits(bits), weight_range=weight_range)
-            print(row(model, scheme, images, labels, options.calibration), flush=True)
+            print(row(model, scheme, images, labels, options), flush=True)
 
 
 if __name__ == "__main__":
