@@ -48,6 +48,8 @@ def test_statistics_logits_and_gradients_are_those_of_the_reference(settings, to
     assert torch.nn.functional.cosine_similarity(found_slope.flatten(), slope.flatten(), dim=0) > 1 - tolerance
 
 
+# While dynamo traces a network, it looks at the gradient of the images, which are no leaves.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf Tensor:UserWarning")
 @pytest.mark.slow
 def test_compiled_networks_are_those_of_the_reference(reference):
     _, expected, slope = reference
