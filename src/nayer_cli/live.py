@@ -54,6 +54,7 @@ class LiveGenerator(nn.Module):
         self,
         parts: Parts,
         settings: GeneratorSettings,
+        *,
         betas: tuple[float, float] = (0.9, 0.999),
         max_norm: float | None = None,
         also: Iterable[nn.Parameter] = (),

@@ -102,6 +102,7 @@ def prepare(
     folder: RunFolder,
     log: RunLog,
     group: Group,
+    *,
     given: int = 0,
     named: str | None = None,
     inherited: Inherited | None = None,

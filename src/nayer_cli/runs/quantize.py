@@ -78,7 +78,9 @@ def quantize(
         given, named = _at_hand(config), config.quantizer.calibration if _is_imageless(config) else None
         quantization = Quantization(config, network, outputs, student.normalization)
         first = quantization.choose_steps
-        job = distill.prepare(config, teacher, student, folder, log, group, given, named, before_learning=first)
+        job = distill.prepare(
+            config, teacher, student, folder, log, group, given=given, named=named, before_learning=first
+        )
         if existing is None:
             trial, count = partial(_trial, teacher, group), len(old[1]) if old else 0
             forecast.tell(job, forecast.of_run(job, asked.whole, trial, images=count, always=dry_run))
