@@ -129,7 +129,8 @@ def no_model(name: str) -> InputError:
     if Path(name).suffix in WEIGHT_FILES or user_path(name).is_file():
         return InputError(
             f"'{name}' is a weight file, and does not say which architecture it is for",
-            hint=f"name the architecture too, for example: --teacher resnet18 --teacher-weights {name}",
+            hint=f"name the architecture too, for example: --teacher resnet18 --teacher-weights {name}, or where"
+            f" a model is named: --model resnet18 --weights {name}",
         )
     if ":" in name:
         return InputError(
